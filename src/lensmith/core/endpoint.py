@@ -1,0 +1,239 @@
+"""What a language model behind an interface can be asked, and what it answers.
+
+A local model, an HTTP server and a fake all satisfy `Endpoint`, so what evaluates or audits a model needs nothing else
+of it. One request type expresses every read-out that the two leak papers use (Carlini et al., arXiv 2403.06634;
+Finlayson et al., arXiv 2403.09539) and that current servers offer: top-k, the whole vocabulary, chosen ids, the
+sampled token alone, prompt logprobs (echo), each with a bias or an allow-list. Logprobs are numpy arrays, because a
+whole vocabulary for thousands of contexts must not become Python objects.
+
+Legend: T answer positions, P prompt positions, K top tokens, W wanted ids, V vocabulary. Logprobs are natural.
+"""
+
+import enum
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensmith.core.errors import InputError, NotExposedError
+from lensmith.core.types import Message
+
+IdArray = NDArray[np.int64]
+FloatArray = NDArray[np.floating[Any]]
+
+NO_TOKEN = -1
+"""Stands in id arrays where an endpoint told less than was asked for; the logprob there is NaN."""
+
+
+class Reveal(enum.Flag):
+    """What an answer tells besides its text, the top logprobs and the wanted ids."""
+
+    NOTHING = 0
+    SAMPLED = enum.auto()
+    """The logprob of each token of the answer."""
+    VOCABULARY = enum.auto()
+    """The logprobs of the whole vocabulary at each position."""
+    PROMPT = enum.auto()
+    """All of the above at the prompt's positions too (echo, teacher forcing)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question: either `messages` (text and pictures) or `token_ids` (exact, without a chat template).
+
+    `temperature` 0 is greedy. `n` independent answers are sampled. `stop` ends an answer before any of its strings.
+    `logit_bias` is added to the logits of those ids before a token is chosen; `allowed_ids`, where not None, are the
+    only ids that can be chosen (as a grammar or an allow-list does). `top_logprobs` most likely tokens and the
+    `wanted_ids` are told at each position. Whether logprobs see the bias is the endpoint's affair, not the request's.
+    Raises InputError for a request that no endpoint could answer.
+    """
+
+    messages: tuple[Message, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    max_tokens: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    seed: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed_ids: tuple[int, ...] | None = None
+    top_logprobs: int = 0
+    wanted_ids: tuple[int, ...] = ()
+    reveal: Reveal = Reveal.NOTHING
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.messages) != bool(self.token_ids), "messages", "either messages or token_ids", "both or none"
+        )
+        _require(self.max_tokens >= 0, "max_tokens", "0 or more", self.max_tokens)
+        _require(0 <= self.temperature < math.inf, "temperature", "0 or more, and finite", self.temperature)
+        _require(0 < self.top_p <= 1, "top_p", "over 0, at most 1", self.top_p)
+        _require(self.n >= 1, "n", "1 or more", self.n)
+        _require(all(self.stop), "stop", "no empty string", self.stop)
+        _require(self.top_logprobs >= 0, "top_logprobs", "0 or more", self.top_logprobs)
+        _require(self.allowed_ids is None or bool(self.allowed_ids), "allowed_ids", "None, or at least one id", "none")
+        _require(all(map(math.isfinite, self.logit_bias.values())), "logit_bias", "finite", dict(self.logit_bias))
+        for name in ("token_ids", "logit_bias", "allowed_ids", "wanted_ids"):
+            ids = getattr(self, name) or ()
+            _require(all(token_id >= 0 for token_id in ids), name, "token ids of 0 or more", ids)
+        _require(len(set(self.wanted_ids)) == len(self.wanted_ids), "wanted_ids", "each id once", self.wanted_ids)
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.top_logprobs or self.wanted_ids or self.reveal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logprobs:
+    """Logprobs at T positions. NaN: not told. Parts that were not asked for have no columns (or are all NaN)."""
+
+    sampled_T: FloatArray
+    """Of the token that stands at each position."""
+    top_ids_TK: IdArray
+    top_TK: FloatArray
+    """Of the most likely tokens, most likely first."""
+    wanted_TW: FloatArray
+    """Of the request's `wanted_ids`, in their order."""
+    vocabulary_TV: FloatArray | None = None
+    """Of every token, by id."""
+
+
+class Finish(enum.Enum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One sampled answer. `token_ids_T` is empty where an endpoint tells text only."""
+
+    text: str
+    finish: Finish
+    token_ids_T: IdArray
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The answer to one request: `n` choices, and with `Reveal.PROMPT` the prompt's logprobs.
+
+    `prompt_logprobs` has P positions; the first has no context, so that its values are NaN.
+    """
+
+    choices: tuple[Choice, ...]
+    prompt_ids_P: IdArray | None = None
+    prompt_logprobs: Logprobs | None = None
+    prompt_tokens: int | None = None
+
+
+class Feature(enum.Flag):
+    """What a request can use. An endpoint names those it has."""
+
+    NOTHING = 0
+    MESSAGES = enum.auto()
+    PICTURES = enum.auto()
+    TOKEN_IDS = enum.auto()
+    SEED = enum.auto()
+    STOP = enum.auto()
+    LOGIT_BIAS = enum.auto()
+    ALLOWED_IDS = enum.auto()
+    TOP_LOGPROBS = enum.auto()
+    WANTED_IDS = enum.auto()
+    SAMPLED_LOGPROB = enum.auto()
+    VOCABULARY_LOGPROBS = enum.auto()
+    PROMPT_LOGPROBS = enum.auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an endpoint says that it can do. An auditor tests it; the limits are None where unknown or absent."""
+
+    features: Feature
+    max_top_logprobs: int | None = None
+    vocabulary_size: int | None = None
+    context_tokens: int | None = None
+
+
+class RefusedError(NotExposedError):
+    """An endpoint refuses a request because of one feature that it uses.
+
+    `feature` is NOTHING where the endpoint did not say which.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        feature: Feature = Feature.NOTHING,
+        expected: object = None,
+        actual: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.feature = feature
+        super().__init__(problem, expected=expected, actual=actual, hint=hint)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        rebuild = functools.partial(
+            type(self), feature=self.feature, expected=self.expected, actual=self.actual, hint=self.hint
+        )
+        return rebuild, (self.problem,)
+
+
+@runtime_checkable
+class Endpoint(Protocol):
+    """A language model that answers requests."""
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """One answer for each request, in order; the endpoint batches them as it can.
+
+        Raises RefusedError where it does not allow what a request asks, InputError where a request makes no sense.
+        """
+
+    def supports(self) -> Capabilities:
+        """What the endpoint says that it can do, without asking the model anything."""
+
+    def metadata(self) -> Mapping[str, Any]:
+        """What the endpoint tells of itself, as JSON values; empty where it tells nothing."""
+
+
+@runtime_checkable
+class HttpEndpoint(Endpoint, Protocol):
+    """An endpoint that is reached over HTTP, where there may be more than the protocol knows."""
+
+    def raw(self, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """Sends `body` (None: a GET) to `path` below the base URL and returns the JSON object that comes back."""
+
+
+def needed_features(request: Request) -> Feature:
+    """What an endpoint must support to answer this request."""
+    pictures = any(not isinstance(part, str) for message in request.messages for part in message.parts)
+    used = {
+        Feature.MESSAGES: bool(request.messages),
+        Feature.PICTURES: pictures,
+        Feature.TOKEN_IDS: bool(request.token_ids),
+        Feature.SEED: request.seed is not None,
+        Feature.STOP: bool(request.stop),
+        Feature.LOGIT_BIAS: bool(request.logit_bias),
+        Feature.ALLOWED_IDS: request.allowed_ids is not None,
+        Feature.TOP_LOGPROBS: request.top_logprobs > 0,
+        Feature.WANTED_IDS: bool(request.wanted_ids),
+        Feature.SAMPLED_LOGPROB: Reveal.SAMPLED in request.reveal,
+        Feature.VOCABULARY_LOGPROBS: Reveal.VOCABULARY in request.reveal,
+        Feature.PROMPT_LOGPROBS: Reveal.PROMPT in request.reveal,
+    }
+    result = Feature.NOTHING
+    for feature, is_used in used.items():
+        result |= feature if is_used else Feature.NOTHING
+    return result
+
+
+def _require(holds: bool, name: str, expected: str, actual: object) -> None:
+    if not holds:
+        raise InputError(f"{name}: impossible request", expected=expected, actual=actual)

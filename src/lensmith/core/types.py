@@ -1,0 +1,97 @@
+"""What passes between the layers: pages as rendered, documents and messages.
+
+Pixels count from the top left of the page at scale 1. Colours are 8-bit sRGB.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Rgb = tuple[int, int, int]
+
+
+class Box(NamedTuple):
+    """A rectangle on a page in CSS pixels; fractions are kept as the browser reports them."""
+
+    left_px: float
+    top_px: float
+    width_px: float
+    height_px: float
+
+    @property
+    def right_px(self) -> float:
+        return self.left_px + self.width_px
+
+    @property
+    def bottom_px(self) -> float:
+        return self.top_px + self.height_px
+
+    @property
+    def area_px2(self) -> float:
+        return self.width_px * self.height_px
+
+
+class TextBlock(NamedTuple):
+    """One visible text node: its text as the reader sees it, the box around its lines, its colour."""
+
+    text: str
+    box: Box
+    colour: Rgb
+
+
+class ElementBox(NamedTuple):
+    """One element of the page in document order."""
+
+    tag: str
+    box: Box
+
+
+class CharBox(NamedTuple):
+    """One character of a text node, in document order. White space that the browser dropped has no area."""
+
+    char: str
+    box: Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A rendered page. Parts that were not asked for are empty.
+
+    `png` is the screenshot (8-bit RGB or RGBA), `width_px` x `height_px` its size at scale 1. `chars` lists every
+    character of every text node inside `body` in document order, exactly as it stands in the DOM.
+    """
+
+    width_px: int
+    height_px: int
+    png: bytes = b""
+    texts: tuple[TextBlock, ...] = ()
+    elements: tuple[ElementBox, ...] = ()
+    chars: tuple[CharBox, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture in a message or document: encoded bytes, or a place to read them from (an fsspec URL)."""
+
+    data: bytes = b""
+    url: str = ""
+
+
+Part = str | Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a conversation: text and pictures in reading order."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A training document: text and pictures in reading order, and where it came from."""
+
+    source: str
+    path: str
+    parts: tuple[Part, ...]
+    meta: dict[str, str] = field(default_factory=dict)
