@@ -1,0 +1,86 @@
+"""What every vision tower is: pixels and a patch mask in, one token a patch out.
+
+A tower sees pictures at their own aspect ratio: a batch is padded at the right and below to its largest picture, and
+the mask says which patches are real. Patches outside the mask may be padding, or patches that the processor left out
+because they show nothing; a picture's bottom right patch is always kept, so the mask also tells the picture's extent.
+
+Legend: N pictures, H W pixels, p patch side, Hp Wp patch grid (H/p, W/p), P patches = Hp*Wp (row by row), V width.
+"""
+
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lensmith.core.errors import ShapeError
+
+
+class VisionFeatures(NamedTuple):
+    """One token a patch (N, P, V), and which of them are real (N, P, bool)."""
+
+    tokens_NPV: Tensor
+    mask_NP: Tensor
+
+
+class TowerConfig(Protocol):
+    """A frozen dataclass that says how a tower is built. `kind` is its key in `TOWERS`.
+
+    A tower is a module whose `forward(pixels_N3HW, patch_mask_NHpWp)` takes normalised pixels (N, 3, H, W) and the
+    mask of real patches (N, Hp, Wp, bool), and returns `VisionFeatures`. Its constructor leaves random weights: nothing
+    else initialises them. Patches outside the mask must not influence those inside more than padding would.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def width(self) -> int:
+        """V, the length of a token."""
+        ...
+
+    @property
+    def patch_px(self) -> int:
+        """p, how many pixels a token stands for, both ways."""
+        ...
+
+    def build(self) -> nn.Module:
+        """A tower with random weights."""
+        ...
+
+
+class PictureExtents(NamedTuple):
+    """How many rows and columns of patches each picture covers (N), padding aside."""
+
+    rows_N: Tensor
+    columns_N: Tensor
+
+
+def picture_extents(patch_mask_NHpWp: Tensor) -> PictureExtents:
+    """The extents up to each picture's last real patch, down and to the right."""
+    _, rows, columns = patch_mask_NHpWp.shape
+    device = patch_mask_NHpWp.device
+    last_row_N = (patch_mask_NHpWp.any(dim=2) * torch.arange(1, rows + 1, device=device)).amax(dim=1)
+    last_column_N = (patch_mask_NHpWp.any(dim=1) * torch.arange(1, columns + 1, device=device)).amax(dim=1)
+    return PictureExtents(last_row_N, last_column_N)
+
+
+def patch_mask_for(pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor | None, patch_px: int) -> Tensor:
+    """The mask as bool, all true where none is given. Raises ShapeError where it does not fit the pixels."""
+    if pixels_N3HW.ndim != 4 or pixels_N3HW.shape[1] != 3:
+        raise ShapeError("pixel_values has the wrong shape", expected="(N, 3, H, W)", actual=tuple(pixels_N3HW.shape))
+    count, _, height_px, width_px = pixels_N3HW.shape
+    if height_px % patch_px or width_px % patch_px:
+        raise ShapeError(
+            "pictures do not divide into patches",
+            expected=f"height and width that are multiples of {patch_px} px",
+            actual=f"{width_px} x {height_px} px",
+        )
+    grid = (count, height_px // patch_px, width_px // patch_px)
+    if patch_mask_NHpWp is None:
+        return torch.ones(grid, dtype=torch.bool, device=pixels_N3HW.device)
+    if tuple(patch_mask_NHpWp.shape) != grid:
+        raise ShapeError(
+            "patch_mask does not fit the pictures",
+            expected=f"(N, Hp, Wp) = {grid}",
+            actual=tuple(patch_mask_NHpWp.shape),
+        )
+    return patch_mask_NHpWp.to(device=pixels_N3HW.device, dtype=torch.bool)

@@ -1,0 +1,286 @@
+"""The vision-language model: tower, connector, language model; pictures are spliced into the token stream once.
+
+One class for all families. It is a transformers model like any other: `from_pretrained`, `save_pretrained`, `generate`,
+PEFT and gradient checkpointing work. The language model inside is a whole causal language model, head included, so
+whatever it does to its logits (capping, scaling) is done here too.
+
+Where we differ from the models in transformers: while training, the head is applied only to positions that have a
+label, and padding on the right costs no attention mask; while generating several samples or beams, pictures are
+encoded once, not once a sample.
+
+Legend: B samples, T tokens, L language width, N pictures, H W pixels, Hp Wp patch grid, F features of all pictures,
+M positions with a label, W vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.generic import ModelOutput, can_return_tuple
+
+from lensmith.core.errors import InputError, ShapeError
+from lensmith.models.config import VisionLanguageConfig
+from lensmith.models.connectors import ConnectorOutput
+from lensmith.models.language.causal import build_language_model
+from lensmith.models.splice import refuse_placeholders, splice
+from lensmith.models.towers.base import patch_mask_for
+
+IGNORED_LABEL = -100
+
+
+@dataclass
+class VisionLanguageOutput(ModelOutput):
+    """What `forward` returns. Parts that were not asked for are None.
+
+    `image_features` are the connector's tokens of all pictures (F, L).
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    image_features: Tensor | None = None
+
+
+class VisionLanguageModel(PreTrainedModel, GenerationMixin):
+    """Vision tower -> connector -> language model."""
+
+    config: VisionLanguageConfig
+    config_class = VisionLanguageConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: VisionLanguageConfig) -> None:
+        super().__init__(config)
+        self._is_constructed = False
+        self.language_model = build_language_model(config.language)
+        self.vision_tower = config.vision.build()
+        self.connector = self._build_connector()
+        # A placeholder stands for a picture that a person gave: the model must not write one.
+        self.generation_config.suppress_tokens = [config.image_token_id]
+        self.post_init()
+        self._is_constructed = True
+
+    def _build_connector(self) -> nn.Module:
+        width = self.language_model.get_input_embeddings().weight.shape[1]
+        return self.config.connector.build(tower_width=self.config.vision.width, language_width=width)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: constructors initialise tower and connector; transformers models inside see to their own."""
+
+    def initialize_weights(self) -> None:
+        """Also called after loading, for what the checkpoint lacked: those weights start as a new component's do."""
+        if self._is_constructed:
+            with torch.device(self.device):
+                fresh = {"vision_tower": self.config.vision.build(), "connector": self._build_connector()}
+            for name, module in fresh.items():
+                _fill_unloaded(getattr(self, name), module)
+        super().initialize_weights()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return cast(nn.Module, self.language_model.get_input_embeddings())
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return cast(nn.Module, self.language_model.get_output_embeddings())
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def get_image_features(self, pixel_values: Tensor, patch_mask: Tensor | None = None) -> ConnectorOutput:
+        """Normalised pixels (N, 3, H, W) and real patches (N, Hp, Wp; all where None) to visual tokens.
+
+        Raises ShapeError where the mask does not fit the pixels.
+        """
+        parameter = next(self.vision_tower.parameters())
+        pixels_N3HW = pixel_values.to(device=parameter.device, dtype=parameter.dtype)
+        mask_NHpWp = patch_mask_for(pixels_N3HW, patch_mask, self.config.vision.patch_px)
+        return cast(ConnectorOutput, self.connector(self.vision_tower(pixels_N3HW, mask_NHpWp)))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        pixel_values: Tensor | None = None,
+        patch_mask: Tensor | None = None,
+        image_features: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_logits: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> VisionLanguageOutput:
+        """Logits of the next token, or the loss over `labels`, or both.
+
+        Pictures come as `pixel_values` (N, 3, H, W) with `patch_mask` (N, Hp, Wp), or encoded already as
+        `image_features` (F, L); N counts the pictures of all samples, in order. `labels` (B, T) are not shifted; -100
+        has no loss. With labels, logits are left out unless `return_logits=True`: the head then sees only positions
+        with a label. The loss is the mean over those, in float32, or their sum over `num_items_in_batch`. Raises
+        ShapeError where placeholders and features differ in number.
+        """
+        embeds_BTL, features_FL = self._embed(
+            input_ids,
+            inputs_embeds,
+            pixels_N3HW=pixel_values,
+            patch_mask_NHpWp=patch_mask,
+            features_FL=image_features,
+            continues=_length(past_key_values) > 0,
+        )
+        wanted: int | Tensor = logits_to_keep
+        targets_BT: Tensor | None = None
+        if labels is not None:
+            if use_cache is None and past_key_values is None:
+                use_cache = False
+            targets_BT = _next_tokens(labels)
+            wanted = 0 if return_logits else targets_BT != IGNORED_LABEL
+            attention_mask = self._without_right_padding(attention_mask, past_key_values)
+        outputs = self.language_model(
+            inputs_embeds=embeds_BTL,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=wanted,
+            return_dict=True,
+            **kwargs,
+        )
+        loss, logits = None, outputs.logits
+        if targets_BT is not None:
+            loss = next_token_loss(logits, targets_BT, num_items_in_batch)
+            logits = _last(logits, logits_to_keep) if return_logits else None
+        return VisionLanguageOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.get("past_key_values"),
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+            image_features=features_FL,
+        )
+
+    def _embed(
+        self,
+        input_ids_BT: Tensor | None,
+        embeds_BTL: Tensor | None,
+        *,
+        pixels_N3HW: Tensor | None,
+        patch_mask_NHpWp: Tensor | None,
+        features_FL: Tensor | None,
+        continues: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        if embeds_BTL is None:
+            if input_ids_BT is None:
+                raise InputError("nothing to read", expected="input_ids or inputs_embeds", actual="neither")
+            embeds_BTL = cast(Tensor, self.get_input_embeddings()(input_ids_BT))
+        counts_N: Tensor | None = None
+        if pixels_N3HW is not None:
+            if features_FL is not None:
+                raise InputError("pictures are given twice", expected="pixel_values or image_features", actual="both")
+            features_FL, counts_N = self.get_image_features(pixels_N3HW, patch_mask_NHpWp)
+        if features_FL is not None:
+            if input_ids_BT is None:
+                raise InputError("pictures need input_ids, which say where they stand", actual="inputs_embeds only")
+            return splice(embeds_BTL, input_ids_BT, features_FL, self.config.image_token_id, counts_N), features_FL
+        if input_ids_BT is not None and not continues:
+            refuse_placeholders(input_ids_BT, self.config.image_token_id)
+        return embeds_BTL, None
+
+    def _without_right_padding(self, mask_BT: Tensor | None, past: Cache | None) -> Tensor | None:
+        """None where the mask only hides padding on the right: no real token looks there, and labels ignore it.
+
+        Without a mask, attention takes its quick causal path instead of building a (B, 1, T, T) one.
+        """
+        needed = past is not None or getattr(self.config.get_text_config(), "output_router_logits", False)
+        if mask_BT is None or mask_BT.ndim != 2 or needed:
+            return mask_BT
+        is_right_padded = bool((mask_BT[:, 0] != 0).all()) and bool((mask_BT[:, 1:] <= mask_BT[:, :-1]).all())
+        return None if is_right_padded else mask_BT
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Pictures go in with the prompt; with a cache, later steps do without them."""
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in ("pixel_values", "patch_mask", "image_features"):
+                inputs[name] = None
+        return cast(dict[str, Any], inputs)
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        # transformers repeats every tensor along its first dimension, which is right for samples but not for pictures
+        # where a sample has several. Encoding them here also does it once instead of `expand_size` times.
+        pixels, mask = model_kwargs.pop("pixel_values", None), model_kwargs.pop("patch_mask", None)
+        features_FL = model_kwargs.pop("image_features", None)
+        if expand_size > 1 and pixels is not None and input_ids is not None:
+            features_FL, counts_N = self.get_image_features(pixels, mask)
+            # Checks the counts before they are used to share out the features.
+            splice(self.get_input_embeddings()(input_ids), input_ids, features_FL, self.config.image_token_id, counts_N)
+        if expand_size > 1 and features_FL is not None and input_ids is not None:
+            per_sample = (input_ids == self.config.image_token_id).sum(dim=1).tolist()
+            parts = features_FL.split(per_sample)
+            features_FL = torch.cat([part for part in parts for _ in range(expand_size)])
+            pixels = mask = None
+        expanded_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )
+        pictures = {"pixel_values": pixels, "patch_mask": mask, "image_features": features_FL}
+        return expanded_ids, model_kwargs | {name: value for name, value in pictures.items() if value is not None}
+
+
+def next_token_loss(logits: Tensor, targets_BT: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy in float32 over the targets that are not -100: their mean, or their sum over `num_items`.
+
+    `logits` are those of all positions (B, T, W) or only of the positions that have a target (M, W), row by row.
+    Without any target the loss is 0. Raises ShapeError where logits and targets differ in number.
+    """
+    has_target_BT = targets_BT != IGNORED_LABEL
+    logits_MW = logits[has_target_BT] if logits.ndim == 3 else logits
+    targets_M = targets_BT[has_target_BT]
+    if logits_MW.shape[0] != targets_M.shape[0]:
+        raise ShapeError("logits and labels differ in number", expected=targets_M.shape[0], actual=logits_MW.shape[0])
+    total = nn.functional.cross_entropy(logits_MW.float(), targets_M, reduction="sum")
+    return total / (max(targets_M.shape[0], 1) if num_items is None else num_items)
+
+
+def _fill_unloaded(module: nn.Module, fresh: nn.Module) -> None:
+    own = dict(module.named_parameters()) | dict(module.named_buffers())
+    for name, tensor in (*fresh.named_parameters(), *fresh.named_buffers()):
+        target: Any = own[name]
+        init.copy_(target, tensor)  # leaves alone what came from the checkpoint
+        target._is_hf_initialized = True
+
+
+def _next_tokens(labels_BT: Tensor) -> Tensor:
+    """Each position's target: the label of the token after it."""
+    return nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED_LABEL)
+
+
+def _last(logits_BTW: Tensor, keep: int | Tensor) -> Tensor:
+    return logits_BTW[:, slice(-keep, None) if isinstance(keep, int) else keep]
+
+
+def _length(past: Cache | None) -> int:
+    return 0 if past is None else int(past.get_seq_length())
