@@ -1,0 +1,26 @@
+"""`lensmith demo`: everything at once, small and offline."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lensmith.cli.extras import needs
+from lensmith.cli.output import show
+from lensmith.cli.progress import progress_bar
+
+
+@needs("html")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html.")] = Path("demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show it all in one report.html.
+
+    Converts pages that the model never saw, scores them, and writes one self-contained page.
+    """
+    from lensmith.workflows.demo import run
+
+    with progress_bar("pages") as on_progress:
+        result = run(out, on_progress=on_progress)
+    show(result, as_json=as_json)

@@ -1,0 +1,34 @@
+"""`lensmith html`: a screenshot to HTML."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lensmith.cli.extras import needs
+from lensmith.cli.output import show
+
+
+@needs("html")
+def html(
+    picture: Annotated[Path, typer.Argument(help="The screenshot: PNG, JPEG, WEBP, GIF, BMP or TIFF.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")],
+    samples: Annotated[int, typer.Option(min=1, help="Candidates to render; the closest is kept.")] = 1,
+    model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the candidates after the first.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Turn a screenshot into HTML.
+
+    The HTML stands alone, is well formed, and its rendering is compared with the screenshot.
+    """
+    from lensmith.workflows.html import convert_file
+
+    on_text = None if as_json else stream_to_stderr
+    result = convert_file(picture, out, model=model, samples=samples, seed=seed, on_text=on_text)
+    show(result, as_json=as_json)
+
+
+def stream_to_stderr(piece: str) -> None:
+    """Shows the model at work, token by token."""
+    typer.echo(piece, nl=False, err=True)

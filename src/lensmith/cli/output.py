@@ -1,0 +1,34 @@
+"""Results on stdout, one JSON object a line for machines or a line for people, and the exit statuses."""
+
+import dataclasses
+import enum
+import json
+from pathlib import PurePath
+from typing import Any
+
+import typer
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def show(result: object, *, as_json: bool) -> None:
+    """Prints a result dataclass: all its fields as JSON, or its `str`."""
+    typer.echo(json.dumps(json_value(result), sort_keys=True) if as_json else str(result))
+
+
+def json_value(value: Any) -> Any:
+    """The same value in JSON's types; dataclasses become objects, numpy numbers plain ones, the rest text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: json_value(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return json_value(value.value)
+    if isinstance(value, PurePath | Exception):
+        return str(value)
+    if hasattr(value, "item"):  # a numpy number
+        return value.item()
+    return value

@@ -1,0 +1,37 @@
+"""`lensmith render`: HTML files to pictures and text boxes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lensmith.cli.output import BAD_INPUT, show
+from lensmith.cli.progress import progress_bar
+
+
+def render(
+    files: Annotated[list[Path], typer.Argument(help="HTML files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    width: Annotated[int, typer.Option(min=1, help="Width of the window in px.")] = 1280,
+    height: Annotated[int, typer.Option(min=1, help="Height of the window in px; a page may be higher.")] = 720,
+    text: Annotated[bool, typer.Option("--text", help="Also write text blocks and element boxes as JSON.")] = False,
+    scripts: Annotated[bool, typer.Option("--scripts", help="Run the page's scripts, still without network.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a page.")] = False,
+) -> None:
+    """Render HTML files to PNG.
+
+    The browser is sandboxed and has no network; every page has limits on time, size and height.
+    """
+    from lensmith.render import Capture, RenderConfig, Scripts
+    from lensmith.render.files import render_files
+
+    run_scripts = Scripts.ON if scripts else Scripts.OFF
+    config = RenderConfig(viewport_width_px=width, viewport_height_px=height, scripts=run_scripts)
+    capture = Capture.PICTURE | Capture.TEXTS | Capture.ELEMENTS if text else Capture.PICTURE
+    with progress_bar("pages") as on_progress:
+        results = render_files(files, out, config, capture, overwrite=overwrite, on_progress=on_progress)
+    for result in results:
+        show(result, as_json=as_json)
+    if any(result.error for result in results):
+        raise typer.Exit(BAD_INPUT)

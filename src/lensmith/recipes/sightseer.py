@@ -1,0 +1,197 @@
+"""Small Sightseer models: screenshots of generated pages to their HTML.
+
+After WebSight and Sightseer (arXiv 2403.09029): a vision-language model fine-tuned on synthetic screenshot/HTML pairs.
+Where we differ: the pages come from a grammar, the tower is taught to read letters before the language model learns to
+write, and the whole is small enough for a laptop's processor.
+"""
+
+import enum
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from lensmith.core.errors import ConfigError
+from lensmith.data.webpages.grammar import VIEWPORT_WIDTH_PX, generate_page
+from lensmith.data.webpages.stylesheet import UTILITIES
+from lensmith.models import VisionLanguageConfig, VisionLanguageModel
+from lensmith.models.connectors.mlp import MlpConnectorConfig
+from lensmith.models.families.sightseer.tokenizer import IMAGE, markup_pieces, train_tokenizer
+from lensmith.models.pictures import PictureConfig, TooTall
+from lensmith.models.towers.conv import ConvTowerConfig
+from lensmith.train import OptimConfig, ScheduleConfig, TrainConfig
+from lensmith.train.reading import ReadingConfig
+
+TOKENIZER_PAGES = 3000
+
+
+class Lesson(enum.Enum):
+    """What a stage teaches: the tower to see characters, or the whole model to write pages."""
+
+    CHARACTERS = "characters"
+    PAGES = "pages"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of training: what it teaches, how many pages a micro-batch holds, and for how long."""
+
+    name: str
+    lesson: Lesson
+    batch_pages: int
+    train: TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The language model: a Llama of this size with tied embeddings."""
+
+    width: int
+    layers: int
+    head_width: int = 64
+    max_positions: int = 4096
+
+    @property
+    def inner_width(self) -> int:
+        return self.width * 8 // 3 // 32 * 32
+
+    def build(self, vocabulary_size: int) -> LlamaConfig:
+        heads = self.width // self.head_width
+        return LlamaConfig(
+            vocab_size=vocabulary_size,
+            hidden_size=self.width,
+            intermediate_size=self.inner_width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=self.max_positions,
+            tie_word_embeddings=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SightseerRecipe:
+    """A complete run: pages of stream `page_seed`, picture geometry, model, and the stages in order."""
+
+    name: str
+    page_seed: int
+    pages: int
+    vocabulary_size: int
+    picture: PictureConfig
+    tower: ConvTowerConfig
+    connector: MlpConnectorConfig
+    decoder: DecoderConfig
+    reading: ReadingConfig
+    stages: tuple[StageConfig, ...]
+    weights_seed: int = 0
+
+
+def build_tokenizer(recipe: SightseerRecipe) -> PreTrainedTokenizerFast:
+    """Trained on the recipe's own page stream; the same recipe gives the same tokenizer."""
+    pages = [generate_page(recipe.page_seed, index).html for index in range(TOKENIZER_PAGES)]
+    tags = set(re.findall(r"</?([a-z0-9]+)", " ".join(pages)))
+    texts = [html.unescape(text) for page in pages for text in re.findall(r">([^<]+)<", page)]
+    return train_tokenizer(texts, markup=markup_pieces(tags, UTILITIES), vocabulary_size=recipe.vocabulary_size)
+
+
+def build_model(recipe: SightseerRecipe, tokenizer: PreTrainedTokenizerFast) -> VisionLanguageModel:
+    """The model with its starting weights, drawn from `weights_seed`."""
+    torch.manual_seed(recipe.weights_seed)
+    config = VisionLanguageConfig(
+        vision=recipe.tower,
+        connector=recipe.connector,
+        language=recipe.decoder.build(recipe.vocabulary_size),
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return VisionLanguageModel(config)
+
+
+def sightseer_nano() -> SightseerRecipe:
+    """The model that ships: hours on two processor cores."""
+    width = 384
+    return SightseerRecipe(
+        name="sightseer_nano",
+        page_seed=1,
+        pages=14_000,
+        vocabulary_size=1280,
+        picture=PictureConfig(
+            patch_px=16,
+            max_width_px=VIEWPORT_WIDTH_PX,
+            max_height_px=1152,
+            too_tall=TooTall.CROP,
+            drop_uniform_patches=True,
+        ),
+        tower=ConvTowerConfig(width=width, stem_width=96, stem_blocks=4, max_rows=72, max_columns=24),
+        connector=MlpConnectorConfig(depth=1, norm=True),
+        decoder=DecoderConfig(width=width, layers=6),
+        reading=ReadingConfig(),
+        stages=(
+            StageConfig(
+                name="letters",
+                lesson=Lesson.CHARACTERS,
+                batch_pages=16,
+                train=TrainConfig(
+                    optim=OptimConfig(peak_lr=2e-3, weight_decay=0.01),
+                    schedule=ScheduleConfig(total_steps=600, warmup_steps=50, final_lr_fraction=0.1),
+                    log_every_steps=20,
+                ),
+            ),
+            StageConfig(
+                name="pages",
+                lesson=Lesson.PAGES,
+                batch_pages=8,
+                train=TrainConfig(
+                    optim=OptimConfig(peak_lr=1e-3, weight_decay=0.05),
+                    schedule=ScheduleConfig(total_steps=5000, warmup_steps=200, final_lr_fraction=0.02),
+                    ema_decay=0.998,
+                    checkpoint_every_s=300.0,
+                    log_every_steps=20,
+                    prefetch_batches=8,
+                ),
+            ),
+        ),
+    )
+
+
+def sightseer_test() -> SightseerRecipe:
+    """`sightseer_nano` in miniature: the same path in seconds, for tests. It learns nothing useful."""
+    nano = sightseer_nano()
+    stages = tuple(
+        replace(
+            stage,
+            batch_pages=2,
+            train=replace(
+                stage.train,
+                schedule=ScheduleConfig(total_steps=3, warmup_steps=1),
+                log_every_steps=1,
+            ),
+        )
+        for stage in nano.stages
+    )
+    return replace(
+        nano,
+        name="sightseer_test",
+        pages=8,
+        tower=replace(nano.tower, width=64, stem_width=24, stem_blocks=1),
+        decoder=DecoderConfig(width=64, layers=3, head_width=32),
+        stages=stages,
+    )
+
+
+RECIPES: dict[str, Callable[[], SightseerRecipe]] = {
+    "sightseer_nano": sightseer_nano,
+    "sightseer_test": sightseer_test,
+}
+
+
+def recipe_named(name: str) -> SightseerRecipe:
+    """Raises ConfigError that lists the recipes."""
+    if name not in RECIPES:
+        raise ConfigError("there is no such recipe", expected=", ".join(sorted(RECIPES)), actual=name)
+    return RECIPES[name]()

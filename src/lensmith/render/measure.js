@@ -1,0 +1,312 @@
+// Measures the page it runs in; called with what is wanted, answers with a JSON string.
+//
+// It runs in an isolated world, so the page's scripts cannot replace what it calls. Names in the page's markup still
+// shadow the properties of document and form objects there (<form name="body">, <input name="tagName">), therefore
+// those are read through the prototypes. Flat lists of integers (64ths of a pixel, the browser's own layout unit) are
+// several times quicker to send and to read than one object a box.
+async (wanted) => {
+  const getter = (type, name) => {
+    const get = Object.getOwnPropertyDescriptor(type.prototype, name).get;
+    return (object) => Reflect.apply(get, object, []);
+  };
+  const method = (type, name) => {
+    const call = type.prototype[name];
+    return (object, ...values) => Reflect.apply(call, object, values);
+  };
+  const makeWalker = method(Document, "createTreeWalker");
+  const rectOf = method(Element, "getBoundingClientRect");
+  const nameOf = getter(Element, "localName");
+  const parentOf = getter(Node, "parentElement");
+  const attribute = method(Element, "getAttribute");
+
+  const unit = (value) => Math.round(value * 64);
+  const pushBox = (boxes, left, top, right, bottom) =>
+    boxes.push(unit(left + scrollX), unit(top + scrollY), unit(right - left), unit(bottom - top));
+  const range = method(Document, "createRange")(document);
+
+  // ---- The page as a whole -----------------------------------------------------------------------------------------
+
+  function countNodes(root) {
+    const walker = makeWalker(document, root, NodeFilter.SHOW_ALL);
+    let count = 1;
+    while (count <= wanted.maxNodes && walker.nextNode()) count += 1;
+    return count;
+  }
+
+  function pageHeight(root) {
+    // In quirks mode the page's height is the body's, and scrollingElement says so.
+    const scrolling = getter(Document, "scrollingElement")(document);
+    const heights = [root, scrolling].filter(Boolean).map(getter(Element, "scrollHeight"));
+    return Math.max(innerHeight, ...heights);
+  }
+
+  // Each animation goes to the one state that does not depend on when we look: its end, or none if it never ends.
+  function settleAnimations() {
+    for (const animation of method(Document, "getAnimations")(document)) {
+      if (animation.timeline !== document.timeline) continue;
+      const end = animation.effect ? animation.effect.getComputedTiming().endTime : Infinity;
+      if (end === Infinity || animation.playbackRate === 0) animation.cancel();
+      else animation.finish();
+    }
+    for (const svg of method(Document, "getElementsByTagName")(document, "svg")) {
+      if (!(svg instanceof SVGSVGElement)) continue;
+      method(SVGSVGElement, "pauseAnimations")(svg);
+      method(SVGSVGElement, "setCurrentTime")(svg, 0);
+    }
+    const focused = getter(Document, "activeElement")(document);
+    if (focused instanceof HTMLElement) {
+      getter(HTMLElement, "style")(focused).setProperty("caret-color", "transparent", "important");
+    }
+  }
+
+  // ---- Elements and characters -------------------------------------------------------------------------------------
+
+  function measureElements(body, out) {
+    for (const element of method(Element, "getElementsByTagName")(body, "*")) {
+      const rect = rectOf(element);
+      out.tags.push(nameOf(element));
+      pushBox(out.tagBoxes, rect.left, rect.top, rect.right, rect.bottom);
+    }
+  }
+
+  function measureChars(body, out) {
+    const walker = makeWalker(document, body, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+      let start = 0;
+      for (const char of node.data) {
+        range.setStart(node, start);
+        start += char.length;
+        range.setEnd(node, start);
+        // At a line's end a character may have a second, empty box on the other line.
+        let best = null;
+        for (const rect of range.getClientRects()) {
+          if (!best || rect.width * rect.height > best.width * best.height) best = rect;
+        }
+        if (best) pushBox(out.charBoxes, best.left, best.top, best.right, best.bottom);
+        else out.charBoxes.push(0, 0, 0, 0);
+        out.chars.push(char.toWellFormed());
+      }
+    }
+  }
+
+  // ---- Colours: [red, green, blue, alpha], 0 to 255 and alpha 0 to 1 ----------------------------------------------
+
+  const WHITE = [255, 255, 255, 1];
+  const colours = new Map();
+  let canvas = null;
+
+  function parseColour(text) {
+    let colour = colours.get(text);
+    if (colour) return colour;
+    const plain = /^rgba?\(([\d.]+), ([\d.]+), ([\d.]+)(?:, ([\d.]+))?\)$/.exec(text);
+    if (plain) {
+      colour = [Number(plain[1]), Number(plain[2]), Number(plain[3]), Number(plain[4] ?? 1)];
+    } else {
+      // oklch(), lab(), color(): the browser converts.
+      canvas ??= new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+      canvas.clearRect(0, 0, 1, 1);
+      canvas.fillStyle = "#000";
+      canvas.fillStyle = text;
+      canvas.fillRect(0, 0, 1, 1);
+      const [red, green, blue, alpha] = canvas.getImageData(0, 0, 1, 1).data;
+      colour = [red, green, blue, alpha / 255];
+    }
+    colours.set(text, colour);
+    return colour;
+  }
+
+  const over = (top, bottom, opacity) => {
+    const alpha = top[3] * opacity;
+    return [0, 1, 2].map((i) => top[i] * alpha + bottom[i] * (1 - alpha)).concat(1);
+  };
+
+  // A gradient counts as the mean of its stops; a picture as nothing.
+  function gradientColour(image) {
+    const stops = [...image.matchAll(/(?:rgba?|oklch|oklab|lab|lch|color)\([^()]*\)/g)].map((m) => parseColour(m[0]));
+    return stops.length ? [0, 1, 2, 3].map((i) => stops.reduce((sum, stop) => sum + stop[i], 0) / stops.length) : null;
+  }
+
+  // ---- What an element does to what lies in it: visibility, opacity, clip, backdrop ---------------------------------
+
+  const lookCache = new Map();
+
+  // The element whose box clips this one: an absolute or fixed box escapes ancestors that do not contain it.
+  function clipParent(element, style) {
+    let parent = parentOf(element);
+    if (style.position !== "absolute" && style.position !== "fixed") return parent;
+    for (; parent; parent = parentOf(parent)) {
+      const above = getComputedStyle(parent);
+      const contains = above.transform !== "none" || above.filter !== "none" || above.contain.includes("paint");
+      if (contains || (style.position === "absolute" && above.position !== "static")) return parent;
+    }
+    return null;
+  }
+
+  function intersect(one, other) {
+    return {
+      left: Math.max(one.left, other.left),
+      top: Math.max(one.top, other.top),
+      right: Math.min(one.right, other.right),
+      bottom: Math.min(one.bottom, other.bottom),
+    };
+  }
+
+  function insideBorder(element, style) {
+    const rect = rectOf(element);
+    return {
+      left: rect.left + parseFloat(style.borderLeftWidth),
+      top: rect.top + parseFloat(style.borderTopWidth),
+      right: rect.right - parseFloat(style.borderRightWidth),
+      bottom: rect.bottom - parseFloat(style.borderBottomWidth),
+    };
+  }
+
+  function clipOf(element, style, pageClip) {
+    const parent = clipParent(element, style);
+    const clip = parent ? lookOf(parent, pageClip).clip : pageClip;
+    const cutAway = style.clip.startsWith("rect(0px, 0px, 0px, 0px") || style.clipPath.startsWith("inset(50%");
+    if (cutAway) return { left: 0, top: 0, right: 0, bottom: 0 };
+    // The overflow of html and body belongs to the window, and an inline box has no overflow of its own.
+    const ofWindow = parentOf(element) === null || (nameOf(element) === "body" && parentOf(parentOf(element)) === null);
+    const clips = style.overflowX !== "visible" || style.overflowY !== "visible" || style.contain.includes("paint");
+    if (ofWindow || !clips || style.display === "inline" || style.display === "contents") return clip;
+    return intersect(clip, insideBorder(element, style));
+  }
+
+  function lookOf(element, pageClip) {
+    let look = lookCache.get(element);
+    if (look) return look;
+    const style = getComputedStyle(element);
+    const parent = parentOf(element);
+    const above = parent ? lookOf(parent, pageClip) : { opacity: 1, backdrop: WHITE };
+    const opacity = above.opacity * Number(style.opacity);
+    const onText = style.backgroundClip.includes("text") || style.webkitBackgroundClip.includes("text");
+    let own = parseColour(style.backgroundColor);
+    if (style.backgroundImage !== "none") own = gradientColour(style.backgroundImage) ?? own;
+    look = {
+      style,
+      opacity,
+      clip: clipOf(element, style, pageClip),
+      backdrop: onText ? above.backdrop : over(own, above.backdrop, opacity),
+      textPaint: onText ? own : null,
+    };
+    lookCache.set(element, look);
+    return look;
+  }
+
+  // ---- Texts -------------------------------------------------------------------------------------------------------
+
+  const isVisible = method(Element, "checkVisibility");
+
+  function isShown(element, look) {
+    // An element with display: contents has no box, and checkVisibility calls it hidden: ask the next one with a box.
+    let boxed = element;
+    while (boxed && getComputedStyle(boxed).display === "contents") boxed = parentOf(boxed);
+    return look.style.visibility === "visible" && (!boxed || isVisible(boxed, { opacityProperty: true }));
+  }
+
+  function asRead(text, style) {
+    const plain = text.replace(/[\s\u00a0]+/g, " ").trim().toWellFormed();
+    switch (style.textTransform) {
+      case "uppercase": return plain.toUpperCase();
+      case "lowercase": return plain.toLowerCase();
+      case "capitalize": return plain.replace(/(^|[\s\-(\["'])(\p{L})/gu, (_, before, letter) => before + letter.toUpperCase());
+      default: return plain;
+    }
+  }
+
+  function pushText(out, text, box, colour, look) {
+    const seen = intersect(box, look.clip);
+    // One pixel is what the usual ways to hide a text from all but screen readers leave of it.
+    if (!text || seen.right - seen.left <= 1 || seen.bottom - seen.top <= 1) return;
+    if (colour[3] * look.opacity === 0) return;
+    out.texts.push(text);
+    pushBox(out.textBoxes, seen.left, seen.top, seen.right, seen.bottom);
+    out.textColours.push(...over(colour, look.backdrop, look.opacity).slice(0, 3).map(Math.round));
+  }
+
+  function measureTextNode(node, out, pageClip) {
+    if (!/\S/.test(node.data)) return;
+    const parent = parentOf(node);
+    if (!parent) return;
+    range.selectNodeContents(node);
+    const box = { left: Infinity, top: Infinity, right: -Infinity, bottom: -Infinity };
+    for (const rect of range.getClientRects()) {
+      if (!rect.width || !rect.height) continue;
+      box.left = Math.min(box.left, rect.left);
+      box.top = Math.min(box.top, rect.top);
+      box.right = Math.max(box.right, rect.right);
+      box.bottom = Math.max(box.bottom, rect.bottom);
+    }
+    if (box.left >= box.right) return;
+    const look = lookOf(parent, pageClip);
+    if (!isShown(parent, look)) return;
+    let colour = parseColour(look.style.webkitTextFillColor);
+    if (parent instanceof SVGElement) colour = parseColour(look.style.fill);
+    else if (colour[3] === 0 && look.textPaint) colour = look.textPaint;
+    pushText(out, asRead(node.data, look.style), box, colour, look);
+  }
+
+  const TYPED = new Set(["text", "search", "tel", "url", "email", "number"]);
+
+  // What a form field shows, and whether that is its placeholder. Null: nothing that we can tell.
+  function fieldText(field) {
+    if (field instanceof HTMLSelectElement) {
+      const option = getter(HTMLSelectElement, "selectedOptions")(field)[0];
+      return option ? { text: getter(HTMLOptionElement, "label")(option), placeholder: false } : null;
+    }
+    const type = field instanceof HTMLInputElement ? getter(HTMLInputElement, "type")(field) : "text";
+    const value = getter(field instanceof HTMLInputElement ? HTMLInputElement : HTMLTextAreaElement, "value")(field);
+    if (type === "submit" || type === "reset") {
+      const usual = type === "submit" ? "Submit" : "Reset";
+      return { text: attribute(field, "value") === null ? usual : value, placeholder: false };
+    }
+    if (type === "button") return { text: value, placeholder: false };
+    if (type !== "password" && !TYPED.has(type)) return null;
+    if (value) return { text: type === "password" ? "\u2022".repeat(value.length) : value, placeholder: false };
+    return { text: attribute(field, "placeholder") ?? "", placeholder: true };
+  }
+
+  function measureField(field, out, pageClip) {
+    const shown = fieldText(field);
+    if (!shown || !shown.text) return;
+    const look = lookOf(field, pageClip);
+    if (!isShown(field, look)) return;
+    const box = insideBorder(field, look.style);
+    box.left += parseFloat(look.style.paddingLeft);
+    box.top += parseFloat(look.style.paddingTop);
+    box.right -= parseFloat(look.style.paddingRight);
+    box.bottom -= parseFloat(look.style.paddingBottom);
+    const style = shown.placeholder ? getComputedStyle(field, "::placeholder") : look.style;
+    pushText(out, asRead(shown.text, look.style), box, parseColour(style.color), look);
+  }
+
+  function measureTexts(body, out) {
+    const pageClip = { left: -scrollX, top: -scrollY, right: innerWidth - scrollX, bottom: out.height - scrollY };
+    if (!wanted.fullPage) pageClip.bottom = innerHeight - scrollY;
+    const walker = makeWalker(document, body, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+      if (node instanceof Text) measureTextNode(node, out, pageClip);
+      else if (node instanceof HTMLInputElement || node instanceof HTMLTextAreaElement) measureField(node, out, pageClip);
+      else if (node instanceof HTMLSelectElement) measureField(node, out, pageClip);
+    }
+  }
+
+  // ---- All together ------------------------------------------------------------------------------------------------
+
+  const out = { height: innerHeight, nodes: 0, tags: [], tagBoxes: [], chars: [], charBoxes: [] };
+  Object.assign(out, { texts: [], textBoxes: [], textColours: [] });
+  const root = getter(Document, "documentElement")(document);
+  const body = getter(Document, "body")(document);
+  await getter(Document, "fonts")(document).ready;
+  if (!root || !body) return JSON.stringify(out);
+  out.nodes = countNodes(root);
+  if (out.nodes > wanted.maxNodes) return JSON.stringify(out);
+  settleAnimations();
+  out.height = pageHeight(root);
+  if (wanted.fullPage && out.height > wanted.maxHeight) return JSON.stringify(out);
+  if (wanted.elements) measureElements(body, out);
+  if (wanted.chars) measureChars(body, out);
+  if (wanted.texts) measureTexts(body, out);
+  return JSON.stringify(out);
+}

@@ -1,0 +1,42 @@
+"""Training: one readable loop, resumable bit for bit."""
+
+from lensmith.train.checkpoint import load_weights
+from lensmith.train.config import Curves, OptimConfig, ScheduleConfig, TrainConfig
+from lensmith.train.folder import newest
+from lensmith.train.interfaces import (
+    BatchError,
+    Batches,
+    DivergedError,
+    LossFunction,
+    LossParts,
+    Progress,
+    StepContext,
+    StopReason,
+    TrainResult,
+    Validate,
+)
+from lensmith.train.loop import train
+from lensmith.train.optim import lr_at
+from lensmith.train.precision import Precision
+
+__all__ = [
+    "BatchError",
+    "Batches",
+    "Curves",
+    "DivergedError",
+    "LossFunction",
+    "LossParts",
+    "OptimConfig",
+    "Precision",
+    "Progress",
+    "ScheduleConfig",
+    "StepContext",
+    "StopReason",
+    "TrainConfig",
+    "TrainResult",
+    "Validate",
+    "load_weights",
+    "lr_at",
+    "newest",
+    "train",
+]

@@ -1,0 +1,185 @@
+"""What a checkpoint holds: enough to resume a run bit for bit. (`folder` makes it whole or absent.)
+
+    OUT/step-000123/            after 123 updates; the next batch is `batch_at(123, 0)`
+        model.safetensors       float32 master weights
+        average.safetensors     the same with averaged weights, where the run keeps an average: loadable as a model
+        optimizer.safetensors   keys `slot/parameter`
+        random.json             python's, numpy's and torch's random states
+        manifest.json           settings of the run, the machine, and size and SHA-256 of the other files
+
+Nothing is pickled: reading a checkpoint runs no code.
+"""
+
+import json
+import logging
+import platform
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_model, save_file, save_model
+from torch import Tensor, nn
+
+from lensmith.core import config as core_config
+from lensmith.core.errors import CheckpointError
+from lensmith.train import folder as folders
+from lensmith.train import precision, randomness
+from lensmith.train.config import OPERATIONAL_FIELDS, TrainConfig
+from lensmith.train.ema import WeightAverage
+from lensmith.train.folder import Checkpoint
+
+MODEL_FILE = "model.safetensors"
+AVERAGE_FILE = "average.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+RANDOM_FILE = "random.json"
+
+_ABSENT = "(absent)"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """The objects whose content a checkpoint holds."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+
+
+# --- the notes: what must be equal on resume, and where bits are promised --------------------------------------------
+
+
+def notes_of(config: TrainConfig, device: torch.device, identity: Mapping[str, str | int | float]) -> dict[str, Any]:
+    """What a run writes into its manifests: its settings by dotted name, its configuration's hash, its machine.
+
+    `precision` is what it resolves to on this device; the caller's `identity` joins under `identity.`.
+    """
+    settings = dict(_dotted(core_config.to_dict(config), ""))
+    settings["precision"] = precision.resolve(config.precision, device).value
+    settings |= {f"identity.{name}": value for name, value in identity.items()}
+    return {
+        "settings": settings,
+        "config_hash": core_config.content_hash(config),
+        "machine": {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        },
+    }
+
+
+def require_same(checkpoint: Checkpoint, notes: Mapping[str, Any], allow_changes: Set[str]) -> None:
+    """Raises CheckpointError that lists every differing setting, unless operational or named in `allow_changes`.
+
+    Another machine is no error, but a warning: results then agree to a tolerance and not bit for bit.
+    """
+    machine = _differing(checkpoint.notes["machine"], notes["machine"])
+    for name, (was, now) in machine.items():
+        logger.warning("%s: %s was %r and is %r: equal bits are not promised", checkpoint.path, name, was, now)
+    ignored = OPERATIONAL_FIELDS | allow_changes
+    settings = _differing(checkpoint.notes["settings"], notes["settings"])
+    settings = {name: values for name, values in settings.items() if name not in ignored}
+    if settings:
+        raise CheckpointError(
+            f"{checkpoint.path} belongs to another configuration; {', '.join(settings)} differ",
+            expected=", ".join(f"{name}={was!r}" for name, (was, _) in settings.items()),
+            actual=", ".join(f"{name}={now!r}" for name, (_, now) in settings.items()),
+            hint=f"train into another folder, or, if this is meant, pass allow_changes={set(settings)!r}",
+        )
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    pairs = {name: (old.get(name, _ABSENT), new.get(name, _ABSENT)) for name in sorted(old.keys() | new.keys())}
+    return {name: (was, now) for name, (was, now) in pairs.items() if was != now}
+
+
+def _dotted(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def save(folder: Path, state: TrainingState, *, step: int, notes: Mapping[str, Any], keep: int) -> Checkpoint:
+    """Writes the checkpoint of `step` updates, then removes all but the newest `keep`."""
+    with folders.writing(folder, step=step, notes=notes) as path:
+        save_model(state.model, str(path / MODEL_FILE), metadata={"format": "pt"})
+        if state.average is not None:
+            with state.average.in_place():
+                save_model(state.model, str(path / AVERAGE_FILE), metadata={"format": "pt"})
+        tensors = _optimizer_tensors(state.optimizer)
+        save_file(tensors, path / OPTIMIZER_FILE, metadata={"parameters": json.dumps(_names(state.optimizer))})
+        (path / RANDOM_FILE).write_text(json.dumps(randomness.capture()), encoding="utf-8")
+    folders.keep_newest(folder, keep)
+    return Checkpoint(path=folders.checkpoint_path(folder, step), step=step, notes=notes)
+
+
+def _names(optimizer: torch.optim.Optimizer) -> list[str]:
+    return [name for group in optimizer.param_groups for name in group["param_names"]]
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names = _names(optimizer)
+    states: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {
+        f"{slot}/{names[index]}": value.contiguous() for index, slots in states.items() for slot, value in slots.items()
+    }
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def restore(checkpoint: Checkpoint, state: TrainingState) -> None:
+    """Brings model, optimizer, average and random states to where they were. Raises CheckpointError on a misfit.
+
+    Where the run now keeps an average and the checkpoint has none, it begins with the checkpoint's weights.
+    """
+    if state.average is not None:
+        average_file = checkpoint.path / AVERAGE_FILE
+        load_weights(state.model, average_file if average_file.exists() else checkpoint.path / MODEL_FILE)
+        state.average.take()
+    load_weights(state.model, checkpoint.path / MODEL_FILE)
+    _restore_optimizer(checkpoint.path / OPTIMIZER_FILE, state.optimizer)
+    randomness.restore(json.loads((checkpoint.path / RANDOM_FILE).read_text(encoding="utf-8")))
+
+
+def load_weights(model: nn.Module, file: str | Path) -> None:
+    """Loads a checkpoint's `model.safetensors` or `average.safetensors` into a model of the same structure, in place.
+
+    Raises CheckpointError where names or shapes differ, or the file cannot be read.
+    """
+    try:
+        load_model(model, file, strict=True)
+    except (RuntimeError, OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"the weights in {file} do not fit the model", actual=error) from error
+
+
+def _restore_optimizer(file: Path, optimizer: torch.optim.Optimizer) -> None:
+    names = _names(optimizer)
+    states: dict[int, dict[str, Tensor]] = {}
+    with safetensors.safe_open(file, framework="pt") as tensors:
+        saved_names = json.loads(tensors.metadata()["parameters"])
+        if saved_names != names:
+            raise CheckpointError(
+                f"{file} belongs to other trainable parameters",
+                expected=f"{len(saved_names)} parameters",
+                actual=f"{len(names)}, differing in {', '.join(sorted(set(saved_names) ^ set(names))[:5]) or 'order'}",
+                hint="freeze the same parts of the model as the run that wrote it",
+            )
+        index_of = {name: index for index, name in enumerate(names)}
+        # A parameter that has never had a gradient has no state yet.
+        for key in tensors.keys():  # noqa: SIM118 - not a dict
+            slot, name = key.split("/", 1)
+            # Copied, because the file's own memory need not be aligned as torch aligns what it allocates.
+            states.setdefault(index_of[name], {})[slot] = tensors.get_tensor(key).clone()
+    # The groups stay the configuration's, so that a change that was allowed on purpose takes effect.
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

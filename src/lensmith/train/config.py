@@ -1,0 +1,108 @@
+"""What a training run is: optimizer, schedule, precision, and how often it reports and saves."""
+
+import enum
+import math
+from dataclasses import dataclass
+
+from lensmith.core.errors import ConfigError
+from lensmith.train.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW. `clip_norm` limits the gradient's norm over all parameters together; it must be finite."""
+
+    peak_lr: float
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.peak_lr > 0, "optim.peak_lr", "above 0", self.peak_lr)
+        _require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", "in [0, 1)", self.betas)
+        _require(self.weight_decay >= 0, "optim.weight_decay", "0 or more", self.weight_decay)
+        _require(self.eps > 0, "optim.eps", "above 0", self.eps)
+        _require(0 < self.clip_norm < math.inf, "optim.clip_norm", "above 0 and finite", self.clip_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Linear warm-up to the peak, then half a cosine down to `final_lr_fraction` of it (see `optim.lr_at`)."""
+
+    total_steps: int
+    warmup_steps: int
+    final_lr_fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        _require(self.total_steps > 0, "schedule.total_steps", "above 0", self.total_steps)
+        _require(
+            0 <= self.warmup_steps <= self.total_steps,
+            "schedule.warmup_steps",
+            f"0 to total_steps ({self.total_steps})",
+            self.warmup_steps,
+        )
+        _require(0 <= self.final_lr_fraction <= 1, "schedule.final_lr_fraction", "0 to 1", self.final_lr_fraction)
+
+
+class Curves(enum.Enum):
+    """Where the curves are written beside the JSONL log, which is always kept."""
+
+    JSONL = "jsonl"
+    TENSORBOARD = "tensorboard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole training run. A checkpoint is written when either `checkpoint_every_*` is due, and always at the end.
+
+    `accumulate` micro-batches make one step. `ema_decay` keeps an average of the weights. `deadline_s` ends the run
+    cleanly, with a checkpoint, so long after `train` was called. `validate_every_steps=0` never validates.
+    `prefetch_batches` are loaded ahead by `prefetch_threads` threads; their order does not depend on either.
+    """
+
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    accumulate: int = 1
+    precision: Precision = Precision.AUTO
+    ema_decay: float | None = None
+    seed: int = 0
+    checkpoint_every_s: float | None = 600.0
+    checkpoint_every_steps: int | None = None
+    keep_checkpoints: int = 2
+    log_every_steps: int = 10
+    validate_every_steps: int = 0
+    deadline_s: float | None = None
+    prefetch_batches: int = 4
+    prefetch_threads: int = 1
+    curves: Curves = Curves.TENSORBOARD
+
+    def __post_init__(self) -> None:
+        for name in ("accumulate", "keep_checkpoints", "log_every_steps", "prefetch_batches", "prefetch_threads"):
+            _require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        _require(self.validate_every_steps >= 0, "validate_every_steps", "0 (never) or more", self.validate_every_steps)
+        for name in ("checkpoint_every_s", "checkpoint_every_steps", "deadline_s"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, "above 0, or None", value)
+        _require(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", "between 0 and 1", self.ema_decay)
+
+
+# Fields that change neither a weight nor a random number: a run may be resumed with other values.
+OPERATIONAL_FIELDS = frozenset(
+    {
+        "checkpoint_every_s",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "log_every_steps",
+        "validate_every_steps",
+        "deadline_s",
+        "prefetch_batches",
+        "prefetch_threads",
+        "curves",
+    }
+)
+
+
+def _require(condition: bool, name: str, expected: str, actual: object) -> None:
+    if not condition:
+        raise ConfigError(f"{name} is out of range", expected=expected, actual=actual)

@@ -1,0 +1,106 @@
+"""The curves of a run: one JSON line a step, and TensorBoard if wanted.
+
+A resumed run cuts the lines after its checkpoint, so that the file is one consistent curve, whatever happened.
+"""
+
+import importlib
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from lensmith.core.errors import MissingExtraError
+from lensmith.train.config import Curves
+
+LOG_FILE = "log.jsonl"
+BOARD_FOLDER = "tensorboard"
+
+logger = logging.getLogger(__name__)
+
+
+class _ScalarWriter(Protocol):
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class StepLog:
+    """Writes `log.jsonl` (every step) and TensorBoard curves (when asked to) in a run's folder."""
+
+    def __init__(self, folder: Path, *, step: int, curves: Curves) -> None:
+        """Continues after `step` updates: later lines, and a last line that a crash cut short, are removed."""
+        path = folder / LOG_FILE
+        _cut_after(path, step)
+        self._board = _open_board(folder / BOARD_FOLDER, step) if curves is Curves.TENSORBOARD else None
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Mapping[str, float]) -> None:
+        """Appends one step; a number that JSON does not have becomes null.
+
+        The line reaches the operating system at once, so a killed process loses nothing.
+        """
+        valid = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        self._file.write(json.dumps(valid, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def draw(self, record: Mapping[str, float]) -> None:
+        """Adds a step's numbers to the TensorBoard curves."""
+        if self._board is None:
+            return
+        for name, value in record.items():
+            if name != "step":
+                self._board.add_scalar(name, value, int(record["step"]))
+
+    def sync(self) -> None:
+        """Waits until all lines are on disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes all files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All lines of a run's log, in order."""
+    return [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+
+
+def _cut_after(path: Path, step: int) -> None:
+    kept_bytes = last_step = 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                line_step = _step_of(line)
+                if line_step is None or line_step > step:
+                    break
+                kept_bytes += len(line)
+                last_step = line_step
+        os.truncate(path, kept_bytes)
+    if last_step != step:
+        logger.warning("%s ends at step %d, the checkpoint at step %d: the curve has a gap", path, last_step, step)
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line; None for one that a crash left incomplete."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) and line.endswith(b"\n") else None
+
+
+def _open_board(folder: Path, step: int) -> _ScalarWriter:
+    try:
+        module = importlib.import_module("torch.utils.tensorboard")
+    except ImportError as error:
+        raise MissingExtraError(
+            "TensorBoard is not installed", hint="pip install 'lensmith[train]', or set curves to jsonl"
+        ) from error
+    # purge_step: TensorBoard then hides what an interrupted run drew after the checkpoint.
+    board: _ScalarWriter = module.SummaryWriter(str(folder), purge_step=step + 1)
+    return board

@@ -1,0 +1,79 @@
+"""AdamW, its learning rate, and gradients made ready for it.
+
+Vectors (norms, biases, class tokens kept as vectors) are not decayed, as is usual since GPT-2: decay is for matrices.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lensmith.core.errors import InputError
+from lensmith.train.config import OptimConfig, ScheduleConfig
+
+
+def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig) -> float:
+    """The learning rate of update number `step` (from 0).
+
+    It rises linearly and reaches the peak with the last warm-up update, then falls along half a cosine and reaches
+    `final_lr_fraction` of the peak with the last update of all.
+    """
+    done = step + 1
+    if done <= schedule.warmup_steps:
+        return peak_lr * done / schedule.warmup_steps
+    progress = min(1.0, (done - schedule.warmup_steps) / (schedule.total_steps - schedule.warmup_steps))
+    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+    return peak_lr * (schedule.final_lr_fraction + (1.0 - schedule.final_lr_fraction) * cosine)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that get gradients, by name, tied ones once. Raises InputError unless all are float32."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise InputError("the model has no parameter that requires a gradient", hint="unfreeze at least one part")
+    wrong = {name: p.dtype for name, p in parameters.items() if p.dtype != torch.float32}
+    if wrong:
+        name, dtype = next(iter(wrong.items()))
+        raise InputError(
+            f"{len(wrong)} trainable parameters are not float32, the first is {name}",
+            expected=torch.float32,
+            actual=dtype,
+            hint="load the model in float32; `precision` decides what the forward pass computes in",
+        )
+    return parameters
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters in two groups: matrices with decay, vectors without."""
+    parameters = trainable(model)
+    groups = [
+        {"params": [(name, p) for name, p in parameters.items() if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [(name, p) for name, p in parameters.items() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters.values())
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.peak_lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=fused or None,
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def scale_and_clip(model: nn.Module, *, target_tokens: int, clip_norm: float) -> Tensor:
+    """Gradients of a sum become those of the mean over `target_tokens`; then their norm is limited.
+
+    Returns the norm of the mean's gradient before it was limited (a scalar tensor). Dividing once, after all backward
+    passes, needs no token count beforehand and is exact: the gradient is linear in the loss.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    torch._foreach_mul_(gradients, 1.0 / target_tokens)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), clip_norm, norm)
+    return norm

@@ -1,0 +1,112 @@
+"""A recipe from nothing to a model folder: pages, stages, weights. Stops at any point and goes on from there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lensmith.core.config import content_hash
+from lensmith.core.manifest import end_manifest, record_files, save_manifest, start_manifest
+from lensmith.data.webpages.export import Columns, ExportResult, write_shards
+from lensmith.models import VisionLanguageModel
+from lensmith.models.families.sightseer.tokenizer import IMAGE
+from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.recipes.sightseer import Lesson, SightseerRecipe, StageConfig, build_model, build_tokenizer, recipe_named
+from lensmith.train import Progress, StopReason, TrainResult, load_weights, train
+from lensmith.train.reading import Reader, character_loss, page_loss
+from lensmith.train.reading_data import ReadingBatches, load_pages
+
+LOSSES = {Lesson.CHARACTERS: character_loss, Lesson.PAGES: page_loss}
+# What the first lesson leaves alone: it ends before patches are formed.
+BEYOND_THE_STEM = ("to_token", "row_embedding", "column_embedding")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeResult:
+    """How a run ended; `model` is the finished model's folder, None where the run stopped before its end."""
+
+    last: TrainResult
+    model: Path | None
+
+
+def run_recipe(
+    name: str,
+    out_dir: Path,
+    *,
+    deadline_s: float | None = None,
+    on_pages: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> RecipeResult:
+    """Train recipe `name` into `out_dir`, or go on with it. Each stage stops cleanly `deadline_s` after it began."""
+    recipe = recipe_named(name)
+    manifest = start_manifest(f"train {name}", recipe)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    save_manifest(manifest, out_dir / "run.json")
+    shards = recipe_pages(recipe, out_dir / "pages", on_pages)
+    tokenizer = build_tokenizer(recipe)
+    reader = Reader(build_model(recipe, tokenizer), recipe.reading)
+    pages = load_pages(shards.shards)
+    for stage in recipe.stages:
+        set_lesson(reader, stage.lesson)
+        batches = ReadingBatches(
+            pages,
+            tokenizer,
+            recipe.picture,
+            image_token_id=int(tokenizer.convert_tokens_to_ids(IMAGE)),
+            batch_pages=stage.batch_pages,
+            accumulate=stage.train.accumulate,
+            seed=stage.train.seed,
+        )
+        result = train(
+            reader,
+            batches,
+            LOSSES[stage.lesson],
+            replace(stage.train, deadline_s=deadline_s),
+            out_dir / stage.name,
+            identity={"recipe": content_hash(replace(recipe, stages=())), "batch_pages": stage.batch_pages},
+            **({} if on_progress is None else {"on_progress": on_progress}),
+        )
+        if result.stop is not StopReason.FINISHED:
+            return RecipeResult(last=result, model=None)
+        load_stage(reader, stage, result.checkpoint)
+    model_dir = export_model(reader.model, VisionLanguageProcessor.for_model(
+        reader.model.config, tokenizer, recipe.picture, IMAGE), out_dir / "model")
+    save_manifest(end_manifest(manifest, record_files([model_dir], root=out_dir)), out_dir / "run.json")
+    return RecipeResult(last=result, model=model_dir)
+
+
+def recipe_pages(
+    recipe: SightseerRecipe, out_dir: Path, on_progress: Callable[[int, int], None] | None = None
+) -> ExportResult:
+    """The recipe's training pages, rendered where they are not yet."""
+    return write_shards(
+        out_dir,
+        count=recipe.pages,
+        seed=recipe.page_seed,
+        shard_pages=500,
+        columns=Columns.READING,
+        on_progress=on_progress,
+    )
+
+
+def set_lesson(reader: Reader, lesson: Lesson) -> None:
+    """Let learn only what the lesson reaches."""
+    for name, parameter in reader.named_parameters():
+        in_stem = name.startswith("model.vision_tower.") and not any(part in name for part in BEYOND_THE_STEM)
+        parameter.requires_grad_(lesson is Lesson.PAGES or in_stem or name.startswith("character_head."))
+
+
+def load_stage(reader: Reader, stage: StageConfig, checkpoint: Path) -> None:
+    """The weights a finished stage hands on: their average where it kept one."""
+    averaged = stage.train.ema_decay is not None
+    load_weights(reader, checkpoint / ("average.safetensors" if averaged else "model.safetensors"))
+
+
+def export_model(model: VisionLanguageModel, processor: VisionLanguageProcessor, out_dir: Path) -> Path:
+    """The model in bfloat16 with its processor, as `from_pretrained` reads them; the helping heads stay behind."""
+    weights_dtype = model.dtype
+    model.to(torch.bfloat16).save_pretrained(out_dir)
+    processor.save_pretrained(out_dir)
+    model.to(weights_dtype)
+    return out_dir
