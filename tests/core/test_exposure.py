@@ -174,6 +174,11 @@ def test_forced_tokens_are_told_as_they_stand():
             Exposure(bias_with_logprobs=Together.REFUSED),
             Feature.LOGIT_BIAS | Feature.ALLOWED_IDS,
         ),
+        (
+            {"allowed_ids": (1,), "reveal": Reveal.SAMPLED},
+            Exposure(bias_with_logprobs=Together.REFUSED, allowed_ids=None),
+            Feature.LOGIT_BIAS | Feature.ALLOWED_IDS,
+        ),
     ],
 )
 def test_each_switch_refuses_by_type_and_names_its_feature(options, exposure, feature):
@@ -244,6 +249,18 @@ def test_frozen_noise_differs_between_contexts_seeds_and_tokens():
         vocabulary(noisy(Noise.FROZEN, seed=1)),
     ):
         assert abs(np.corrcoef(first[0], (other - vocabulary(EXACT))[0])[0, 1]) < 0.05
+
+
+def test_frozen_noise_at_a_position_depends_on_the_tokens_before_it():
+    logits = np.zeros((2, 100)) - 1.0
+
+    def told(first: int) -> np.ndarray:
+        request = ask(reveal=Reveal.VOCABULARY)
+        return apply(logits, request, noisy(Noise.FROZEN), forced_T=np.array([first, 5])).logprobs.vocabulary_TV
+
+    np.testing.assert_array_equal(told(1)[0], told(2)[0])
+    assert (told(1)[1] != told(2)[1]).all()
+    assert (told(1)[1] != told(1)[0]).all()
 
 
 def test_frozen_noise_is_standard_normal_and_the_same_for_a_token_read_alone():

@@ -33,13 +33,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_only.decoder = decoders.ByteLevel()
     assert len(vocabulary) == VOCABULARY
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bytes_only,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=["<image>"],
-    )
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<image>"]}
+    return PreTrainedTokenizerFast(tokenizer_object=bytes_only, **names)
 
 
 @pytest.fixture

@@ -72,7 +72,8 @@ def test_every_tower_builds_from_its_saved_form(kind):
     config = VisionLanguageConfig(**(PLAIN | {"vision": {"kind": kind}}))
     assert type(config.vision) is TOWERS[kind]
     assert config.vision.kind == kind
-    tower = config.vision.build()
+    with torch.device("meta"):
+        tower = config.vision.build()
     assert sum(parameter.numel() for parameter in tower.parameters()) > 1000
 
 

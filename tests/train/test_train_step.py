@@ -73,6 +73,30 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
 
 
+def test_the_loop_equals_a_textbook_one(tmp_path: Path) -> None:
+    """Parity with plain torch: the mean over all rows' tokens, clip_grad_norm_, unfused AdamW, the rate set by hand."""
+    ours = toy_train(tmp_path, model=ToyModel(dropout=0.0)).model
+    model = ToyModel(dropout=0.0)
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8, foreach=False, fused=False)
+    whole = ToyBatches(rows=8, accumulate=1)
+    schedule = toy_config().schedule
+    for step, line in enumerate(curve(tmp_path)):
+        batch = whole.batch_at(step, 0)
+        loss = nn.functional.cross_entropy(model(batch.tokens).flatten(0, 1), batch.targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step, peak_lr=1e-2, schedule=schedule)
+        optimizer.step()
+        assert (line["loss"], line["grad_norm"]) == pytest.approx((loss.item(), norm.item()), rel=1e-5)
+    for a, b in zip(ours.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
+
+
 def test_a_micro_batch_without_targets_counts_for_nothing(tmp_path: Path) -> None:
     class OneEmpty(ToyBatches):
         def batch_at(self, step: int, micro: int) -> ToyBatch:

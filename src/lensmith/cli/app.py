@@ -7,7 +7,7 @@ input, 3 could not tell, 130 interrupted); a traceback means a mistake in lensmi
 
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -49,8 +49,13 @@ def _options(
 
 def main() -> None:
     """The entry point: runs the command in `sys.argv` and exits."""
+    run(app)
+
+
+def run(commands: typer.Typer) -> NoReturn:
+    """Runs what `sys.argv` asks of `commands`, and exits with the status that the outcome deserves."""
     try:
-        app(prog_name="lensmith")
+        commands(prog_name="lensmith")
     except LensmithError as error:
         _fail(error)
     except FileNotFoundError as error:
@@ -59,8 +64,9 @@ def main() -> None:
         _fail(InputError("not permitted", actual=error.filename, hint="choose a place that you may read and write"))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    sys.exit(0)
 
 
-def _fail(error: LensmithError) -> None:
+def _fail(error: LensmithError) -> NoReturn:
     typer.echo(f"lensmith: {error}", err=True)
     sys.exit(error.exit_code)

@@ -26,6 +26,7 @@ def html(
 
     on_text = None if as_json else stream_to_stderr
     result = convert_file(picture, out, model=model, samples=samples, seed=seed, on_text=on_text)
+    typer.echo(err=True, nl=not as_json)
     show(result, as_json=as_json)
 
 

@@ -12,9 +12,10 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-def show(result: object, *, as_json: bool) -> None:
-    """Prints a result dataclass: all its fields as JSON, or its `str`."""
-    typer.echo(json.dumps(json_value(result), sort_keys=True) if as_json else str(result))
+def show(result: object, *, as_json: bool, text: str | None = None) -> None:
+    """Prints a result dataclass: all its fields as JSON, or `text` (None: its `str`)."""
+    shown = str(result) if text is None else text
+    typer.echo(json.dumps(json_value(result), sort_keys=True) if as_json else shown)
 
 
 def json_value(value: Any) -> Any:

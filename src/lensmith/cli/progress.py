@@ -1,12 +1,17 @@
 """A progress bar with rate and time left, on stderr, so that stdout holds results only."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar while the block runs; what it gives is called with (done, total) as work goes on."""
+    """What it gives is called with (done, total) as work goes on.
+
+    The bar appears with the first call and ends when all is done or the block is left, so that work which skips a
+    phase, or draws its own progress in the next, is not disturbed.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
@@ -17,10 +22,25 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             return Text(f"{task.finished_speed or task.speed or 0.0:.1f}/s")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeLeft())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task(what, total=None, start=False)
 
-        def on_progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+    def on_progress(done: int, total: int) -> None:
+        if not bar.live.is_started:
+            bar.start_task(task)
+            bar.start()
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
 
+    try:
         yield on_progress
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def counting(on_progress: Callable[[int, int], None], total: int) -> Callable[[object], None]:
+    """For work that reports each result instead of a count."""
+    counter = itertools.count(1)
+    return lambda result: on_progress(next(counter), total)

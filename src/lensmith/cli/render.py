@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lensmith.cli.output import BAD_INPUT, show
-from lensmith.cli.progress import progress_bar
+from lensmith.cli.progress import counting, progress_bar
 
 
 def render(
@@ -24,14 +24,16 @@ def render(
     The browser is sandboxed and has no network; every page has limits on time, size and height.
     """
     from lensmith.render import Capture, RenderConfig, Scripts
-    from lensmith.render.files import render_files
+    from lensmith.render.files import Existing, render_files
 
     run_scripts = Scripts.ON if scripts else Scripts.OFF
     config = RenderConfig(viewport_width_px=width, viewport_height_px=height, scripts=run_scripts)
     capture = Capture.PICTURE | Capture.TEXTS | Capture.ELEMENTS if text else Capture.PICTURE
+    existing = Existing.OVERWRITE if overwrite else Existing.KEEP
     with progress_bar("pages") as on_progress:
-        results = render_files(files, out, config, capture, overwrite=overwrite, on_progress=on_progress)
+        results = render_files(files, out, config, capture, counting(on_progress, len(files)), existing=existing)
     for result in results:
-        show(result, as_json=as_json)
+        written = ", ".join(map(str, result.outputs))
+        show(result, as_json=as_json, text=f"{result.source}: {result.status.value}: {result.error or written}")
     if any(result.error for result in results):
         raise typer.Exit(BAD_INPUT)

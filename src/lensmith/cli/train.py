@@ -7,6 +7,7 @@ import typer
 
 from lensmith.cli.extras import needs
 from lensmith.cli.output import INTERRUPTED, show
+from lensmith.cli.progress import progress_bar
 
 
 @needs("train")
@@ -15,7 +16,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/RECIPE by default. A run in it goes on.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option(min=0, help="Stop cleanly, with a checkpoint, so many seconds into a stage.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model by a recipe.
@@ -24,7 +27,8 @@ def train(
     """
     from lensmith.workflows.training import run_recipe
 
-    result = run_recipe(recipe, out or Path("runs") / recipe, steps=steps)
+    with progress_bar("pages") as on_pages:
+        result = run_recipe(recipe, out or Path("runs") / recipe, deadline_s=deadline_s, on_pages=on_pages)
     show(result, as_json=as_json)
-    if result.interrupted:
+    if result.last.interrupted:
         raise typer.Exit(INTERRUPTED)

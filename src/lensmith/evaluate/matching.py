@@ -17,17 +17,18 @@ line, and text without a visible box is left out.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from enum import Enum, auto
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from lensmith.core.types import Page
+from lensmith.evaluate.assignment import RowMerges, assigned_costs
 from lensmith.evaluate.text_ratio import RatioTable
 
 FloatArray = NDArray[np.float64]
-Side = Literal[0, 1]  # the axis of the cost table: 0 the prediction's blocks, 1 the target's
 
 _CONTEXT_BONUS = 0.1
 _SMALLEST_GAIN = 0.05
@@ -35,7 +36,7 @@ _SMALLEST_RATIO = 0.5
 
 
 class Block(NamedTuple):
-    """A text with its box in fractions of the page, its colour (8-bit sRGB), and how many blocks were merged into it."""
+    """A text with its box in fractions of the page, its colour (8-bit sRGB), and how many blocks it holds."""
 
     text: str
     left: float
@@ -52,6 +53,13 @@ class Block(NamedTuple):
     @property
     def centre(self) -> tuple[float, float]:
         return self.left + self.width / 2, self.top + self.height / 2
+
+
+class Side(Enum):
+    """Whose blocks are merged."""
+
+    PREDICTION = auto()
+    TARGET = auto()
 
 
 class Pair(NamedTuple):
@@ -126,8 +134,8 @@ def _merge_while_it_helps(
     prediction: list[Block], target: list[Block], table: RatioTable
 ) -> tuple[list[Block], list[Block]]:
     while True:
-        merged_prediction = _merge_once(prediction, target, table, side=0)
-        merged_target = _merge_once(merged_prediction, target, table, side=1)
+        merged_prediction = _merge_once(prediction, target, table, side=Side.PREDICTION)
+        merged_target = _merge_once(merged_prediction, target, table, side=Side.TARGET)
         if len(merged_prediction) == len(prediction) and len(merged_target) == len(target):
             return prediction, target
         prediction, target = merged_prediction, merged_target
@@ -135,25 +143,29 @@ def _merge_while_it_helps(
 
 def _merge_once(prediction: list[Block], target: list[Block], table: RatioTable, side: Side) -> list[Block]:
     """The blocks of one side after all helpful merges of neighbours, best first, none touching another."""
-    blocks, others = (prediction, target) if side == 0 else (target, prediction)
+    blocks, others = (prediction, target) if side is Side.PREDICTION else (target, prediction)
     texts, other_texts = [block.text for block in blocks], [block.text for block in others]
-    cost = -table.ratios(texts, other_texts) if side == 0 else -table.ratios(other_texts, texts)
-    current = _assigned_costs(cost)
+    cost = _costs(table, texts, other_texts, side)
+    current = assigned_costs(cost if side is Side.PREDICTION else cost.T)
     promising = _promising_merges(texts, other_texts, perfect_pairs=current.count(-1.0))
     if not promising:
         return blocks
     joined = [f"{texts[first]} {texts[first + 1]}" for first in promising]
-    new_costs = -table.ratios(joined, other_texts) if side == 0 else -table.ratios(other_texts, joined).T
-
+    merges = RowMerges(cost)
     gains = []
-    for first, new_cost in zip(promising, new_costs, strict=True):
-        if len(blocks) > len(others) and not _may_gain(cost, new_cost, first, side):
+    for first, merged_cost in zip(promising, _costs(table, joined, other_texts, side), strict=True):
+        if len(blocks) > len(others) and not _may_gain(cost, merged_cost, first):
             continue
-        gain = _mean_gain(current, _assigned_costs(_cost_after_merge(cost, new_cost, first, side)))
+        gain = _mean_gain(current, merges.costs_after(first, merged_cost))
         if gain > _SMALLEST_GAIN:
             gains.append((gain, first))
     gains.sort(key=lambda entry: entry[0], reverse=True)  # stable: of equal gains the earlier block comes first
     return _apply_merges(blocks, [first for _, first in gains])
+
+
+def _costs(table: RatioTable, texts: list[str], other_texts: list[str], side: Side) -> FloatArray:
+    """Minus the ratios, shape (texts, other_texts). difflib is not symmetric: the prediction's text comes first."""
+    return -table.ratios(texts, other_texts) if side is Side.PREDICTION else -table.ratios(other_texts, texts).T
 
 
 def _promising_merges(texts: list[str], other_texts: list[str], perfect_pairs: int) -> list[int]:
@@ -176,29 +188,13 @@ def _promising_merges(texts: list[str], other_texts: list[str], perfect_pairs: i
     return promising
 
 
-def _may_gain(cost: FloatArray, new_cost: FloatArray, first: int, side: Side) -> bool:
+def _may_gain(cost: FloatArray, merged_cost: FloatArray, first: int) -> bool:
     """Whether a merge can gain enough, on the side with more blocks.
 
     There the number of pairs stays as it is, and giving the merged block's partner back to the better of its two parts
     is a valid assignment: so the sum gains at most what the merged block has over that part.
     """
-    parts = np.minimum(*np.take(cost, [first, first + 1], axis=side).swapaxes(0, side))
-    return bool((parts - new_cost).max() > _SMALLEST_GAIN - 1e-6)
-
-
-def _cost_after_merge(cost: FloatArray, new_cost: FloatArray, first: int, side: Side) -> FloatArray:
-    shorter = np.delete(cost, first + 1, axis=side)
-    if side == 0:
-        shorter[first] = new_cost
-    else:
-        shorter[:, first] = new_cost
-    return shorter
-
-
-def _assigned_costs(cost: FloatArray) -> list[float]:
-    rows, columns = linear_sum_assignment(cost)
-    costs: list[float] = cost[rows, columns].tolist()
-    return costs
+    return bool((cost[first : first + 2].min(axis=0) - merged_cost).max() > _SMALLEST_GAIN - 1e-6)
 
 
 def _mean_gain(before: list[float], after: list[float]) -> float:

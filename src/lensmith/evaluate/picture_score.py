@@ -164,7 +164,7 @@ def _colour_likeness(a: PictureBlock, b: PictureBlock) -> float:
 
 
 def _ink(rgb: RgbArray, block: PictureBlock) -> FloatArray:
-    """How strongly each pixel of a block is inked, in [0, 1]: 0 the colour behind, 1 the ink's colour. (height, width)"""
+    """How strongly each pixel of a block is inked, in [0, 1]: 0 the colour behind, 1 the ink's. (height, width)"""
     patch = rgb[block.slices].astype(np.float64) - np.array(block.behind)
     direction = np.array(block.colour) - np.array(block.behind)
     length = float(direction @ direction)

@@ -43,10 +43,10 @@ class RatioTable:
         return self._known[rows[:, None], columns[None, :]]
 
     def _grow(self) -> None:
-        needed = (len(self._a_ids), len(self._b_ids))
-        if needed[0] > self._known.shape[0] or needed[1] > self._known.shape[1]:
-            larger = np.full((2 * needed[0], 2 * needed[1]), np.nan)
-            larger[: self._known.shape[0], : self._known.shape[1]] = self._known
+        rows, columns = self._known.shape
+        if len(self._a_ids) > rows or len(self._b_ids) > columns:
+            larger = np.full((max(rows, 2 * len(self._a_ids)), max(columns, 2 * len(self._b_ids))), np.nan)
+            larger[:rows, :columns] = self._known
             self._known = larger
 
     def _learn(self, rows: IntArray, columns: IntArray) -> None:
@@ -87,7 +87,7 @@ def _junked_ratios(
 
 
 class _Searches(NamedTuple):
-    """Pieces still to be compared: starts and lengths within the flat codes, and the pair each belongs to. (S,) each."""
+    """Pieces still to be compared: starts and lengths within the flat codes, and each one's pair. (S,) each."""
 
     a_start: IntArray
     a_length: IntArray

@@ -42,8 +42,8 @@ class TooTall(enum.Enum):
 class PictureConfig:
     """How pictures become pixels.
 
-    `drop_uniform_patches` leaves out of the mask a patch of one single colour that continues the patch of the same
-    colour above it or to its left; where a coloured area begins, its patch stays. The bottom right patch always stays
+    `drop_repeated_patches` leaves out of the mask a patch that equals, pixel for pixel, the patch above it or to its left:
+    plain areas and straight borders, but for where they begin. The bottom right patch always stays
     and marks the picture's extent. `mean` and `std` are for values from 0 to 1.
     """
 
@@ -53,7 +53,7 @@ class PictureConfig:
     too_tall: TooTall = TooTall.SHRINK
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    drop_uniform_patches: bool = False
+    drop_repeated_patches: bool = False
 
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
@@ -126,21 +126,17 @@ def prepare_pictures(pictures: Sequence[PictureInput], config: PictureConfig) ->
 
 
 def informative_patches(pixels_HW3: NDArray[np.uint8], patch_px: int) -> Mask:
-    """Which patches (Hp, Wp) show something new: not all of one colour, or of another than above and to the left.
+    """Which patches (Hp, Wp) show something new: they differ from the patch above and from the one to the left.
 
     `H` and `W` are multiples of `patch_px`. The bottom right patch always counts.
     """
     height_px, width_px, _ = pixels_HW3.shape
     rows, columns = height_px // patch_px, width_px // patch_px
     grid = pixels_HW3.reshape(rows, patch_px, columns, patch_px, 3)
-    colour = grid[:, 0, :, 0].astype(np.int32)
-    is_uniform = (grid == grid[:, :1, :, :1]).all(axis=(1, 3, 4))
-    # One number a patch: its colour, or one that no colour has.
-    code = np.where(is_uniform, (colour[..., 0] << 16) | (colour[..., 1] << 8) | colour[..., 2], -1)
-    continues = np.zeros((rows, columns), dtype=np.bool_)
-    continues[1:] |= code[1:] == code[:-1]
-    continues[:, 1:] |= code[:, 1:] == code[:, :-1]
-    kept: Mask = ~(is_uniform & continues)
+    repeats = np.zeros((rows, columns), dtype=np.bool_)
+    repeats[1:] |= (grid[1:] == grid[:-1]).all(axis=(1, 3, 4))
+    repeats[:, 1:] |= (grid[:, :, 1:] == grid[:, :, :-1]).all(axis=(1, 3, 4))
+    kept: Mask = ~repeats
     kept[-1, -1] = True
     return kept
 
@@ -176,6 +172,6 @@ def _to_patches(picture: Image.Image, config: PictureConfig) -> _Patched:
     below, right = layout.canvas_height_px - size[1], layout.canvas_width_px - size[0]
     if below or right:
         pixels_HW3 = np.pad(pixels_HW3, ((0, below), (0, right), (0, 0)), mode="edge")
-    if config.drop_uniform_patches:
+    if config.drop_repeated_patches:
         return _Patched(pixels_HW3, informative_patches(pixels_HW3, config.patch_px))
     return _Patched(pixels_HW3, np.ones((layout.rows, layout.columns), dtype=np.bool_))

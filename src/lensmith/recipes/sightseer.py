@@ -114,7 +114,7 @@ def build_model(recipe: SightseerRecipe, tokenizer: PreTrainedTokenizerFast) -> 
 
 def sightseer_nano() -> SightseerRecipe:
     """The model that ships: hours on two processor cores."""
-    width = 384
+    width = 320
     return SightseerRecipe(
         name="sightseer_nano",
         page_seed=1,
@@ -125,11 +125,11 @@ def sightseer_nano() -> SightseerRecipe:
             max_width_px=VIEWPORT_WIDTH_PX,
             max_height_px=1152,
             too_tall=TooTall.CROP,
-            drop_uniform_patches=True,
+            drop_repeated_patches=True,
         ),
         tower=ConvTowerConfig(width=width, stem_width=96, stem_blocks=4, max_rows=72, max_columns=24),
         connector=MlpConnectorConfig(depth=1, norm=True),
-        decoder=DecoderConfig(width=width, layers=6),
+        decoder=DecoderConfig(width=width, layers=5),
         reading=ReadingConfig(),
         stages=(
             StageConfig(
@@ -138,7 +138,7 @@ def sightseer_nano() -> SightseerRecipe:
                 batch_pages=16,
                 train=TrainConfig(
                     optim=OptimConfig(peak_lr=2e-3, weight_decay=0.01),
-                    schedule=ScheduleConfig(total_steps=600, warmup_steps=50, final_lr_fraction=0.1),
+                    schedule=ScheduleConfig(total_steps=300, warmup_steps=50, final_lr_fraction=0.1),
                     log_every_steps=20,
                 ),
             ),
@@ -147,8 +147,8 @@ def sightseer_nano() -> SightseerRecipe:
                 lesson=Lesson.PAGES,
                 batch_pages=8,
                 train=TrainConfig(
-                    optim=OptimConfig(peak_lr=1e-3, weight_decay=0.05),
-                    schedule=ScheduleConfig(total_steps=5000, warmup_steps=200, final_lr_fraction=0.02),
+                    optim=OptimConfig(peak_lr=1.5e-3, weight_decay=0.05),
+                    schedule=ScheduleConfig(total_steps=3000, warmup_steps=150, final_lr_fraction=0.02),
                     ema_decay=0.998,
                     checkpoint_every_s=300.0,
                     log_every_steps=20,

@@ -52,7 +52,7 @@ class Connection:
         self._waiting: dict[int, tuple[str, asyncio.Future[Json]]] = {}
         self._handlers: dict[str, EventHandler] = {}
         self._writer: asyncio.WriteTransport | None = None
-        self.lost = asyncio.Event()
+        self.lost = False
 
     @classmethod
     async def open(cls, to_browser_fd: int, from_browser_fd: int) -> "Connection":
@@ -72,18 +72,29 @@ class Connection:
 
     def send(self, method: str, params: Json | None = None, session: str = "") -> "asyncio.Future[Json]":
         """Sends at once; the answer may be awaited or, where it does not matter, left alone."""
+        future = self.expect(session)
+        if self._writer is not None and not future.done():
+            message: Json = {"id": self._last_id, "method": method, "params": params or {}}
+            if session:
+                message["sessionId"] = session
+            self._writer.write(json.dumps(message).encode() + b"\0")
+        return future
+
+    def expect(self, session: str = "") -> "asyncio.Future[Json]":
+        """A future for something that `session` will do: it fails when the session or the connection is lost."""
         future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        # An answer that nobody awaits must not be reported as a forgotten exception.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        if self._writer is None or self.lost.is_set():
-            future.set_exception(ConnectionLostError("the browser is gone"))
-            return future
         self._last_id += 1
-        message: Json = {"id": self._last_id, "method": method, "params": params or {}}
-        if session:
-            message["sessionId"] = session
-        self._waiting[self._last_id] = (session, future)
-        self._writer.write(json.dumps(message).encode() + b"\0")
+        message_id = self._last_id
+        self._waiting[message_id] = (session, future)
+
+        def settle(done: "asyncio.Future[Json]") -> None:
+            self._waiting.pop(message_id, None)
+            if not done.cancelled():
+                done.exception()  # marks it as seen: one that nobody awaits must not be reported as forgotten
+
+        future.add_done_callback(settle)
+        if self.lost:
+            future.set_exception(ConnectionLostError("the browser is gone"))
         return future
 
     def listen(self, session: str, handler: EventHandler) -> None:
@@ -93,9 +104,8 @@ class Connection:
     def drop_session(self, session: str) -> None:
         """Forgets a session; calls still waiting on it raise SessionLostError."""
         self._handlers.pop(session, None)
-        for message_id in [key for key, (owner, _) in self._waiting.items() if owner == session]:
-            _, future = self._waiting.pop(message_id)
-            if not future.done():
+        for owner, future in list(self._waiting.values()):
+            if owner == session and not future.done():
                 future.set_exception(SessionLostError("the page is gone"))
 
     def close(self) -> None:
@@ -110,7 +120,7 @@ class Connection:
             if handler is not None:
                 handler(message["method"], message["params"])
             return
-        _, future = self._waiting.pop(message["id"], ("", None))
+        _, future = self._waiting.get(message["id"], ("", None))
         if future is None or future.done():
             return
         if "error" in message:
@@ -119,8 +129,7 @@ class Connection:
             future.set_result(message["result"])
 
     def _end(self) -> None:
-        self.lost.set()
-        waiting, self._waiting = self._waiting, {}
-        for _, future in waiting.values():
+        self.lost = True
+        for _, future in list(self._waiting.values()):
             if not future.done():
                 future.set_exception(ConnectionLostError("the browser is gone"))

@@ -202,7 +202,8 @@ async (wanted) => {
     // An element with display: contents has no box, and checkVisibility calls it hidden: ask the next one with a box.
     let boxed = element;
     while (boxed && getComputedStyle(boxed).display === "contents") boxed = parentOf(boxed);
-    return look.style.visibility === "visible" && (!boxed || isVisible(boxed, { opacityProperty: true }));
+    if (look.style.visibility !== "visible") return false;
+    return !boxed || isVisible(boxed, { opacityProperty: true });
   }
 
   function asRead(text, style) {
@@ -210,7 +211,7 @@ async (wanted) => {
     switch (style.textTransform) {
       case "uppercase": return plain.toUpperCase();
       case "lowercase": return plain.toLowerCase();
-      case "capitalize": return plain.replace(/(^|[\s\-(\["'])(\p{L})/gu, (_, before, letter) => before + letter.toUpperCase());
+      case "capitalize": return plain.replace(/(^|[\s\-(["])(\p{L})/gu, (_, before, letter) => before + letter.toUpperCase());
       default: return plain;
     }
   }
@@ -240,9 +241,11 @@ async (wanted) => {
     }
     if (box.left >= box.right) return;
     const look = lookOf(parent, pageClip);
-    if (!isShown(parent, look)) return;
+    // These two are visible themselves but do not show what lies in them.
+    const closed = parent instanceof HTMLDetailsElement && attribute(parent, "open") === null;
+    if (closed || look.style.contentVisibility === "hidden" || !isShown(parent, look)) return;
     let colour = parseColour(look.style.webkitTextFillColor);
-    if (parent instanceof SVGElement) colour = parseColour(look.style.fill);
+    if (parent instanceof SVGElement) colour = parseColour(look.style[look.style.fill === "none" ? "stroke" : "fill"]);
     else if (colour[3] === 0 && look.textPaint) colour = look.textPaint;
     pushText(out, asRead(node.data, look.style), box, colour, look);
   }
@@ -251,7 +254,12 @@ async (wanted) => {
 
   // What a form field shows, and whether that is its placeholder. Null: nothing that we can tell.
   function fieldText(field) {
+    if (field instanceof HTMLOptionElement) {
+      // Of a list box. The options of a closed menu have no box.
+      return rectOf(field).width ? { text: getter(HTMLOptionElement, "label")(field), placeholder: false } : null;
+    }
     if (field instanceof HTMLSelectElement) {
+      if (getter(HTMLSelectElement, "multiple")(field) || getter(HTMLSelectElement, "size")(field) > 1) return null;
       const option = getter(HTMLSelectElement, "selectedOptions")(field)[0];
       return option ? { text: getter(HTMLOptionElement, "label")(option), placeholder: false } : null;
     }
@@ -284,11 +292,11 @@ async (wanted) => {
   function measureTexts(body, out) {
     const pageClip = { left: -scrollX, top: -scrollY, right: innerWidth - scrollX, bottom: out.height - scrollY };
     if (!wanted.fullPage) pageClip.bottom = innerHeight - scrollY;
+    const fields = [HTMLInputElement, HTMLTextAreaElement, HTMLSelectElement, HTMLOptionElement];
     const walker = makeWalker(document, body, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
       if (node instanceof Text) measureTextNode(node, out, pageClip);
-      else if (node instanceof HTMLInputElement || node instanceof HTMLTextAreaElement) measureField(node, out, pageClip);
-      else if (node instanceof HTMLSelectElement) measureField(node, out, pageClip);
+      else if (fields.some((field) => node instanceof field)) measureField(node, out, pageClip);
     }
   }
 

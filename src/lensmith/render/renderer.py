@@ -2,20 +2,27 @@
 
 import asyncio
 import atexit
+import os
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import NamedTuple, Self
 
-from lensmith.core.errors import RenderError
+from lensmith.core.errors import BrowserNotFoundError, RenderError
 from lensmith.core.types import Page
 from lensmith.render.config import Capture, RenderConfig
-from lensmith.render.pool import Pool
+from lensmith.render.pool import Pool, Watch
 
-T = TypeVar("T")
 DEFAULT_CAPTURE = Capture.PICTURE | Capture.TEXTS
+
+
+class _Running(NamedTuple):
+    pool: Pool
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+    process_id: int
 
 
 class Renderer:
@@ -25,35 +32,46 @@ class Renderer:
     hard limits (RenderConfig). A page that breaks them raises its own error and disturbs no other.
     """
 
-    def __init__(self, config: RenderConfig = RenderConfig()) -> None:  # noqa: B008 - frozen
+    def __init__(self, config: RenderConfig = RenderConfig(), *, watch: Watch | None = None) -> None:  # noqa: B008
+        """`watch` is a seam for tests, see pool.Watch."""
         self.config = config
+        self._watch = watch
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._pool: Pool | None = None
+        self._running: _Running | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def render(self, html: str | bytes, capture: Capture = DEFAULT_CAPTURE) -> Page:
-        """The page as laid out and painted. Raises PageTimeoutError, PageTooLargeError, PageCrashError or RenderError."""
-        return self._submit(html, capture).result()
+        """The page as laid out and painted.
+
+        Bytes are decoded as the browser does: by a byte order mark, else as the page's own `meta` says, else as UTF-8,
+        with replacement characters for what is invalid.
+        Raises PageTimeoutError, PageTooLargeError, PageCrashError, BrowserNotFoundError or RenderError.
+        """
+        future = self._submit(html, capture)
+        try:
+            return _result(future)
+        finally:
+            future.cancel()  # on Ctrl-C; without effect on one that is done
 
     def render_many(
         self, htmls: Iterable[str | bytes], capture: Capture = DEFAULT_CAPTURE
     ) -> Iterator[Page | RenderError]:
         """Pages in the order of `htmls`, several in flight; one that fails yields its error in its place.
 
-        Streams: reads ahead by twice the pages in flight, no further.
+        Streams: reads ahead by twice the pages in flight, no further. Raises BrowserNotFoundError.
         """
         waiting: deque[Future[Page]] = deque()
         try:
             for html in htmls:
                 waiting.append(self._submit(html, capture))
-                if len(waiting) >= 2 * self._started().size:
+                if len(waiting) >= 2 * self._start().pool.size:
                     yield _outcome(waiting.popleft())
             while waiting:
                 yield _outcome(waiting.popleft())
@@ -62,47 +80,73 @@ class Renderer:
                 future.cancel()
 
     def version(self) -> str:
-        """The browser's name and version, for run manifests."""
-        return self._run(self._started().version()).result()
+        """The browser's name and version, for run manifests. Raises BrowserNotFoundError or RenderError."""
+        running = self._start()
+        return asyncio.run_coroutine_threadsafe(running.pool.version(), running.loop).result()
 
     def close(self) -> None:
-        """Ends the browser. A later call starts a new one."""
+        """Ends the browser; pages in flight raise RenderError. A later call starts a new one."""
         with self._lock:
-            loop, thread, pool = self._loop, self._thread, self._pool
-            self._loop = self._thread = self._pool = None
-        if loop is None or thread is None or pool is None:
+            running, self._running = self._running, None
+        if running is None or running.process_id != os.getpid():
             return
         atexit.unregister(self.close)
-        asyncio.run_coroutine_threadsafe(pool.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        asyncio.run_coroutine_threadsafe(_shut_down(running.pool), running.loop).result()
+        running.loop.call_soon_threadsafe(running.loop.stop)
+        running.thread.join()
+        running.loop.close()
 
     def _submit(self, html: str | bytes, capture: Capture) -> Future[Page]:
-        data = html.encode("utf-8", "replace") if isinstance(html, str) else html
-        return self._run(self._started().render(data, capture))
+        running = self._start()
+        if isinstance(html, str):
+            work = running.pool.render(_encode(html), "utf-8", capture)
+        else:
+            work = running.pool.render(html, "", capture)
+        return asyncio.run_coroutine_threadsafe(work, running.loop)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        assert self._loop is not None, "started by _started()"
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def _started(self) -> Pool:
+    def _start(self) -> _Running:
         with self._lock:
-            if self._pool is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="lensmith-render", daemon=True)
-                self._thread.start()
-                self._pool = asyncio.run_coroutine_threadsafe(_make_pool(self.config), self._loop).result()
+            # After a fork the child has this object but not its thread; it starts its own.
+            if self._running is None or self._running.process_id != os.getpid():
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="lensmith-render", daemon=True)
+                thread.start()
+                self._running = _Running(Pool(self.config, self._watch), loop, thread, os.getpid())
                 atexit.register(self.close)
-            return self._pool
+            return self._running
 
 
-async def _make_pool(config: RenderConfig) -> Pool:
-    return Pool(config)
+async def _shut_down(pool: Pool) -> None:
+    """Closes the pool and lets what was in flight see it."""
+    await pool.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=2.0)
+    late = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+
+
+def _result(future: Future[Page]) -> Page:
+    try:
+        return future.result()
+    except CancelledError as error:
+        raise RenderError("the renderer was closed while the page was rendered") from error
 
 
 def _outcome(future: Future[Page]) -> Page | RenderError:
     try:
-        return future.result()
+        return _result(future)
+    except BrowserNotFoundError:
+        raise  # no page's fault
     except RenderError as error:
         return error
+
+
+def _encode(html: str) -> bytes:
+    try:
+        return html.encode()
+    except UnicodeEncodeError:
+        # Lone surrogates become what a browser shows for broken text.
+        return html.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

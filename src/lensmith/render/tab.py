@@ -1,14 +1,15 @@
 """One long-lived page of the browser: loads a document, measures it, takes its picture.
 
-The document is served by us to a navigation that we intercept, so it is loaded as from a web server: bytes decoded
-as a browser does, a fresh document each time, and a content security policy in the response's header, where the page
-cannot touch it. Measuring runs in an isolated world: the page's scripts share no object with it.
+The document is our answer to a navigation that we intercept, so it is loaded as from a web server: bytes decoded as a
+browser decodes them, a fresh document each time, and a content security policy in the response's header, where the
+page cannot touch it. Every other request is refused. Measuring runs in an isolated world: the page's scripts share no
+object with it.
 """
 
 import asyncio
 import base64
 import json
-from dataclasses import dataclass
+import re
 from importlib.resources import files
 
 from lensmith.core.errors import PageTooLargeError, RenderError
@@ -17,21 +18,16 @@ from lensmith.render.config import Capture, RenderConfig, Scripts
 from lensmith.render.devtools import Connection, Json, ProtocolError, SessionLostError
 
 ADDRESS = "https://page.invalid/"
+_DECLARES_ENCODING = re.compile(rb"<meta[^>]+charset", re.IGNORECASE)
 _MEASURE = files("lensmith.render").joinpath("measure.js").read_text(encoding="utf-8")
+
+# The sandbox takes away dialogs, popups, forms, downloads and the page's origin; and, unless scripts may run, they and
+# meta refresh.
 _POLICY = "default-src 'none'; img-src data: blob:; font-src data:; style-src 'unsafe-inline' data:; webrtc 'block'; "
 _POLICIES = {
     Scripts.OFF: _POLICY + "sandbox",
     Scripts.ON: _POLICY + "script-src 'unsafe-inline' 'unsafe-eval'; sandbox allow-scripts",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Measured:
-    width_px: int
-    height_px: int
-    texts: tuple[TextBlock, ...] = ()
-    elements: tuple[ElementBox, ...] = ()
-    chars: tuple[CharBox, ...] = ()
 
 
 class Tab:
@@ -43,13 +39,15 @@ class Tab:
         self._target = target
         self._session = session
         self._context = context
-        self._body: bytes | None = None
-        self._loaded = asyncio.Event()
+        self._pending: Json | None = None
+        self._loaded: asyncio.Future[Json] | None = None
+        self._address = ""
         self.renders = 0
         self.lost = False
 
     @classmethod
     async def open(cls, connection: Connection, config: RenderConfig) -> "Tab":
+        """Raises ProtocolError, SessionLostError or ConnectionLostError."""
         context = (await connection.call("Target.createBrowserContext"))["browserContextId"]
         where = {"url": "about:blank", "browserContextId": context}
         target = (await connection.call("Target.createTarget", where))["targetId"]
@@ -60,67 +58,82 @@ class Tab:
         await tab._prepare()
         return tab
 
-    async def _prepare(self) -> None:
-        config = self._config
-        for method, params in (
-            ("Page.enable", {}),
-            ("Inspector.enable", {}),
-            ("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),
-            ("Emulation.setScriptExecutionDisabled", {"value": config.scripts is Scripts.OFF}),
-            ("Emulation.setTimezoneOverride", {"timezoneId": "UTC"}),
-            ("Emulation.setLocaleOverride", {"locale": "en-US"}),
-            (
-                "Emulation.setDeviceMetricsOverride",
-                {
-                    "width": config.viewport_width_px,
-                    "height": config.viewport_height_px,
-                    "deviceScaleFactor": config.scale,
-                    "mobile": False,
-                },
-            ),
-        ):
-            await self._call(method, params)
-
     async def close(self) -> None:
-        """Closes the page and ends its renderer, hung or not."""
+        """Closes the page and ends its renderer, hung or not. Raises ProtocolError or ConnectionLostError."""
         self.lost = True
         self._connection.drop_session(self._session)
-        await self._connection.call("Target.closeTarget", {"targetId": self._target})
         await self._connection.call("Target.disposeBrowserContext", {"browserContextId": self._context})
 
-    async def render(self, html: bytes, capture: Capture) -> Page:
-        """Raises RenderError, or SessionLostError when the page crashes."""
+    async def crash(self) -> None:
+        """Kills the renderer process, as a page that exploits or exhausts it would. For tests."""
+        await self._call("Page.crash")
+
+    async def clear(self) -> None:
+        """Leaves the page, whose scripts would otherwise run on until the next one comes, or hang it."""
+        loaded = self._loaded = self._connection.expect(self._session)
+        await self._call("Page.navigate", {"url": "about:blank"})
+        await loaded
+
+    async def render(self, html: bytes, encoding: str, capture: Capture) -> Page:
+        """Raises RenderError, SessionLostError when the renderer dies, ConnectionLostError when the browser does."""
         self.renders += 1
         try:
-            await self._load(html)
-            measured = await self._measure(capture)
-            png = await self._picture(measured) if Capture.PICTURE in capture else b""
+            frame = await self._load(html, encoding)
+            found = await self._measure(frame, capture)
+            width_px, height_px = self._config.viewport_width_px, self._check(found)
+            png = await self._picture(width_px, height_px) if Capture.PICTURE in capture else b""
         except ProtocolError as error:
             raise RenderError("the page changed while it was rendered", actual=error) from error
-        return Page(
-            width_px=measured.width_px,
-            height_px=measured.height_px,
-            png=png,
-            texts=measured.texts,
-            elements=measured.elements,
-            chars=measured.chars,
-        )
+        self._check_place()
+        return _page(found, width_px, height_px, png)
 
-    async def _call(self, method: str, params: Json) -> Json:
+    async def _prepare(self) -> None:
+        config = self._config
+        metrics = {
+            "width": config.viewport_width_px,
+            "height": config.viewport_height_px,
+            "deviceScaleFactor": config.scale,
+            "mobile": False,
+        }
+        light = [{"name": "prefers-color-scheme", "value": "light"}]
+        await self._call("Page.enable")
+        await self._call("Animation.enable")
+        await self._call("Animation.setPlaybackRate", {"playbackRate": 0})
+        await self._call("Inspector.enable")
+        await self._call("Fetch.enable", {"patterns": [{"urlPattern": "*"}]})
+        await self._call("Emulation.setScriptExecutionDisabled", {"value": config.scripts is Scripts.OFF})
+        await self._call("Emulation.setTimezoneOverride", {"timezoneId": "UTC"})
+        await self._call("Emulation.setLocaleOverride", {"locale": "en-US"})
+        await self._call("Emulation.setEmulatedMedia", {"media": "screen", "features": light})
+        await self._call("Emulation.setDeviceMetricsOverride", metrics)
+
+    async def _call(self, method: str, params: Json | None = None) -> Json:
         if self.lost:
             raise SessionLostError("the page is gone")
-        return await self._connection.call(method, params, self._session)
+        return await self._connection.send(method, params, self._session)
 
-    async def _load(self, html: bytes) -> None:
-        self._body = html
-        self._loaded.clear()
+    async def _load(self, html: bytes, encoding: str) -> str:
+        """The id of the frame that holds the loaded page."""
+        headers = {"Content-Type": _kind(html, encoding), "Content-Security-Policy": _POLICIES[self._config.scripts]}
+        self._pending = {
+            "responseCode": 200,
+            "responseHeaders": [{"name": name, "value": value} for name, value in headers.items()],
+            "body": base64.b64encode(html).decode(),
+        }
+        loaded = self._loaded = self._connection.expect(self._session)
         answer = await self._call("Page.navigate", {"url": ADDRESS})
         if answer.get("errorText"):
             raise RenderError("the page could not be loaded", actual=answer["errorText"])
-        await self._loaded.wait()
+        await loaded
+        self._check_place()
+        return str(answer["frameId"])
 
-    async def _measure(self, capture: Capture) -> _Measured:
-        world = await self._call("Page.createIsolatedWorld", {"frameId": self._target, "worldName": "lensmith"})
+    def _check_place(self) -> None:
+        if self._address != ADDRESS:
+            raise RenderError("the page went elsewhere while it was rendered", actual=self._address)
+
+    async def _measure(self, frame: str, capture: Capture) -> Json:
+        world = await self._call("Page.createIsolatedWorld", {"frameId": frame, "worldName": "lensmith"})
         wanted = {
             "texts": Capture.TEXTS in capture,
             "elements": Capture.ELEMENTS in capture,
@@ -129,93 +142,99 @@ class Tab:
             "maxHeight": self._config.max_height_px,
             "fullPage": self._config.full_page,
         }
-        answer = await self._call(
-            "Runtime.evaluate",
-            {
-                "expression": f"({_MEASURE})({json.dumps(wanted)})",
-                "contextId": world["executionContextId"],
-                "awaitPromise": True,
-                "returnByValue": True,
-            },
-        )
+        call = {
+            "expression": f"({_MEASURE})({json.dumps(wanted)})",
+            "contextId": world["executionContextId"],
+            "awaitPromise": True,
+            "returnByValue": True,
+        }
+        answer = await self._call("Runtime.evaluate", call)
         if "exceptionDetails" in answer:
-            raise RenderError("the page could not be measured", actual=answer["exceptionDetails"])
-        return self._read(json.loads(answer["result"]["value"]))
+            what = answer["exceptionDetails"].get("exception", {}).get("description", "unknown")
+            raise RenderError("the page could not be measured", actual=what)
+        found: Json = json.loads(answer["result"]["value"])
+        return found
 
-    def _read(self, found: Json) -> _Measured:
+    def _check(self, found: Json) -> int:
+        """The picture's height. Raises PageTooLargeError."""
         config = self._config
         if found["nodes"] > config.max_nodes:
-            raise PageTooLargeError(
-                "the page has too many nodes", expected=f"at most {config.max_nodes}", actual="more"
-            )
-        height_px = found["height"] if config.full_page else config.viewport_height_px
+            raise PageTooLargeError("the page has too many nodes", expected=f"at most {config.max_nodes}")
+        height_px = int(found["height"]) if config.full_page else config.viewport_height_px
         if height_px > config.max_height_px:
             raise PageTooLargeError(
                 "the page is too high", expected=f"at most {config.max_height_px} px", actual=f"{height_px} px"
             )
-        return _Measured(
-            width_px=config.viewport_width_px,
-            height_px=height_px,
-            texts=tuple(
-                TextBlock(text, box, colour)
-                for text, box, colour in zip(
-                    found["texts"], _boxes(found["textBoxes"]), _colours(found["textColours"]), strict=True
-                )
-            ),
-            elements=tuple(
-                ElementBox(tag, box) for tag, box in zip(found["tags"], _boxes(found["tagBoxes"]), strict=True)
-            ),
-            chars=tuple(
-                CharBox(char, box) for char, box in zip(found["chars"], _boxes(found["charBoxes"]), strict=True)
-            ),
-        )
+        return height_px
 
-    async def _picture(self, measured: _Measured) -> bytes:
-        answer = await self._call(
-            "Page.captureScreenshot",
-            {
-                "format": "png",
-                "optimizeForSpeed": True,
-                "captureBeyondViewport": True,
-                "clip": {"x": 0, "y": 0, "width": measured.width_px, "height": measured.height_px, "scale": 1},
-            },
-        )
-        return base64.b64decode(answer["data"])
+    async def _picture(self, width_px: int, height_px: int) -> bytes:
+        # Beyond the viewport: a window as high as the page would stretch what is sized by the window's height.
+        call = {
+            "format": "png",
+            "optimizeForSpeed": True,
+            "captureBeyondViewport": True,
+            "clip": {"x": 0, "y": 0, "width": width_px, "height": height_px, "scale": 1},
+        }
+        return base64.b64decode((await self._call("Page.captureScreenshot", call))["data"])
 
     def _on_event(self, method: str, params: Json) -> None:
         if method == "Fetch.requestPaused":
-            self._answer_request(params["requestId"], params["request"]["url"])
+            self._answer_request(params)
         elif method == "Page.loadEventFired":
-            self._loaded.set()
+            self._finish_loading()
+        elif method == "Page.frameNavigated" and "parentId" not in params["frame"]:
+            self._address = params["frame"]["url"]
         elif method == "Page.javascriptDialogOpening":
             self._connection.send("Page.handleJavaScriptDialog", {"accept": False}, self._session)
         elif method == "Inspector.targetCrashed":
             self.lost = True
             self._connection.drop_session(self._session)
 
-    def _answer_request(self, request: str, url: str) -> None:
-        body, self._body = self._body, None
-        if body is None or url != ADDRESS:
-            refusal = {"requestId": request, "errorReason": "Aborted"}
-            self._connection.send("Fetch.failRequest", refusal, self._session)
+    def _finish_loading(self) -> bool:
+        """Whether the page was still loading."""
+        if self._loaded is None or self._loaded.done():
+            return False
+        self._loaded.set_result({})
+        return True
+
+    def _answer_request(self, params: Json) -> None:
+        request, url = params["requestId"], params["request"]["url"]
+        if self._pending is not None and url == ADDRESS:
+            answer, self._pending = self._pending, None
+            self._connection.send("Fetch.fulfillRequest", {"requestId": request, **answer}, self._session)
             return
-        headers = {"Content-Type": "text/html", "Content-Security-Policy": _POLICIES[self._config.scripts]}
-        answer = {
-            "requestId": request,
-            "responseCode": 200,
-            "responseHeaders": [{"name": name, "value": value} for name, value in headers.items()],
-            "body": base64.b64encode(body).decode(),
-        }
-        self._connection.send("Fetch.fulfillRequest", answer, self._session)
+        refusal = {"requestId": request, "errorReason": "Aborted"}
+        self._connection.send("Fetch.failRequest", refusal, self._session)
+        # A page's main frame has the id of its target.
+        if params["resourceType"] == "Document" and params["frameId"] == self._target and self._finish_loading():
+            # Its scripts sent it elsewhere, which ended its own loading for good.
+            self._address = url
+
+
+def _kind(html: bytes, encoding: str) -> str:
+    """The content type to serve. UTF-8 unless the page itself says otherwise, which the browser then reads itself."""
+    if not encoding and _DECLARES_ENCODING.search(html, 0, 1024):
+        return "text/html"
+    return f"text/html; charset={encoding or 'utf-8'}"
+
+
+def _page(found: Json, width_px: int, height_px: int, png: bytes) -> Page:
+    texts = zip(found["texts"], _boxes(found["textBoxes"]), _colours(found["textColours"]), strict=True)
+    return Page(
+        width_px=width_px,
+        height_px=height_px,
+        png=png,
+        texts=tuple(TextBlock(*parts) for parts in texts),
+        elements=tuple(map(ElementBox, found["tags"], _boxes(found["tagBoxes"]))),
+        chars=tuple(map(CharBox, found["chars"], _boxes(found["charBoxes"]))),
+    )
 
 
 def _boxes(flat: list[int]) -> list[Box]:
-    """Boxes from left, top, width, height in 64ths of a pixel, one after the other."""
+    """Boxes from left, top, width and height in 64ths of a pixel, one after the other."""
     unit = 1 / 64
-    return [
-        Box(left * unit, top * unit, width * unit, height * unit)
-        for left, top, width, height in zip(flat[0::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
-    ]
+    parts = zip(flat[0::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
+    return [Box(left * unit, top * unit, width * unit, height * unit) for left, top, width, height in parts]
 
 
 def _colours(flat: list[int]) -> list[Rgb]:

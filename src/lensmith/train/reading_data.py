@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from lensmith.core.errors import InputError
 from lensmith.data.webpages.alignment import Alignment, characters_by_cell
 from lensmith.data.webpages.export import unpack_boxes
-from lensmith.models.pictures import PictureConfig, prepare_pictures
+from lensmith.models.pictures import PictureBatch, PictureConfig, prepare_pictures
 from lensmith.models.towers.conv import CELL_HEIGHT_PX, CELL_WIDTH_PX
 
 CHARACTERS = "".join(map(chr, range(33, 127))) + "©“”€£"
@@ -32,6 +32,9 @@ CHARACTER_CLASSES = len(CHARACTERS) + 2  # none, each character, any other
 IGNORED_LABEL = -100
 _INDEX_OF = {char: index + 1 for index, char in enumerate(CHARACTERS)}
 _WINDOW_BATCHES = 32
+# Batches come in few shapes: each new shape costs a kernel set-up, and memory that is not given back.
+_ROUND_TOKENS = 64
+_ROUND_PATCH_ROWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +136,8 @@ class ReadingBatches:
     def collate(self, pages: Sequence[ReadingPage]) -> ReadingBatch:
         """Pictures padded below, sequences padded on the right."""
         images = [Image.open(io.BytesIO(page.png)).convert("RGB") for page in pages]
-        pictures = prepare_pictures(images, self.picture)
-        masks, patch_px = pictures.patch_mask_NHpWp, self.picture.patch_px
+        patch_px = self.picture.patch_px
+        pixels, masks = _round_up(prepare_pictures(images, self.picture), patch_px)
         alignments = [unpack_boxes(page.boxes) for page in pages]
         encodings = [self.tokenizer(page.body, return_offsets_mapping=True) for page in pages]
         ids, labels = zip(
@@ -146,7 +149,7 @@ class ReadingBatches:
         )
         pad = self.tokenizer.pad_token_id
         return ReadingBatch(
-            pixels_N3HW=torch.from_numpy(pictures.pixels_N3HW),
+            pixels_N3HW=torch.from_numpy(pixels),
             patch_mask_NHpWp=torch.from_numpy(masks),
             input_ids_NS=_pad(ids, pad),
             labels_NS=_pad(labels, IGNORED_LABEL),
@@ -163,8 +166,18 @@ class ReadingBatches:
         return ids, [IGNORED_LABEL] * (visual_tokens + 1) + [*tokens, end]
 
 
+def _round_up(batch: PictureBatch, patch_px: int) -> PictureBatch:
+    """The same pictures with padding below, up to a multiple of some patch rows."""
+    missing = -batch.patch_mask_NHpWp.shape[1] % _ROUND_PATCH_ROWS
+    below = ((0, 0), (0, 0), (0, missing * patch_px), (0, 0))
+    return PictureBatch(
+        np.pad(batch.pixels_N3HW, below), np.pad(batch.patch_mask_NHpWp, ((0, 0), (0, missing), (0, 0)))
+    )
+
+
 def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
-    padded = torch.full((len(rows), max(map(len, rows))), value, dtype=torch.long)
+    longest = max(map(len, rows))
+    padded = torch.full((len(rows), -(-longest // _ROUND_TOKENS) * _ROUND_TOKENS), value, dtype=torch.long)
     for row, line in enumerate(rows):
         padded[row, : len(line)] = torch.tensor(line)
     return padded

@@ -1,0 +1,169 @@
+"""Renders HTML files to PNG files, with what was measured beside them as JSON."""
+
+import enum
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensmith.core.errors import InputError, LensmithError, RenderError
+from lensmith.core.types import Box, Page
+from lensmith.render.config import Capture, RenderConfig
+from lensmith.render.renderer import Renderer
+
+MEASURED = Capture.TEXTS | Capture.ELEMENTS | Capture.CHARS
+
+
+class FileStatus(enum.Enum):
+    """What became of one input file."""
+
+    RENDERED = "rendered"
+    SKIPPED = "skipped"
+    """Its outputs were there already."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileResult:
+    """One input file, what was written for it, and why not if it failed."""
+
+    source: Path
+    status: FileStatus
+    outputs: tuple[Path, ...] = ()
+    error: LensmithError | None = None
+
+
+class Existing(enum.Enum):
+    """What to do with outputs that are there already."""
+
+    KEEP = "keep"
+    OVERWRITE = "overwrite"
+
+
+def render_files(
+    paths: Iterable[Path],
+    out_dir: Path,
+    config: RenderConfig = RenderConfig(),  # noqa: B008 - frozen
+    capture: Capture = Capture.PICTURE,
+    on_progress: Callable[[FileResult], None] | None = None,
+    *,
+    existing: Existing = Existing.KEEP,
+) -> tuple[FileResult, ...]:
+    """Writes `<stem>.png`, and `<stem>.json` when more than the picture is asked for, into `out_dir`.
+
+    Each output appears whole or not at all, so an interrupted run continues where it stopped. A file that fails does
+    not stop the others. `on_progress` is called with each result, in the order of the results. Raises
+    BrowserNotFoundError, and InputError when `out_dir` cannot be written to.
+    """
+    _make_folder(out_dir)
+    jobs = _plan(paths, out_dir, capture, existing)
+    results = []
+    with Renderer(config) as renderer:
+        for result in _run(jobs, renderer, capture):
+            results.append(result)
+            if on_progress is not None:
+                on_progress(result)
+    return tuple(results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    source: Path
+    outputs: tuple[Path, ...]
+    settled: FileResult | None = None
+    """Known before rendering: nothing to do, or nothing that can be done."""
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be used as a folder for output", expected="a writable folder", actual=error.strerror
+        ) from error
+
+
+def _plan(paths: Iterable[Path], out_dir: Path, capture: Capture, existing: Existing) -> list[_Job]:
+    suffixes = [".png"] * bool(capture & Capture.PICTURE) + [".json"] * bool(capture & MEASURED)
+    jobs = []
+    taken: dict[str, Path] = {}
+    for source in paths:
+        outputs = tuple(out_dir / f"{source.stem}{suffix}" for suffix in suffixes)
+        settled = None
+        first = taken.setdefault(source.stem, source)
+        if first != source:
+            problem = f"{source} would be written over the rendering of {first}"
+            settled = _failed(source, InputError(problem, hint="give one of them another name or folder"))
+        elif existing is Existing.KEEP and all(output.exists() for output in outputs):
+            settled = FileResult(source=source, status=FileStatus.SKIPPED, outputs=outputs)
+        jobs.append(_Job(source=source, outputs=outputs, settled=settled))
+    return jobs
+
+
+def _run(jobs: list[_Job], renderer: Renderer, capture: Capture) -> Iterator[FileResult]:
+    """Results in the order of `jobs`; files are read only as rendering gets to them."""
+    settled = {index: job.settled for index, job in enumerate(jobs) if job.settled is not None}
+    in_flight: deque[int] = deque()
+
+    def contents() -> Iterator[bytes]:
+        for index, job in enumerate(jobs):
+            if index in settled:
+                continue
+            try:
+                content = job.source.read_bytes()
+            except OSError as error:
+                problem = InputError(f"{job.source} cannot be read", actual=error.strerror)
+                settled[index] = _failed(job.source, problem)
+                continue
+            in_flight.append(index)
+            yield content
+
+    following = 0
+    for page in renderer.render_many(contents(), capture):
+        index = in_flight.popleft()
+        settled[index] = _write(jobs[index], page)
+        while following in settled:
+            yield settled[following]
+            following += 1
+    yield from (settled[index] for index in range(following, len(jobs)))
+
+
+def _write(job: _Job, page: Page | RenderError) -> FileResult:
+    if isinstance(page, RenderError):
+        return _failed(job.source, page)
+    try:
+        for output in job.outputs:
+            _write_whole(output, page.png if output.suffix == ".png" else _as_json(page))
+    except OSError as error:
+        return _failed(job.source, InputError(f"{error.filename} cannot be written", actual=error.strerror))
+    return FileResult(source=job.source, status=FileStatus.RENDERED, outputs=job.outputs)
+
+
+def _failed(source: Path, error: LensmithError) -> FileResult:
+    return FileResult(source=source, status=FileStatus.FAILED, error=error)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _as_json(page: Page) -> bytes:
+    record = {
+        "width_px": page.width_px,
+        "height_px": page.height_px,
+        "texts": [{"text": block.text, "box": _numbers(block.box), "colour": block.colour} for block in page.texts],
+        "elements": [{"tag": element.tag, "box": _numbers(element.box)} for element in page.elements],
+        "chars": [{"char": char.char, "box": _numbers(char.box)} for char in page.chars],
+    }
+    return json.dumps(record, ensure_ascii=False, indent=1).encode()
+
+
+def _numbers(box: Box) -> list[float]:
+    return [round(value, 3) for value in box]

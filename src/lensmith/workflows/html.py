@@ -1,0 +1,214 @@
+"""Screenshot to HTML: generate, repair, render each candidate, keep the one that looks closest.
+
+After Sightseer (WebSight, arXiv 2403.09029). Where we differ: the result is never a model's raw output. It is parsed
+and written again, so it is well formed; it stands alone; and it is rendered and compared with the screenshot, so that
+of several candidates the best can be kept and a person is told how close it came.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from PIL import Image
+
+from lensmith.core.endpoint import Finish
+from lensmith.core.errors import InputError, RenderError
+from lensmith.core.files import write_atomic
+from lensmith.core.images import open_picture
+from lensmith.core.types import Page
+from lensmith.data.webpages.grammar import VIEWPORT_WIDTH_PX
+from lensmith.data.webpages.repair import repair
+from lensmith.data.webpages.stylesheet import stand_alone
+from lensmith.evaluate.visual import PictureScore, score_pictures
+from lensmith.models import VisionLanguageModel
+from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.models.generate import Completion, generate_batch, generate_stream
+from lensmith.models.pictures import PictureSize, fitted_size
+from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.models.sampling import GenerateSettings
+from lensmith.render import Capture, RenderConfig, Renderer
+
+MAX_NEW_TOKENS = 1024
+TEMPERATURE = 0.5
+TOP_P = 0.95
+CAPTURE = Capture.PICTURE | Capture.TEXTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One answer: a whole document, its rendering, and how close that comes. `error` says why it did not render."""
+
+    html: str
+    finish: Finish
+    repairs: tuple[str, ...]
+    page: Page | None = None
+    score: PictureScore | None = None
+    error: str | None = None
+
+    @property
+    def rank(self) -> float:
+        return -1.0 if self.score is None else self.score.overall
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """All candidates in the order they were made; `best` is the one that looks closest."""
+
+    picture: Image.Image
+    candidates: tuple[Candidate, ...]
+    seconds: float
+
+    @property
+    def best(self) -> Candidate:
+        return max(self.candidates, key=lambda candidate: candidate.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertedFile:
+    """What `lensmith html` prints. `scores` are the candidates' in order, None for one that did not render."""
+
+    out: Path
+    score: PictureScore | None
+    overall: float | None
+    chosen: int
+    scores: tuple[float | None, ...]
+    complete: bool
+    repairs: tuple[str, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        closeness = "its rendering failed" if self.overall is None else f"looks {self.overall:.0%} like the screenshot"
+        lines = [f"{self.out}: {closeness} ({self.seconds:.1f} s)"]
+        if len(self.scores) > 1:
+            told = ", ".join("failed" if score is None else f"{score:.3f}" for score in self.scores)
+            lines.append(f"  kept candidate {self.chosen + 1} of {len(self.scores)}: {told}")
+        if self.score is not None:
+            lines.append(
+                f"  blocks {self.score.block_match:.2f}  text {self.score.text_recall:.2f}"
+                f"  position {self.score.position_recall:.2f}  colour {self.score.colour_recall:.2f}"
+                f"  pixels {self.score.pixel:.2f}"
+            )
+        if not self.complete:
+            lines.append("  the model had not finished when its limit came; the page may lack its end")
+        return "\n".join(lines)
+
+
+class Converter:
+    """A model and a browser, kept warm. A context manager; `convert` may be called any number of times."""
+
+    def __init__(self, model: VisionLanguageModel, processor: VisionLanguageProcessor) -> None:
+        self.model = model
+        self.processor = processor
+        self.renderer = Renderer(RenderConfig(viewport_width_px=VIEWPORT_WIDTH_PX, viewport_height_px=64))
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None) -> Self:
+        """The model in `folder`, or the one that ships. Raises InputError where there is none."""
+        return cls(*load(folder or shipped_model()))
+
+    def __enter__(self) -> Self:
+        self.renderer.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.renderer.__exit__(kind, error, traceback)
+
+    def convert(
+        self,
+        picture: Image.Image,
+        *,
+        samples: int = 1,
+        seed: int = 0,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Conversion:
+        """The first candidate is greedy and is streamed to `on_text`; further ones are sampled."""
+        if samples < 1:
+            raise InputError("there is nothing to make", expected="at least one sample", actual=samples)
+        began = time.monotonic()
+        texts = [self._greedy(picture, on_text or (lambda piece: None))]
+        if samples > 1:
+            settings = GenerateSettings(
+                max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P, seed=seed, num_samples=samples - 1
+            )
+            texts += generate_batch(self.model, self.processor, [[picture]], [self.prompt], settings)[0]
+        candidates = tuple(self._scored(candidate, picture) for candidate in map(self._candidate, texts))
+        return Conversion(picture=picture, candidates=candidates, seconds=time.monotonic() - began)
+
+    def convert_many(self, pictures: list[Image.Image]) -> Iterator[Candidate]:
+        """One greedy candidate a picture, rendered but not scored, several at a time."""
+        completions = generate_batch(
+            self.model,
+            self.processor,
+            [[picture] for picture in pictures],
+            [self.prompt] * len(pictures),
+            GenerateSettings(max_new_tokens=MAX_NEW_TOKENS),
+        )
+        candidates = [self._candidate(row[0]) for row in completions]
+        pages = self.renderer.render_many((candidate.html for candidate in candidates), CAPTURE)
+        for candidate, page in zip(candidates, pages, strict=True):
+            if isinstance(page, RenderError):
+                yield replace(candidate, error=page.problem)
+            else:
+                yield replace(candidate, page=page)
+
+    @property
+    def prompt(self) -> str:
+        return f"{self.processor.image_token}{self.processor.tokenizer.bos_token}"
+
+    def _greedy(self, picture: Image.Image, on_text: Callable[[str], None]) -> Completion:
+        pieces = []
+        settings = GenerateSettings(max_new_tokens=MAX_NEW_TOKENS)
+        for piece in generate_stream(self.model, self.processor, [picture], self.prompt, settings):
+            pieces.append(piece)
+            on_text(piece)
+        text = "".join(pieces)
+        # The stream does not say why it ended; a page that is complete ends with its body.
+        finish = Finish.STOP if text.rstrip().endswith("</body>") else Finish.LENGTH
+        return Completion(text, (), finish)
+
+    def _candidate(self, completion: Completion) -> Candidate:
+        repaired = repair(completion.text)
+        return Candidate(html=stand_alone(repaired.html), finish=completion.finish, repairs=repaired.changes)
+
+    def _scored(self, candidate: Candidate, picture: Image.Image) -> Candidate:
+        try:
+            page = self.renderer.render(candidate.html, CAPTURE)
+        except RenderError as error:
+            return replace(candidate, error=error.problem)
+        size = fitted_size(PictureSize(*picture.size), self.processor.pictures)
+        seen = picture if picture.size == tuple(size) else picture.resize(tuple(size), Image.Resampling.LANCZOS)
+        score = score_pictures(seen, page, Image.open(io.BytesIO(page.png)).convert("RGB"))
+        return replace(candidate, page=page, score=score)
+
+
+def convert_file(
+    picture: Path,
+    out: Path,
+    *,
+    model: str | Path | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    on_text: Callable[[str], None] | None = None,
+) -> ConvertedFile:
+    """Convert one picture file. Raises ImageError where it is no usable picture, before any model is loaded."""
+    image = open_picture(picture)
+    with Converter.load(model) as converter:
+        conversion = converter.convert(image, samples=samples, seed=seed, on_text=on_text)
+    best = conversion.best
+    write_atomic(out, best.html.encode())
+    return ConvertedFile(
+        out=out,
+        score=best.score,
+        overall=None if best.score is None else best.score.overall,
+        chosen=conversion.candidates.index(best),
+        scores=tuple(None if c.score is None else c.score.overall for c in conversion.candidates),
+        complete=best.finish is Finish.STOP,
+        repairs=best.repairs,
+        seconds=conversion.seconds,
+    )

@@ -1,0 +1,166 @@
+"""The command line answers at once, and no mistake of a person's ends in a traceback."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+import typer
+
+import lensmith
+from lensmith.cli.app import run
+from lensmith.cli.extras import OPTIONAL_MODULES, needs
+from lensmith.core.errors import BrowserNotFoundError, ImageError, LensmithError, NotExposedError
+
+HEAVY = ("torch", "transformers", "playwright", "pyarrow", "numpy", "PIL", "scipy", "rich", "httpx")
+
+COMMANDS = [[], ["html"], ["render"], ["train"], ["demo"], ["eval"], ["eval", "html"], ["data"], ["data", "pages"]]
+
+# Runs a command in a fresh process and tells on stderr which heavy modules it loaded.
+LOADED = f"""
+import sys
+from lensmith.cli import main
+try:
+    main()
+finally:
+    print("loaded:", *(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)
+"""
+
+# The same, with some modules that cannot be imported.
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+from lensmith.cli import main
+main()
+"""
+
+
+def python(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+# --- help ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command_loads_nothing_heavy(command):
+    done = python(LOADED, *command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"Usage: lensmith{''.join(f' {word}' for word in command)} [OPTIONS]")
+    assert done.stderr.splitlines()[-1].strip() == "loaded:"
+
+
+def test_help_is_quick():
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "lensmith.cli", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 0.3
+
+
+def test_version():
+    done = python(LOADED, "--version")
+    assert done.stdout == f"lensmith {lensmith.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["nope"], ["html"], ["render", "--widht", "3", "a.html"], ["data", "nope"]])
+def test_bad_usage_is_2_on_stderr(arguments):
+    done = python(LOADED, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+def outcome(monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]) -> int:
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(command)
+    monkeypatch.setattr(sys, "argv", ["lensmith"])
+    with pytest.raises(SystemExit) as caught:
+        run(app)
+    return caught.value.code
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (LensmithError("broken", expected="a", actual="b", hint="do this"), 2),
+        (ImageError("broken"), 2),
+        (NotExposedError("broken"), 3),
+        (BrowserNotFoundError("broken"), 3),
+        (FileNotFoundError(2, "No such file", "page.broken"), 2),
+        (PermissionError(13, "Permission denied", "page.broken"), 2),
+    ],
+)
+def test_an_error_ends_as_a_message_and_its_status(monkeypatch, capsys, error, status):
+    assert outcome(monkeypatch, raising(error)) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lensmith: ")
+    assert "broken" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_an_interrupt_is_130(monkeypatch):
+    assert outcome(monkeypatch, raising(KeyboardInterrupt())) == 130
+
+
+def test_success_is_0(monkeypatch):
+    assert outcome(monkeypatch, lambda: None) == 0
+
+
+def test_a_mistake_in_lensmith_stays_a_traceback(monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        outcome(monkeypatch, raising(ZeroDivisionError()))
+
+
+# --- missing extras -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["torch", "torch.nn.functional"])
+def test_a_missing_extra_gives_the_line_that_installs_it(monkeypatch, capsys, module):
+    command = needs("html")(raising(ModuleNotFoundError(f"No module named {module!r}", name=module)))
+    assert outcome(monkeypatch, command) == 2
+    captured = capsys.readouterr().err
+    assert "needs torch, which is not installed" in captured
+    assert "pip install 'lensmith[html]'" in captured
+
+
+@pytest.mark.parametrize("module", ["lensmith.nowhere", "nowhere", None])
+def test_another_missing_module_is_a_mistake_in_lensmith(monkeypatch, module):
+    with pytest.raises(ModuleNotFoundError):
+        outcome(monkeypatch, needs("html")(raising(ModuleNotFoundError("No module", name=module))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["html", "page.png", "-o", "page.html"], "html"),
+        (["eval", "html", "--pages", "grammar:1"], "html"),
+        (["train", "sightseer_nano"], "train"),
+    ],
+)
+def test_a_base_install_says_what_each_command_needs(tmp_path, monkeypatch, arguments, extra):
+    monkeypatch.chdir(tmp_path)
+    done = python(BLOCKED.format(blocked=sorted(OPTIONAL_MODULES)), *arguments)
+    assert done.returncode == 2, done.stderr
+    assert f"pip install 'lensmith[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,166 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lensmith.core.config import from_dict, to_dict
+from lensmith.core.errors import ConfigError, ImageError
+from lensmith.models.pictures import PictureConfig, TooTall, informative_patches, prepare_pictures
+
+SMALL = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96)
+SIDES = st.integers(1, 300)
+
+
+def noise(width_px, height_px, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height_px, width_px, 3), dtype=np.uint8)
+
+
+@given(width_px=SIDES, height_px=SIDES, policy=st.sampled_from([TooTall.SHRINK, TooTall.CROP]))
+def test_a_picture_becomes_whole_patches_within_the_limits_in_its_shape(width_px, height_px, policy):
+    config = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96, too_tall=policy)
+    pixels, mask = prepare_pictures([noise(width_px, height_px)], config)
+    assert pixels.shape[2:] == (mask.shape[1] * 8, mask.shape[2] * 8)
+    assert pixels.shape[3] <= 64
+    assert pixels.shape[2] <= 96
+    assert mask.all()
+    scale = min(1, 64 / width_px)
+    if policy is TooTall.SHRINK:
+        scale = min(scale, 96 / height_px)
+    assert pixels.shape[3] - 8 < width_px * scale + 0.5
+    assert pixels.shape[3] >= width_px * scale - 0.5
+    assert pixels.shape[2] >= min(96, height_px * scale - 0.5)
+
+
+def test_a_picture_within_the_limits_keeps_its_pixels():
+    picture = noise(21, 30)
+    pixels, mask = prepare_pictures([picture], SMALL)
+    assert mask.shape == (1, 4, 3)
+    np.testing.assert_allclose((pixels[0, :, :30, :21].transpose(1, 2, 0) + 1) / 2 * 255, picture, atol=1e-3)
+    # The rest of its last patches repeats its edge.
+    np.testing.assert_array_equal(pixels[0, :, :30, 21:], np.repeat(pixels[0, :, :30, 20:21], 3, axis=2))
+
+
+def test_a_batch_is_padded_with_zeros_that_the_mask_leaves_out():
+    wide, tall = noise(40, 16, 1), noise(16, 40, 2)
+    pixels, mask = prepare_pictures([wide, tall], SMALL)
+    assert pixels.shape == (2, 3, 40, 40)
+    assert mask.sum(axis=(1, 2)).tolist() == [10, 10]
+    assert not pixels[0, :, 16:].any()
+    assert not pixels[1, :, :, 16:].any()
+    for index, picture in enumerate([wide, tall]):
+        alone, _ = prepare_pictures([picture], SMALL)
+        np.testing.assert_array_equal(pixels[index, :, : alone.shape[2], : alone.shape[3]], alone[0])
+
+
+def test_mean_and_std_are_applied_for_each_channel():
+    config = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
+    pixels, _ = prepare_pictures([np.full((8, 8, 3), 255, dtype=np.uint8)], config)
+    np.testing.assert_allclose(pixels[0, :, 0, 0], [1, 1, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("policy", "height_px"), [(TooTall.SHRINK, 96), (TooTall.CROP, 96)])
+def test_a_tall_page_shrinks_or_is_cut(policy, height_px):
+    page = np.zeros((400, 64, 3), dtype=np.uint8)
+    page[:96] = 255
+    config = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96, too_tall=policy)
+    pixels, mask = prepare_pictures([page], config)
+    assert pixels.shape[2] == height_px
+    assert (pixels > 0).all() == (policy is TooTall.CROP)
+    assert mask.shape == ((1, 12, 8) if policy is TooTall.CROP else (1, 12, 2))
+
+
+def test_a_tall_page_can_be_refused():
+    config = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96, too_tall=TooTall.REFUSE)
+    assert prepare_pictures([noise(128, 192)], config).pixels_N3HW.shape == (1, 3, 96, 64)
+    with pytest.raises(ImageError, match="too tall") as caught:
+        prepare_pictures([noise(128, 194)], config)
+    assert "192 px at a width of 128" in str(caught.value)
+
+
+def test_uniform_patches_that_continue_a_colour_are_left_out():
+    page = np.full((32, 40, 3), 255, dtype=np.uint8)
+    page[8:16, 16:32] = (0, 0, 255)  # a box of 1 x 2 patches, on the grid
+    page[26:28, 10:12] = 0  # a letter
+    kept = informative_patches(page, 8)
+    assert kept.tolist() == [
+        [True, False, False, False, False],
+        [False, False, True, False, False],
+        [False, False, False, False, False],
+        [False, True, False, False, True],
+    ]
+
+
+@given(rows=st.integers(1, 5), columns=st.integers(1, 5), data=st.data())
+def test_a_patch_is_left_out_only_where_a_neighbour_tells_its_colour(rows, columns, data):
+    colours = data.draw(st.lists(st.sampled_from([0, 1, -1]), min_size=rows * columns, max_size=rows * columns))
+    grid = np.array(colours).reshape(rows, columns)
+    page = np.repeat(np.repeat(np.maximum(grid, 0), 4, 0), 4, 1).astype(np.uint8)[..., None].repeat(3, axis=2)
+    page[::4, ::4][grid == -1] = 9  # not of one colour
+    kept = informative_patches(page, 4)
+    assert kept[-1, -1]
+    assert kept[grid == -1].all()
+    for row, column in zip(*np.nonzero(~kept), strict=True):
+        above = grid[row - 1, column] if row else None
+        left = grid[row, column - 1] if column else None
+        assert grid[row, column] in (above, left)
+    for row, column in zip(*np.nonzero(kept & (grid >= 0)), strict=True):
+        told = (row and grid[row - 1, column] == grid[row, column]) or (
+            column and grid[row, column - 1] == grid[row, column]
+        )
+        assert not told or (row, column) == (rows - 1, columns - 1)
+
+
+def test_a_blank_page_keeps_its_corners():
+    config = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96, drop_repeated_patches=True)
+    batch = prepare_pictures([np.full((24, 32, 3), 255, dtype=np.uint8), noise(8, 8)], config)
+    assert np.argwhere(batch.patch_mask_NHpWp[0]).tolist() == [[0, 0], [2, 3]]
+    assert batch.patches_per_picture == [2, 1]
+    assert (batch.pixels_N3HW[0] == 1).all()  # only the mask changes
+
+
+def test_pictures_come_as_files_bytes_arrays_and_pillow_images(tmp_path):
+    array = noise(16, 16)
+    image = Image.fromarray(array)
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG")
+    (tmp_path / "page.png").write_bytes(encoded.getvalue())
+    sources = [array, image, encoded.getvalue(), tmp_path / "page.png", str(tmp_path / "page.png")]
+    pixels, _ = prepare_pictures(sources, SMALL)
+    assert all(np.array_equal(pixels[0], other) for other in pixels)
+
+
+def test_transparent_parts_are_white():
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert (prepare_pictures([clear], SMALL).pixels_N3HW == 1).all()
+    grey = Image.new("L", (8, 8), 255)
+    assert (prepare_pictures([grey], SMALL).pixels_N3HW == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        ([], "no pictures"),
+        ([np.zeros((8, 8), dtype=np.uint8)], "not a picture"),
+        ([np.zeros((8, 8, 3), dtype=np.float32)], "not a picture"),
+        ([np.zeros((0, 8, 3), dtype=np.uint8)], "not a picture"),
+        ([b"not a png"], "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused(pictures, said):
+    with pytest.raises(ImageError, match=said):
+        prepare_pictures(pictures, SMALL)
+
+
+@pytest.mark.parametrize("values", [{"patch_px": 0}, {"max_width_px": 60}, {"max_height_px": 4}, {"std": (1, 0, 1)}])
+def test_impossible_settings_are_refused(values):
+    with pytest.raises(ConfigError):
+        PictureConfig(**({"patch_px": 8, "max_width_px": 64, "max_height_px": 96} | values))
+
+
+def test_settings_are_saved_and_read():
+    config = PictureConfig(too_tall=TooTall.CROP, drop_repeated_patches=True)
+    assert from_dict(PictureConfig, to_dict(config)) == config
+    assert config.geometry.layout(1000, 500).columns == 24
