@@ -20,6 +20,7 @@ help:
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lensmith needs Python 3.11 or newer: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing what pyproject.toml names, at the versions in constraints.txt; this takes some minutes.'
 	@# torch first and by its exact version, so that the resolver never considers (and downloads) a newer build.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -11,12 +11,13 @@ that equal blocks give equal pairs (a parity test holds that):
 5. Pairs under one half are discarded.
 
 Where we differ: blocks come from the browser's geometry instead of from coloured pixels, so a box is as high as its
-line, and text without a visible box is left out.
+line, and text without a visible box is left out. And `pair_identical` mends a flaw of step 4: the bonus can make it
+pay to swap equal or nearly equal texts ("Learn more" twice), so that a page would not match itself.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -115,8 +116,44 @@ def match_blocks(prediction: Sequence[Block], target: Sequence[Block]) -> Matchi
     ratios = table.ratios([block.text for block in prediction], [block.text for block in target])
     rows, columns = linear_sum_assignment(with_context(-ratios))
     pairs = (Pair(int(i), int(j), float(ratios[i, j])) for i, j in zip(rows, columns, strict=True))
-    kept = tuple(pair for pair in pairs if pair.ratio >= _SMALLEST_RATIO)
-    return Matching(prediction=tuple(prediction), target=tuple(target), pairs=kept)
+    alike = tuple(pair for pair in pairs if pair.ratio >= _SMALLEST_RATIO)
+    return Matching(prediction=tuple(prediction), target=tuple(target), pairs=alike)
+
+
+def pair_identical(matching: Matching) -> Matching:
+    """The same matching, but identical texts are partners wherever both pages have them, the nearest copies first.
+
+    Blocks that lose their partner by that are assigned anew among themselves.
+    """
+    by_text: dict[str, tuple[list[int], list[int]]] = {}
+    for side, blocks in enumerate((matching.prediction, matching.target)):
+        for index, block in enumerate(blocks):
+            by_text.setdefault(block.text, ([], []))[side].append(index)
+    identical = [Pair(i, j, 1.0) for copies in by_text.values() for i, j in _nearest_copies(matching, *copies)]
+    taken_predicted, taken_wanted = {pair.prediction for pair in identical}, {pair.target for pair in identical}
+    left = [p for p in matching.pairs if p.prediction not in taken_predicted or p.target not in taken_wanted]
+    kept = [p for p in left if p.prediction not in taken_predicted and p.target not in taken_wanted]
+    bereft_predicted = [p.prediction for p in left if p.prediction not in taken_predicted and p.target in taken_wanted]
+    bereft_wanted = [p.target for p in left if p.prediction in taken_predicted and p.target not in taken_wanted]
+    pairs = identical + kept + _assign(matching, bereft_predicted, bereft_wanted)
+    return replace(matching, pairs=tuple(sorted(pairs)))
+
+
+def _nearest_copies(matching: Matching, predicted: list[int], wanted: list[int]) -> list[tuple[int, int]]:
+    if not predicted or not wanted:
+        return []
+    from_centres = np.array([matching.prediction[i].centre for i in predicted])
+    to_centres = np.array([matching.target[j].centre for j in wanted])
+    rows, columns = linear_sum_assignment(np.abs(from_centres[:, None] - to_centres).max(axis=2))
+    return [(predicted[row], wanted[column]) for row, column in zip(rows, columns, strict=True)]
+
+
+def _assign(matching: Matching, predicted: list[int], wanted: list[int]) -> list[Pair]:
+    texts = [matching.prediction[i].text for i in predicted], [matching.target[j].text for j in wanted]
+    ratios = RatioTable().ratios(*texts)
+    rows, columns = linear_sum_assignment(-ratios)
+    pairs = [Pair(predicted[i], wanted[j], float(ratios[i, j])) for i, j in zip(rows, columns, strict=True)]
+    return [pair for pair in pairs if pair.ratio >= _SMALLEST_RATIO]
 
 
 def with_context(cost: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ Where we differ from Design2Code:
   five. Each has a `_recall` twin, in which every block of the target counts once and an unmatched one as zero. Blocks
   weigh the same whatever their area (a label matters as much as a heading), and the weights do not depend on the
   prediction. `block_recall` is by area, as Block is.
+- Identical texts are always partners, the nearest first (`matching.pair_identical`), so that a page matches itself.
 - CLIP is replaced by pixel similarity, which needs no weights; a mean with it is not Design2Code's score.
 - Page size, which normalised positions hide, is reported as an error.
 - Two pages without any text agree (1); Design2Code gives them 0.
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from lensmith.core.types import Page
 from lensmith.evaluate.colour import colour_similarity
-from lensmith.evaluate.matching import Matching, blocks_of, match_blocks
+from lensmith.evaluate.matching import Matching, blocks_of, match_blocks, pair_identical
 from lensmith.evaluate.picture_score import PictureScore, score_pictures
 from lensmith.evaluate.pixels import PictureLike, page_size_error, pixel_similarity
 
@@ -94,7 +95,7 @@ def score_pages(
 
     Pictures are screenshots at scale 1; where one is not given, the page's own `png` is used, if it has any.
     """
-    texts = score_matching(match_blocks(blocks_of(prediction), blocks_of(target)))
+    texts = score_matching(pair_identical(match_blocks(blocks_of(prediction), blocks_of(target))))
     first = target.png if target_picture is None else target_picture
     second = prediction.png if prediction_picture is None else prediction_picture
     missing = any(isinstance(picture, bytes) and not picture for picture in (first, second))

@@ -50,6 +50,7 @@ WORKING_FLAGS = (
     "--remote-debugging-pipe",
     f"--disable-features={','.join(OFF_FEATURES)}",
     "--no-first-run",
+    "--no-startup-window",
     "--no-default-browser-check",
     "--disable-default-apps",
     "--disable-extensions",
@@ -127,7 +128,7 @@ def _arguments(executable: Path, folder: Path) -> list[str]:
     # Chromium refuses its sandbox to root.
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     profile = f"--user-data-dir={folder / 'profile'}"
-    return [str(executable), *sandbox, *WORKING_FLAGS, *SEALING_FLAGS, *PICTURE_FLAGS, profile, "about:blank"]
+    return [str(executable), *sandbox, *WORKING_FLAGS, *SEALING_FLAGS, *PICTURE_FLAGS, profile]
 
 
 def _spawn(executable: Path, folder: Path) -> tuple[int, int, int]:

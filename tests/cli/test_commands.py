@@ -1,0 +1,139 @@
+"""Commands as people type them, with the real browser: files, output, exit status."""
+
+import io
+import json
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from lensmith.cli.app import app, run
+
+PAGE = "<!doctype html><body style='margin:0'><p style='color:#c00'>hello</p></body>"
+
+
+@pytest.fixture
+def lensmith(monkeypatch, capsys, tmp_path):
+    """Runs a command line in this process, in an empty folder; gives status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lensmith", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            run(app)
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+# --- render -------------------------------------------------------------------------------------------------------
+
+
+def test_render_writes_pictures_and_measurements(lensmith):
+    Path("a.html").write_text(PAGE)
+    status, out, err = lensmith(
+        "render", "a.html", "-o", "out", "--width", "300", "--height", "200", "--text", "--json"
+    )
+    assert status == 0, err
+    record = json.loads(out)
+    assert record["status"] == "rendered"
+    assert sorted(record["outputs"]) == ["out/a.json", "out/a.png"]
+    assert Image.open("out/a.png").size == (300, 200)
+    (text,) = json.loads(Path("out/a.json").read_text())["texts"]
+    assert (text["text"], text["colour"]) == ("hello", [204, 0, 0])
+
+
+def test_render_tells_each_file_keeps_what_exists_and_ends_with_2_where_one_failed(lensmith):
+    Path("a.html").write_text(PAGE)
+    status, out, _ = lensmith("render", "a.html", "nowhere.html", "--out", "out")
+    assert status == 2
+    assert "a.html: rendered: out/a.png" in out
+    assert "nowhere.html: failed: " in out
+    Path("out/a.png").write_bytes(b"kept")
+    assert lensmith("render", "a.html", "--out", "out")[0] == 0
+    assert Path("out/a.png").read_bytes() == b"kept"
+    assert lensmith("render", "a.html", "--out", "out", "--overwrite")[0] == 0
+    assert Path("out/a.png").read_bytes() != b"kept"
+
+
+def test_render_runs_scripts_only_when_asked(lensmith):
+    Path("a.html").write_text(
+        "<body style='background:#fff'><script>document.body.style.background='#00f'</script></body>"
+    )
+    colours = {}
+    for name, options in {"off": [], "on": ["--scripts"]}.items():
+        assert lensmith("render", "a.html", "--out", name, *options)[0] == 0
+        colours[name] = Image.open(f"{name}/a.png").convert("RGB").getpixel((100, 100))
+    assert colours == {"off": (255, 255, 255), "on": (0, 0, 255)}
+
+
+# --- html: pictures that cannot be used ---------------------------------------------------------------------------
+
+
+def bomb() -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def truncated() -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((100, 100), 50).save(buffer, "PNG")
+    return buffer.getvalue()[:2000]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"just text", "is not a picture"),
+        (truncated(), "damaged or cut short"),
+        (bomb(), "too large"),
+        (None, "cannot read"),
+    ],
+    ids=["empty", "text", "truncated", "bomb", "missing"],
+)
+def test_html_names_what_is_wrong_with_a_picture(lensmith, content, words):
+    if content is not None:
+        Path("page.png").write_bytes(content)
+    status, out, err = lensmith("html", "page.png", "-o", "page.html", "--json")
+    assert status == 2
+    assert out == ""
+    assert err.startswith("lensmith: ")
+    assert words in err
+    assert "page.png" in err
+    assert not Path("page.html").exists()
+
+
+def test_html_without_a_model_says_where_it_looked(lensmith):
+    Image.new("RGB", (64, 64)).save("page.png")
+    status, out, err = lensmith("html", "page.png", "-o", "page.html", "--model", "no/such/model")
+    assert (status, out) == (2, "")
+    assert "no/such/model" in err
+
+
+# --- train, data --------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_recipe_is_named(lensmith):
+    status, _, err = lensmith("train", "sightseer_nanoo")
+    assert status == 2
+    assert "sightseer_nano" in err
+    assert not Path("runs").exists()
+
+
+def test_data_pages_writes_shards_and_counts(lensmith):
+    status, out, err = lensmith("data", "pages", "-o", "shards", "--count", "3", "--shard-pages", "2", "--json")
+    assert status == 0, err
+    record = json.loads(out)
+    assert record["pages"] == 3
+    rows = [pq.read_table(path).num_rows for path in record["shards"]]
+    assert rows == [2, 1]
+    assert "3/3" in err
