@@ -29,7 +29,7 @@ $(READY):
 setup: $(READY)
 
 browser: setup
-	@$(BIN)/python -m lensmith.render.browser --install
+	@$(BIN)/python -W ignore::RuntimeWarning:runpy -m lensmith.render.browser --install
 	@scripts/install_fonts
 
 check: setup

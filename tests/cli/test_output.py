@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from lensmith.cli import data, render
+from lensmith.cli import data, demo, evaluate, html, render
 from lensmith.cli.output import show
 from lensmith.core.errors import ImageError
 from lensmith.data.webpages.export import write_shards
 from lensmith.render import RenderConfig
+from lensmith.workflows import demo as workflows_demo
+from lensmith.workflows import evaluate_html
+from lensmith.workflows.html import convert_file
 
 
 class Colour(enum.Enum):
@@ -39,7 +43,7 @@ class Outer:
 OUTER = Outer(
     path=Path("a/b"),
     colour=Colour.RED,
-    inner=(Inner(score=np.float32(0.5)), Inner(score=None)),
+    inner=(Inner(score=np.float32(0.5)), Inner(score=np.arange(2))),
     error=ImageError("broken"),
     counts={1: 2},
 )
@@ -52,7 +56,7 @@ def test_json_is_one_object_on_one_line(capsys):
     assert json.loads(out) == {
         "path": "a/b",
         "colour": "red",
-        "inner": [{"score": 0.5}, {"score": None}],
+        "inner": [{"score": 0.5}, {"score": [0, 1]}],
         "error": "broken",
         "counts": {"1": 2},
     }
@@ -63,11 +67,23 @@ def test_people_get_its_text(capsys):
     assert capsys.readouterr().out == "for people\n"
 
 
-def test_defaults_of_options_are_the_librarys():
-    options = {name: parameter.default for name, parameter in inspect.signature(render.render).parameters.items()}
-    assert options["width"] == RenderConfig().viewport_width_px
-    assert options["height"] == RenderConfig().viewport_height_px
-    library = inspect.signature(write_shards).parameters
-    for name, parameter in inspect.signature(data.pages).parameters.items():
-        if name in ("seed", "shard_pages"):
-            assert parameter.default == library[name].default
+def test_the_window_of_render_is_the_librarys():
+    options = inspect.signature(render.render).parameters
+    assert options["width"].default == RenderConfig().viewport_width_px
+    assert options["height"].default == RenderConfig().viewport_height_px
+
+
+@pytest.mark.parametrize(
+    ("command", "library", "shared"),
+    [
+        (data.pages, write_shards, {"count", "seed", "shard_pages"}),
+        (html.html, convert_file, {"model", "samples", "seed"}),
+        (evaluate.html, evaluate_html.run, {"model", "samples", "nearest_among", "report"}),
+        (demo.demo, workflows_demo.run, {"model"}),
+    ],
+)
+def test_options_default_to_what_the_library_does(command, library, shared):
+    options, parameters = inspect.signature(command).parameters, inspect.signature(library).parameters
+    for name in shared:
+        if parameters[name].default is not inspect.Parameter.empty:
+            assert options[name].default == parameters[name].default, name

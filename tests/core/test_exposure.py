@@ -88,7 +88,7 @@ def questions(draw: st.DrawFn) -> tuple[list[list[float]], Request, Exposure]:
 
 
 @given(questions())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_apply_equals_the_reference(question):
     logits, request, exposure = question
     revealed = apply(np.array(logits), request, exposure)
@@ -285,7 +285,6 @@ def test_noise_never_changes_which_tokens_are_chosen_or_listed():
 
 
 @given(st.integers(0, 6), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_rounding_leaves_no_digit_beyond(decimals, seed):
     logits = np.random.default_rng(seed).normal(size=(2, 30))
     exposure = Exposure(top_logprobs=None, decimals=decimals, noise_nats=0.3)

@@ -130,7 +130,7 @@ def test_limits_are_inclusive():
 
 @pytest.mark.filterwarnings("ignore")  # Pillow also warns about what it then refuses
 @given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]), st.integers(0, 200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damaged_bytes_give_a_picture_or_an_image_error(junk, kind, position):
     whole = encode(Image.new("RGB", (8, 8), RED), kind)
     for data in (junk, whole[:position] + junk + whole[position + len(junk) :]):

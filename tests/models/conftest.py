@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from tiny_vlm import IMAGE_TOKEN_ID, VOCABULARY, tiny_llama, tiny_siglip
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -13,6 +14,10 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from lensmith.models.connectors import ConnectorConfig, MlpConnectorConfig
 from lensmith.models.towers import TowerConfig
+
+# A busy machine is no reason to fail: pytest's own time limit is enough.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 ModelMaker = Callable[..., VisionLanguageModel]
 

@@ -13,6 +13,7 @@ from lensmith.cli.progress import progress_bar
 @needs("html")
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html.")] = Path("demo"),
+    model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show it all in one report.html.
@@ -22,5 +23,5 @@ def demo(
     from lensmith.workflows.demo import run
 
     with progress_bar("pages") as on_progress:
-        result = run(out, on_progress=on_progress)
+        result = run(out, model=model, on_progress=on_progress)
     show(result, as_json=as_json)

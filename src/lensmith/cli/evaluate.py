@@ -27,6 +27,9 @@ def html(
     model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Candidates to render for each page.")] = 1,
     report: Annotated[Path | None, typer.Option(help="Also write the pages side by side as one HTML file.")] = None,
+    nearest_among: Annotated[
+        int, typer.Option(min=0, help="Training pages among which the nearest-page baseline looks; 0 leaves it out.")
+    ] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Score screenshot to HTML.
@@ -36,5 +39,12 @@ def html(
     from lensmith.workflows.evaluate_html import run
 
     with progress_bar("pages") as on_progress:
-        scores = run(pages, model=model, samples=samples, report=report, on_progress=on_progress)
+        scores = run(
+            pages,
+            model=model,
+            samples=samples,
+            nearest_among=nearest_among,
+            report=report,
+            on_progress=on_progress,
+        )
     show(scores, as_json=as_json)

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import json
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -22,7 +23,7 @@ def json_value(value: Any) -> Any:
     """The same value in JSON's types; dataclasses become objects, numpy numbers plain ones, the rest text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: json_value(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_value(item) for item in value]
@@ -30,6 +31,6 @@ def json_value(value: Any) -> Any:
         return json_value(value.value)
     if isinstance(value, PurePath | Exception):
         return str(value)
-    if hasattr(value, "item"):  # a numpy number
-        return value.item()
+    if hasattr(value, "tolist"):  # a number or an array of numpy's
+        return value.tolist()
     return value

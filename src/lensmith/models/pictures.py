@@ -42,9 +42,9 @@ class TooTall(enum.Enum):
 class PictureConfig:
     """How pictures become pixels.
 
-    `drop_repeated_patches` leaves out of the mask a patch that equals, pixel for pixel, the patch above it or to its left:
-    plain areas and straight borders, but for where they begin. The bottom right patch always stays
-    and marks the picture's extent. `mean` and `std` are for values from 0 to 1.
+    `drop_repeated_patches` leaves out of the mask a patch that equals, pixel for pixel, the patch above it or to its
+    left: plain areas and straight borders, but for where they begin. The bottom right patch always stays and marks the
+    picture's extent. `mean` and `std` are for values from 0 to 1.
     """
 
     patch_px: int = 16

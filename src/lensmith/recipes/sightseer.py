@@ -148,7 +148,7 @@ def sightseer_nano() -> SightseerRecipe:
                 batch_pages=8,
                 train=TrainConfig(
                     optim=OptimConfig(peak_lr=1.5e-3, weight_decay=0.05),
-                    schedule=ScheduleConfig(total_steps=3000, warmup_steps=150, final_lr_fraction=0.02),
+                    schedule=ScheduleConfig(total_steps=2600, warmup_steps=100, final_lr_fraction=0.02),
                     ema_decay=0.998,
                     checkpoint_every_s=300.0,
                     log_every_steps=20,

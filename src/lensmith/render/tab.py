@@ -41,7 +41,7 @@ class Tab:
         self._context = context
         self._pending: Json | None = None
         self._loaded: asyncio.Future[Json] | None = None
-        self._address = ""
+        self._went_to = ""
         self.renders = 0
         self.lost = False
 
@@ -129,8 +129,8 @@ class Tab:
         return str(answer["frameId"])
 
     def _check_place(self) -> None:
-        if self._address != ADDRESS:
-            raise RenderError("the page went elsewhere while it was rendered", actual=self._address)
+        if self._went_to:
+            raise RenderError("the page went elsewhere while it was rendered", actual=self._went_to)
 
     async def _measure(self, frame: str, capture: Capture) -> Json:
         world = await self._call("Page.createIsolatedWorld", {"frameId": frame, "worldName": "lensmith"})
@@ -183,7 +183,8 @@ class Tab:
         elif method == "Page.loadEventFired":
             self._finish_loading()
         elif method == "Page.frameNavigated" and "parentId" not in params["frame"]:
-            self._address = params["frame"]["url"]
+            url = params["frame"]["url"]
+            self._went_to = "" if url == ADDRESS else url
         elif method == "Page.javascriptDialogOpening":
             self._connection.send("Page.handleJavaScriptDialog", {"accept": False}, self._session)
         elif method == "Inspector.targetCrashed":
@@ -208,7 +209,7 @@ class Tab:
         # A page's main frame has the id of its target.
         if params["resourceType"] == "Document" and params["frameId"] == self._target and self._finish_loading():
             # Its scripts sent it elsewhere, which ended its own loading for good.
-            self._address = url
+            self._went_to = url
 
 
 def _kind(html: bytes, encoding: str) -> str:

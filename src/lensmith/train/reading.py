@@ -1,18 +1,22 @@
 """The loss of a model that learns to read pages while it learns to write them.
 
-Three parts over one forward pass: the next token; which character lies under each cell of the tower's stem; and, from
-a hidden layer of the language model, where on the page the next token shows. The renderer gives the last two for free.
-They teach the tower to see letters and the language model to look at them, which the next-token loss alone finds slowly
-on a small budget (measured: LOG.md). Both heads are dropped when the model ships.
+Three parts over one forward pass: the next token; which character lies under each cell of the tower's stem; and, for a
+few attention heads of the language model, that they look where the next token shows. The renderer gives the last two
+for free. They teach the tower to see letters and the language model to look at them, which the next-token loss alone
+finds slowly on a small budget (measured: LOG.md). The model itself is a stock one; the character head is dropped when
+it ships.
 
-Legend: N pages, S sequence, L language width, T target tokens, F kept patches, h w cells, K character classes.
+Legend: N pages, S sequence, L language width, A attention heads, D head width, T target tokens, F kept patches,
+h w cells, K character classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from lensmith.models.towers.base import VisionFeatures
 from lensmith.models.towers.conv import ConvTower
@@ -23,12 +27,15 @@ from lensmith.train.reading_data import CHARACTER_CLASSES, IGNORED_LABEL, Readin
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingConfig:
-    """Weights of the two helping losses, where the pointer is read, and how much an empty cell counts."""
+    """Weights of the two helping losses, and how much an empty cell counts.
+
+    In each of `pointer_layers` (from 0) the first `pointer_heads` attention heads are taught where to look.
+    """
 
     character_weight: float = 0.5
     pointer_weight: float = 0.5
-    pointer_layer: int = 2
-    pointer_width: int = 64
+    pointer_layers: tuple[int, ...] = (2, 3)
+    pointer_heads: int = 2
     empty_cell_weight: float = 0.1
 
 
@@ -39,10 +46,7 @@ class Reader(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
-        width = model.get_input_embeddings().weight.shape[1]
         self.character_head = nn.Linear(self.tower.config.stem_width, CHARACTER_CLASSES)
-        self.pointer_from = nn.Linear(int(width), config.pointer_width)
-        self.pointer_to = nn.Linear(int(width), config.pointer_width)
 
     @property
     def tower(self) -> ConvTower:
@@ -61,18 +65,44 @@ class Reader(nn.Module):
         right = (logits_MK.detach().argmax(1) == labels_M)[full_M].float().mean()
         return loss, right
 
-    def pointer_loss(self, hidden_NSL: Tensor, batch: ReadingBatch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of where the next token shows, a mean over tokens that show, and the share found."""
-        from_NSD, to_NSD = self.pointer_from(hidden_NSL), self.pointer_to(hidden_NSL)
-        losses, found = [], []
-        for index, target_TF in enumerate(batch.pointers):
-            tokens, patches = target_TF.shape
-            # The position before a token is the one that predicts it: the first is the begin token's.
-            logits_TF = (from_NSD[index, patches : patches + tokens] @ to_NSD[index, :patches].T).float()
-            shown_T = target_TF.sum(1) > 0
-            losses.append(-(target_TF * logits_TF.log_softmax(1)).sum(1)[shown_T])
-            found.append(target_TF.gather(1, logits_TF.detach().argmax(1, keepdim=True))[shown_T] > 0)
-        return torch.cat(losses).mean(), torch.cat(found).float().mean()
+    def pointer_loss(self, hidden_states: Sequence[Tensor], batch: ReadingBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of where the taught heads look against where the next token shows, and how often they hit.
+
+        A mean over heads and over the tokens that show. What a head gives to text, of all it gives, counts as a miss.
+        """
+        losses, hits = [], []
+        for layer in self.config.pointer_layers:
+            queries_NASD, keys_NASD = self._queries_and_keys(layer, hidden_states[layer])
+            for index, target_TF in enumerate(batch.pointers):
+                tokens, patches = target_TF.shape
+                shown_T = target_TF.sum(1) > 0
+                # The position before a token is the one that predicts it: the first is the begin token's.
+                queries_ATD = queries_NASD[index, :, patches : patches + tokens]
+                keys_AKD = keys_NASD[index, :, : patches + tokens]
+                logits_ATK = (queries_ATD @ keys_AKD.transpose(1, 2)).float() * queries_ATD.shape[-1] ** -0.5
+                later_TK = torch.ones(tokens, patches + tokens, dtype=torch.bool).triu(patches + 1)
+                logits_ATK = logits_ATK.masked_fill(later_TK, -torch.inf)
+                shares_ATF = logits_ATK.log_softmax(2)[:, :, :patches]
+                losses.append(-(target_TF * shares_ATF).sum(2)[:, shown_T].flatten())
+                best_AT1 = shares_ATF.detach().argmax(2, keepdim=True)
+                hits.append((target_TF.expand(len(best_AT1), -1, -1).gather(2, best_AT1) > 0)[:, shown_T].flatten())
+        return torch.cat(losses).mean(), torch.cat(hits).float().mean()
+
+    def _queries_and_keys(self, layer: int, hidden_NSL: Tensor) -> tuple[Tensor, Tensor]:
+        """The taught heads' queries and keys (N, A, S, D), computed as the layer itself computes them."""
+        decoder = self.model.language_model.model
+        block = decoder.layers[layer]
+        normed_NSL = block.input_layernorm(hidden_NSL)
+        width = block.self_attn.head_dim
+        places = torch.arange(hidden_NSL.shape[1], device=hidden_NSL.device)[None]
+        cosines, sines = decoder.rotary_emb(hidden_NSL, places)
+        taught = self.config.pointer_heads * width
+        halves = []
+        for projection in (block.self_attn.q_proj, block.self_attn.k_proj):
+            projected = F.linear(normed_NSL, projection.weight[:taught])
+            halves.append(projected.unflatten(2, (self.config.pointer_heads, width)).transpose(1, 2))
+        queries, keys = apply_rotary_pos_emb(halves[0], halves[1], cosines, sines)
+        return queries, keys
 
     def characters(self, batch: ReadingBatch) -> LossParts:
         """The character loss alone: the first stage, in which only the tower learns."""
@@ -96,7 +126,7 @@ class Reader(nn.Module):
             output_hidden_states=True,
         )
         character_loss, right = self.character_loss(cells, batch.cells_Nhw)
-        pointer_loss, found = self.pointer_loss(outputs.hidden_states[self.config.pointer_layer], batch)
+        pointer_loss, found = self.pointer_loss(outputs.hidden_states, batch)
         helping = self.config.character_weight * character_loss + self.config.pointer_weight * pointer_loss
         count = batch.target_tokens
         return LossParts(

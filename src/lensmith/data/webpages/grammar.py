@@ -84,9 +84,10 @@ class PageGrammar:
         links = [el("a", text(self.writer.link()), href="#") for _ in range(self.random.randrange(2, 4))]
         brand = el("b", text(self.writer.brand), cls=self.choose("text-lg", "text-xl", ""))
         nav = el("nav", *links, cls="flex-row gap-3 " + self.maybe(0.3, "text-sm"))
-        paint = (
-            f"bg-{self.theme.hue} ink-white" if self.theme.dark_header else self.choose("line-bottom", "bg-gray", "")
-        )
+        if self.theme.dark_header:
+            paint = f"bg-{self.theme.hue} ink-white"
+        else:
+            paint = self.choose("line-bottom", "bg-gray", "")
         if len(self.writer.brand) < 17 and self.random.random() < 0.6:
             return el("header", brand, nav, cls=f"flex-between pad-3 {paint}")
         layout = self.choose("flex-stack gap-1", "text-center")
@@ -108,19 +109,13 @@ class PageGrammar:
             centred = False
         if self.random.random() < 0.3:
             picture = self.rectangle("high-64", "high-96", "high-128")
-            parts = (
-                [picture, el("div", *parts, cls="top-3")]
-                if self.random.random() < 0.5
-                else [
-                    *parts,
-                    el("div", picture, cls="top-3"),
-                ]
-            )
-        return el(
-            "section",
-            *parts,
-            cls=f"pad-{self.choose('4', '6')} {paint} {self.maybe(0.7, 'text-center') if centred else ''}",
-        )
+            if self.random.random() < 0.5:
+                parts = [picture, el("div", *parts, cls="top-3")]
+            else:
+                parts.append(el("div", picture, cls="top-3"))
+        padding = self.choose("pad-4", "pad-6")
+        align = self.maybe(0.7, "text-center") if centred else ""
+        return el("section", *parts, cls=f"{padding} {paint} {align}")
 
     def heading(self) -> str:
         return el("h2", text(self.writer.title()), cls=self.maybe(0.35, f"ink-{self.theme.accent}"))
@@ -134,7 +129,8 @@ class PageGrammar:
         return el("article", *parts, cls=frame)
 
     def cards(self) -> str:
-        frame = f"{self.choose('line-all', 'bg-gray', f'bg-{self.theme.accent}-soft', 'line-all')} pad-3 {self.theme.rounding}"
+        paint = self.choose("line-all", "bg-gray", f"bg-{self.theme.accent}-soft", "line-all")
+        frame = f"{paint} pad-3 {self.theme.rounding}"
         columns, count = self.random.choice((("grid-1", 2), ("grid-2", 2), ("grid-2", 2)))
         with_picture = self.random.random() < 0.35
         cards = []
@@ -164,15 +160,14 @@ class PageGrammar:
         ]
         first = columns[:2]
         chosen = [self.random.choice(first), *self.random.sample(columns[2:], self.random.choice((1, 2, 2)))]
-        head = el(
-            "tr", *(el("th", name) for name, _ in chosen), cls=self.choose("", f"bg-{self.theme.hue}-soft", "bg-gray")
-        )
+        paint = self.choose("", f"bg-{self.theme.hue}-soft", "bg-gray")
+        head = el("tr", *(el("th", name) for name, _ in chosen), cls=paint)
         rows = [el("tr", *(el("td", text(write())) for _, write in chosen)) for _ in range(self.random.randrange(2, 5))]
         return el("section", self.heading(), el("table", head, *rows, cls="top-2"), cls="pad-4")
 
     def form(self) -> str:
         labels = self.random.sample(("Name", "Email", "Phone", "City", "Date", "Message", "Order no.", "Company"), 2)
-        hints = {
+        hints: dict[str, Callable[[], str]] = {
             "Name": self.writer.person,
             "Date": self.writer.date,
             "Email": self.writer.email,
@@ -194,43 +189,30 @@ class PageGrammar:
 
     def stats(self) -> str:
         count = self.random.choice((2, 3, 3))
-        cells = [
-            el(
-                "div",
-                el(
-                    "b",
-                    text(self.choose(self.writer.number(), self.writer.number() + "%")),
-                    cls=f"text-2xl ink-{self.theme.hue}",
-                ),
-                el("p", text(self.writer.pick(self.writer.trade.actions).capitalize() + "s"), cls="text-sm"),
-            )
-            for _ in range(count)
-        ]
+        cells = []
+        for _ in range(count):
+            number = text(self.choose(self.writer.number(), self.writer.number() + "%"))
+            what = text(self.writer.pick(self.writer.trade.actions).capitalize() + "s")
+            cells.append(el("div", el("b", number, cls=f"text-2xl ink-{self.theme.hue}"), el("p", what, cls="text-sm")))
         paint = self.choose("", f"bg-{self.theme.hue}-soft", "line-top")
         return el("section", *cells, cls=f"grid-{count} gap-2 pad-4 text-center {paint}")
 
     def gallery(self) -> str:
         count = self.random.choice((2, 3))
-        figures = [
-            el(
-                "figure",
-                self.rectangle("high-64", "high-96"),
-                el("figcaption", text(self.writer.thing().capitalize()), cls="text-sm"),
-            )
-            for _ in range(count)
-        ]
+        figures = []
+        for _ in range(count):
+            picture = self.rectangle("high-64", "high-96")
+            caption = el("figcaption", text(self.writer.thing().capitalize()), cls="text-sm")
+            figures.append(el("figure", picture, caption))
         return el("section", self.heading(), el("div", *figures, cls=f"grid-{count} gap-2 top-3"), cls="pad-4")
 
     def profile(self) -> str:
-        face = el(
-            "div",
-            cls=f"bg-{self.random.choice(tuple(HUES))}-mid {self.choose('wide-64 high-64', 'wide-40 high-40')} round-full",
-        )
-        about = el(
-            "div",
-            el("h3", text(self.writer.person())),
-            el("p", text(self.choose(self.writer.email(), self.writer.phone(), self.writer.title())), cls="ink-muted"),
-        )
+        hue = self.random.choice(tuple(HUES))
+        size = self.choose("wide-64 high-64", "wide-40 high-40")
+        face = el("div", cls=f"bg-{hue}-mid {size} round-full")
+        name = el("h3", text(self.writer.person()))
+        line = self.choose(self.writer.email(), self.writer.phone(), self.writer.title())
+        about = el("div", name, el("p", text(line), cls="ink-muted"))
         return el("section", face, about, cls="flex-row gap-3 pad-4")
 
     def prose(self) -> str:
@@ -239,11 +221,9 @@ class PageGrammar:
 
     def notice(self) -> str:
         paint = self.choose(f"bg-{self.theme.accent} ink-white", f"bg-{self.theme.accent}-soft ink-{self.theme.accent}")
-        return el(
-            "p",
-            text(self.writer.sentence()),
-            cls=f"{paint} pad-3 {self.maybe(0.5, 'text-center')} {self.maybe(0.3, 'text-bold')}",
-        )
+        words = text(self.writer.sentence())
+        align = self.maybe(0.5, "text-center")
+        return el("p", words, cls=f"{paint} pad-3 {align} {self.maybe(0.3, 'text-bold')}")
 
     def footer(self) -> str:
         line = self.choose(

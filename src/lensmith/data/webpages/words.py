@@ -19,6 +19,10 @@ class Trade:
     actions: tuple[str, ...]
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def _trade(name: str, endings: str, goods: str, qualities: str, actions: str) -> Trade:
     return Trade(
         name=name,
@@ -144,31 +148,31 @@ TRADES = (
     ),
 )
 
-FIRST_NAMES = tuple(
-    "Ada Amir Anouk Bela Bruno Carmen Chidi Dara Diego Edda Elif Emeka Fatima Felix Gita Goran Hana Hugo Ida Imran Ines "
-    "Ivo Jana Jonas Kaya Kenji Lars Leila Lucia Magnus Maya Mirko Nadia Nils Noor Olga Omar Petra Quentin Rania Rafael "
-    "Saskia Sven Talia Tomas Uma Vera Viktor Wanda Xenia Yara Yusuf Zelda Zoran".split()
+FIRST_NAMES = _words(
+    "Ada Amir Anouk Bela Bruno Carmen Chidi Dara Diego Edda Elif Emeka Fatima Felix Gita Goran Hana Hugo Ida Imran "
+    "Ines Ivo Jana Jonas Kaya Kenji Lars Leila Lucia Magnus Maya Mirko Nadia Nils Noor Olga Omar Petra Quentin Rania "
+    "Rafael Saskia Sven Talia Tomas Uma Vera Viktor Wanda Xenia Yara Yusuf Zelda Zoran"
 )
-CITIES = tuple(
+CITIES = _words(
     "Aarhus Bergen Bilbao Brno Cork Delft Dresden Essen Faro Galway Ghent Graz Jena Kaunas Krakow Leiden Lille Lucca "
-    "Malaga Nancy Odense Oulu Parma Porto Riga Siena Split Tartu Trento Turku Utrecht Varna Vigo York Zadar".split()
+    "Malaga Nancy Odense Oulu Parma Porto Riga Siena Split Tartu Trento Turku Utrecht Varna Vigo York Zadar"
 )
 STREETS = ("Street", "Road", "Lane", "Square", "Row", "Hill", "Quay", "Yard", "Walk", "Gate")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = ("January", "March", "April", "May", "June", "July", "August", "October", "November", "December")
-ADVERBS = tuple(
-    "always quickly gladly rarely often simply quietly truly promptly warmly safely exactly hardly nearly twice".split()
+ADVERBS = _words(
+    "always quickly gladly rarely often simply quietly truly promptly warmly safely exactly hardly nearly twice"
 )
-OBJECTS = tuple(
+OBJECTS = _words(
     "awning balcony bracket buckle canyon cipher cobalt copper crystal dagger easel ember enzyme fjord gazebo glacier "
-    "goblet gravel hammock harbour hinge horizon igloo indigo jasmine jigsaw kayak kettle kiosk ladder lantern lattice "
-    "magnet marble meadow mosaic nectar nozzle oxygen oyster paddle pebble pivot plaza prism quartz quilt rhythm ribbon "
-    "saffron scaffold sphinx syrup tablet thimble topaz tunnel turbine umber valley velvet vortex walnut willow wizard "
-    "yacht zenith zephyr zigzag".split()
+    "goblet gravel hammock harbour hinge horizon igloo indigo jasmine jigsaw kayak kettle kiosk ladder lantern "
+    "lattice magnet marble meadow mosaic nectar nozzle oxygen oyster paddle pebble pivot plaza prism quartz quilt "
+    "rhythm ribbon saffron scaffold sphinx syrup tablet thimble topaz tunnel turbine umber valley velvet vortex "
+    "walnut willow wizard yacht zenith zephyr zigzag"
 )
-_STARTS = tuple("b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sk st t tr v w x y z".split())
-_VOWELS = tuple("a e i o u ai ea ou oo ie".split())
-_ENDS = tuple(" n r l s th m nd rk x ck st".split(" "))
+_STARTS = _words("b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sk st t tr v w x y z")
+_VOWELS = _words("a e i o u ai ea ou oo ie")
+_ENDS = ("", *_words("n r l s th m nd rk x ck st"))
 CURRENCIES = ("${}", "€{}", "£{}", "{} kr", "{} EUR")
 
 
@@ -279,7 +283,8 @@ class Writer:
             f"Each {self.thing()} comes with {with_article(self.pick(OBJECTS))} and {self.number()} notes.",
             f"Open on {self.pick(DAYS)} from {self.time()} to {self.time()}.",
             f"Our {quality} team can {action} your {self.thing()} in {self.number()} days.",
-            f"{with_article(self.pick(OBJECTS)).capitalize()} by the {self.pick(OBJECTS)}: {self.pick(ADVERBS)} {quality}, never dull.",
+            f"{with_article(self.pick(OBJECTS)).capitalize()} by the {self.pick(OBJECTS)}: "
+            f"{self.pick(ADVERBS)} {quality}, never dull.",
             f"Call {self.phone()} before {self.date()}.",
             f"“{self.invented().capitalize()}” means {quality}, and we {self.pick(ADVERBS)} {action}.",
             f"From {self.price()}, with {self.random.randrange(5, 80)}% off for members.",

@@ -25,9 +25,9 @@ class VisionFeatures(NamedTuple):
 class TowerConfig(Protocol):
     """A frozen dataclass that says how a tower is built. `kind` is its key in `TOWERS`.
 
-    A tower is a module whose `forward(pixels_N3HW, patch_mask_NHpWp)` takes normalised pixels (N, 3, H, W) and the
-    mask of real patches (N, Hp, Wp, bool), and returns `VisionFeatures`. Its constructor leaves random weights: nothing
-    else initialises them. Patches outside the mask must not influence those inside more than padding would.
+    A tower is a module whose `forward(pixels_N3HW, patch_mask_NHpWp)` takes normalised pixels (N, 3, H, W), zero in the
+    padding, and the mask of real patches (N, Hp, Wp, bool), and returns `VisionFeatures`. A picture gives the same
+    tokens alone and in a batch. The constructor leaves random weights: nothing else initialises them.
     """
 
     kind: ClassVar[str]
