@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 TORCH := $(shell grep '^torch==' constraints.txt)
-BENCHMARKS := $(filter-out __init__ _%,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(basename $(notdir $(shell grep -ls '^if __name__ == .__main__.' benchmarks/*.py)))
 
 .PHONY: help setup browser check test test-all bench demo format
 

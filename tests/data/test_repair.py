@@ -136,10 +136,11 @@ def test_is_well_formed_says_no(html: str) -> None:
 
 
 TAGS = """
-    <div> <div class='a'> </div> <p> </p> <table> <tr> <td> </table> <a href=x> </a> <b> </b> <select> <option> </select>
-    <svg> <path/> </svg> <form> </form> <ul> <li> </ul> <pre> </pre> <textarea> </textarea> <style> </style> <script>
-    </script> <title> <body> <html> <head> </body> <!doctype> <!-- --> <img/src=//x> <br> &amp; & &#1; < </ <math> <mi>
-    <iframe> <button> </button> <h1> <h2> <object> <plaintext> <frameset> <template> <ruby> <rt> <tbody> <col> <input>
+    <div> <div class='a'> </div> <p> </p> <table> <tr> <td> </table> <a href=x> </a> <b> </b> <select> <option>
+    </select> <svg> <path/> </svg> <form> </form> <ul> <li> </ul> <pre> </pre> <textarea> </textarea> <style> </style>
+    <script> </script> <title> <body> <html> <head> </body> <!doctype> <!-- --> <img/src=//x> <br> &amp; & &#1; < </
+    <math> <mi> <iframe> <button> </button> <h1> <h2> <object> <plaintext> <frameset> <template> <ruby> <rt> <tbody>
+    <col> <input>
 """
 PIECES = st.one_of(
     st.sampled_from(TAGS.split()),
@@ -148,7 +149,7 @@ PIECES = st.one_of(
 SOUP = st.lists(PIECES, max_size=20).map("".join)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(SOUP)
 def test_any_text_becomes_well_formed_and_stays(soup: str) -> None:
     repaired = repair(soup)
@@ -164,7 +165,7 @@ def visible_text(html: str) -> str:
     return re.sub(r"\s+", "", "".join(words))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 50), st.floats(0, 1))
 def test_a_page_cut_anywhere_keeps_its_text(index: int, share: float) -> None:
     whole = generate_page(5, index).html

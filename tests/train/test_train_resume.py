@@ -1,10 +1,12 @@
 """Resumed = uninterrupted, bit for bit: after kill -9 at several points, Ctrl-C, SIGTERM, a deadline."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,14 @@ from lensmith.train.log import LOG_FILE
 SCRIPT = Path(__file__).with_name("toy_run.py")
 
 
-def in_a_process(out: Path, *options: str) -> "subprocess.Popen[bytes]":
+@contextlib.contextmanager
+def in_a_process(out: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, str(SCRIPT), str(out), *options], env=environment)
+    with subprocess.Popen([sys.executable, str(SCRIPT), str(out), *options], env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def steps_logged(out: Path) -> int:
@@ -30,10 +37,8 @@ def steps_logged(out: Path) -> int:
 
 
 def wait_for_steps(out: Path, steps: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
     while steps_logged(out) < steps:
         assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
@@ -73,22 +78,21 @@ def test_a_run_killed_again_and_again_equals_an_uninterrupted_one(tmp_path: Path
     ]
     checkpoints = []
     for options in kills:
-        assert in_a_process(out, *options).wait(timeout=120) == -signal.SIGKILL
+        with in_a_process(out, *options) as process:
+            assert process.wait() == -signal.SIGKILL
         found = newest(out)
         assert not found.damaged
         checkpoints.append(found.checkpoint.step if found.checkpoint else None)
     assert checkpoints == [None, 7, 7, 14]
 
-    process = in_a_process(out, "--pause-s", "0.1")
-    wait_for_steps(out, 24, process)
-    process.kill()  # wherever it happens to be
-    process.wait(timeout=60)
+    with in_a_process(out, "--pause-s", "0.1") as process:
+        wait_for_steps(out, 24, process)
+        process.kill()  # wherever it happens to be
     assert newest(out).checkpoint.step in (21, 28)
 
-    assert in_a_process(out).wait(timeout=120) == 0
-    model = ToyModel(seed=9)
-    load_weights(model, out / "step-000030" / "model.safetensors")
-    assert_equal_runs(out, model, tmp_path / "reference", reference.model)
+    run = toy_train(out)
+    assert run.result.step == 30
+    assert_equal_runs(out, run.model, tmp_path / "reference", reference.model)
     assert sorted(path.name for path in out.iterdir()) == [".lock", LOG_FILE, "step-000028", "step-000030"]
 
 
@@ -156,10 +160,10 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_from_outside_exits_with_130(tmp_path: Path) -> None:
-    process = in_a_process(tmp_path, "--pause-s", "0.05")
-    wait_for_steps(tmp_path, 2, process)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    with in_a_process(tmp_path, "--pause-s", "0.05") as process:
+        wait_for_steps(tmp_path, 2, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
     found = newest(tmp_path).checkpoint
     assert found is not None
     assert found.step == steps_logged(tmp_path) < 30

@@ -30,5 +30,5 @@ def train(
     with progress_bar("pages") as on_pages:
         result = run_recipe(recipe, out or Path("runs") / recipe, deadline_s=deadline_s, on_pages=on_pages)
     show(result, as_json=as_json)
-    if result.last.interrupted:
+    if result.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -25,16 +25,22 @@ def splice(
     `counts_N` (features a picture) lets it also check that no picture begins in one sample and ends in the next.
     Raises ShapeError with both counts where placeholders and features differ in number.
     """
-    placeholders_BT = input_ids_BT == image_token_id
-    per_sample = placeholders_BT.sum(dim=1).tolist()
-    per_picture = None if counts_N is None else counts_N.tolist()
-    _check_counts(per_sample, features_FL.shape[0], per_picture)
+    placeholders_per_sample(input_ids_BT, features_FL, image_token_id, counts_N)
     if features_FL.shape[1] != embeds_BTL.shape[2]:
         raise ShapeError("features have the wrong width", expected=embeds_BTL.shape[2], actual=features_FL.shape[1])
     features_FL = features_FL.to(device=embeds_BTL.device, dtype=embeds_BTL.dtype)
     # A third of the time of masked_scatter, forward and backward, on a CPU.
-    places_F = placeholders_BT.flatten().nonzero().squeeze(1)
+    places_F = (input_ids_BT == image_token_id).flatten().nonzero().squeeze(1)
     return embeds_BTL.flatten(0, 1).index_copy(0, places_F, features_FL).view_as(embeds_BTL)
+
+
+def placeholders_per_sample(
+    input_ids_BT: Tensor, features_FL: Tensor, image_token_id: int, counts_N: Tensor | None = None
+) -> list[int]:
+    """How many of the features belong to each sample. Raises ShapeError as `splice` does."""
+    per_sample: list[int] = (input_ids_BT == image_token_id).sum(dim=1).tolist()
+    _check_counts(per_sample, features_FL.shape[0], None if counts_N is None else counts_N.tolist())
+    return per_sample
 
 
 def refuse_placeholders(input_ids_BT: Tensor, image_token_id: int) -> None:

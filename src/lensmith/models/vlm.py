@@ -25,7 +25,7 @@ from lensmith.core.errors import InputError, ShapeError
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.connectors import ConnectorOutput
 from lensmith.models.language.causal import build_language_model
-from lensmith.models.splice import refuse_placeholders, splice
+from lensmith.models.splice import placeholders_per_sample, refuse_placeholders, splice
 from lensmith.models.towers.base import patch_mask_for
 
 IGNORED_LABEL = -100
@@ -233,16 +233,15 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         # transformers repeats every tensor along its first dimension, which is right for samples but not for pictures
         # where a sample has several. Encoding them here also does it once instead of `expand_size` times.
         pixels, mask = model_kwargs.pop("pixel_values", None), model_kwargs.pop("patch_mask", None)
-        features_FL = model_kwargs.pop("image_features", None)
-        if expand_size > 1 and pixels is not None and input_ids is not None:
-            features_FL, counts_N = self.get_image_features(pixels, mask)
-            # Checks the counts before they are used to share out the features.
-            splice(self.get_input_embeddings()(input_ids), input_ids, features_FL, self.config.image_token_id, counts_N)
-        if expand_size > 1 and features_FL is not None and input_ids is not None:
-            per_sample = (input_ids == self.config.image_token_id).sum(dim=1).tolist()
-            parts = features_FL.split(per_sample)
-            features_FL = torch.cat([part for part in parts for _ in range(expand_size)])
-            pixels = mask = None
+        features_FL, counts_N = model_kwargs.pop("image_features", None), None
+        if expand_size > 1 and input_ids is not None:
+            if pixels is not None:
+                features_FL, counts_N = self.get_image_features(pixels, mask)
+                pixels = mask = None
+            if features_FL is not None:
+                per_sample = placeholders_per_sample(input_ids, features_FL, self.config.image_token_id, counts_N)
+                parts = features_FL.split(per_sample)
+                features_FL = torch.cat([part for part in parts for _ in range(expand_size)])
         expanded_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )

@@ -180,6 +180,7 @@ def sightseer_test() -> SightseerRecipe:
         pages=8,
         tower=replace(nano.tower, width=64, stem_width=24, stem_blocks=1),
         decoder=DecoderConfig(width=64, layers=3, head_width=32),
+        reading=replace(nano.reading, pointer_layers=(1, 2)),
         stages=stages,
     )
 

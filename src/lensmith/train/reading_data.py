@@ -39,7 +39,10 @@ _ROUND_PATCH_ROWS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingBatch:
-    """`pointers`: per page (T, F), which kept patches show each target token; rows without any are zero."""
+    """`pointers`: per page (T, F), which kept patches show each target token; rows without any are zero.
+
+    `is_text`: per page (T,), 1 for a target token of visible text, 0 for markup.
+    """
 
     pixels_N3HW: Tensor
     patch_mask_NHpWp: Tensor
@@ -47,6 +50,7 @@ class ReadingBatch:
     labels_NS: Tensor
     cells_Nhw: Tensor
     pointers: tuple[Tensor, ...]
+    is_text: tuple[Tensor, ...]
 
     @property
     def target_tokens(self) -> int:
@@ -87,7 +91,11 @@ def load_pages(shards: Sequence[Path]) -> list[ReadingPage]:
 
 
 class ReadingBatches:
-    """`batch_at(step, micro)` over pages that fit `picture` and `max_tokens`."""
+    """`batch_at(step, micro)` over the pages that are not taller than `picture` reads, each once an epoch.
+
+    What is left of an epoch after its last whole batch waits for the next. Raises InputError where there is not even
+    one batch.
+    """
 
     def __init__(
         self,
@@ -101,6 +109,12 @@ class ReadingBatches:
         seed: int = 0,
     ) -> None:
         self.pages = [page for page in pages if page.height_px <= picture.max_height_px]
+        if len(self.pages) < batch_pages:
+            raise InputError(
+                "there are too few pages for a batch",
+                expected=f"at least {batch_pages} pages of at most {picture.max_height_px} px",
+                actual=f"{len(self.pages)} of {len(pages)}",
+            )
         self.tokenizer = tokenizer
         self.picture = picture
         self.image_token_id = image_token_id
@@ -115,6 +129,7 @@ class ReadingBatches:
         return len(self.pages) // self.batch_pages
 
     def batch_at(self, step: int, micro: int) -> ReadingBatch:
+        """The same batch for the same numbers, whatever was asked before."""
         epoch, index = divmod(step * self.accumulate + micro, self.batches_per_epoch)
         known = self._epoch
         if known is None or known[0] != epoch:
@@ -148,6 +163,7 @@ class ReadingBatches:
             strict=True,
         )
         pad = self.tokenizer.pad_token_id
+        text_ids = self.tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
         return ReadingBatch(
             pixels_N3HW=torch.from_numpy(pixels),
             patch_mask_NHpWp=torch.from_numpy(masks),
@@ -157,6 +173,11 @@ class ReadingBatches:
             pointers=tuple(
                 _pointers(encoding["offset_mapping"], alignment, mask, patch_px)
                 for encoding, alignment, mask in zip(encodings, alignments, masks, strict=True)
+            ),
+            # Markup tokens were added to the vocabulary after the text's; the end token is neither.
+            is_text=tuple(
+                torch.tensor([float(token < text_ids) for token in encoding["input_ids"]] + [0.0])
+                for encoding in encodings
             ),
         )
 
@@ -234,5 +255,5 @@ def _span_box(boxes_C4: NDArray[np.float32]) -> NDArray[np.float32]:
 def _overlap(low_T: NDArray[np.float32], high_T: NDArray[np.float32], count: int, size_px: int) -> NDArray[np.float32]:
     """Length that each interval shares with each of `count` slots of `size_px` (T, count)."""
     edges = np.arange(count + 1, dtype=np.float32) * size_px
-    shared = np.minimum(high_T[:, None], edges[1:]) - np.maximum(low_T[:, None], edges[:-1])
-    return np.maximum(shared, 0)
+    shared: NDArray[np.float32] = np.minimum(high_T[:, None], edges[1:]) - np.maximum(low_T[:, None], edges[:-1])
+    return shared.clip(min=0)

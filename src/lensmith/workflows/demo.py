@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lensmith.core.errors import InputError
+from lensmith.core.images import open_picture
 from lensmith.data.webpages.grammar import generate_page
 from lensmith.data.webpages.real import fetch_real_pages
 from lensmith.data.webpages.stylesheet import stand_alone
 from lensmith.evaluate.summary import VisualSummary, summarise
 from lensmith.evaluate.visual import VisualScore, score_pages
-from lensmith.core.images import open_picture
 from lensmith.workflows.evaluate_html import ScoredPage, TargetPage, report_page
 from lensmith.workflows.html import CAPTURE, Converter
 from lensmith.workflows.report import write_report
@@ -19,7 +19,7 @@ DEMO_SEED = 2_000_003
 GENERATED_PAGES = 6
 REAL_PAGE = "login.html"
 LEAD = (
-    "Each screenshot on the left was given to a model of {millions:.1f} million parameters, which wrote HTML. The HTML was "
+    "Each screenshot on the left was given to a model of {millions:.1f} million parameters, which wrote HTML. That was "
     "repaired where it was not well formed, rendered, and compared with the screenshot.\n"
     "The first {generated} pages come from lensmith's page generator, from a stream that the model was not trained on. "
     "{real}"
@@ -36,7 +36,9 @@ class DemoResult:
 
     def __str__(self) -> str:
         means = self.generated.metrics
-        told = "  ".join(f"{name} {means[name].mean:.2f}" for name in ("block_match", "text", "position", "colour", "overall"))
+        told = "  ".join(
+            f"{name} {means[name].mean:.2f}" for name in ("block_match", "text", "position", "colour", "overall")
+        )
         lines = [f"{self.generated.n} unseen generated pages: {told}"]
         if self.real is not None:
             lines.append(f"a real page by someone else: overall {self.real:.2f}")

@@ -1,4 +1,4 @@
-"""Scores of a screenshot-to-HTML model on pages with known HTML, beside two baselines that know nothing or only look up.
+"""Scores of a screenshot-to-HTML model on pages with known HTML, beside two baselines that cannot read.
 
 Pages are rendered, converted by free-running greedy generation, rendered again, and compared (`evaluate.visual`).
 Generated pages come from a stream that no recipe trains on.
@@ -101,7 +101,12 @@ def run(
         seconds = time.monotonic() - began
         nearest = nearest_scores(targets, converter.renderer, nearest_among) if nearest_among else None
     if report is not None:
-        write_report(report, [report_page(page) for page in scored], title="Screenshot to HTML", lead=f"{pages}, one greedy answer each.")
+        write_report(
+            report,
+            [report_page(page) for page in scored],
+            title="Screenshot to HTML",
+            lead=f"{pages}, one greedy answer each.",
+        )
     return HtmlScores(
         pages=pages,
         model=summarise([page.score for page in scored]),

@@ -5,7 +5,6 @@ and written again, so it is well formed; it stands alone; and it is rendered and
 of several candidates the best can be kept and a person is told how close it came.
 """
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +26,6 @@ from lensmith.evaluate.visual import PictureScore, score_pictures
 from lensmith.models import VisionLanguageModel
 from lensmith.models.families.sightseer import load, shipped_model
 from lensmith.models.generate import Completion, generate_batch, generate_stream
-from lensmith.models.pictures import PictureSize, fitted_size
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.sampling import GenerateSettings
 from lensmith.render import Capture, RenderConfig, Renderer
@@ -181,10 +179,16 @@ class Converter:
             page = self.renderer.render(candidate.html, CAPTURE)
         except RenderError as error:
             return replace(candidate, error=error.problem)
-        size = fitted_size(PictureSize(*picture.size), self.processor.pictures)
-        seen = picture if picture.size == tuple(size) else picture.resize(tuple(size), Image.Resampling.LANCZOS)
-        score = score_pictures(seen, page, Image.open(io.BytesIO(page.png)).convert("RGB"))
+        score = score_pictures(_at_page_width(picture), page, open_picture(page.png))
         return replace(candidate, page=page, score=score)
+
+
+def _at_page_width(picture: Image.Image) -> Image.Image:
+    """A wider picture scaled down to the width that the page is rendered at, as the model sees it too."""
+    if picture.width <= VIEWPORT_WIDTH_PX:
+        return picture
+    height_px = max(1, round(picture.height * VIEWPORT_WIDTH_PX / picture.width))
+    return picture.resize((VIEWPORT_WIDTH_PX, height_px), Image.Resampling.LANCZOS)
 
 
 def convert_file(

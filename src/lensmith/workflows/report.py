@@ -65,7 +65,9 @@ def write_report(out: Path, pages: Sequence[ReportPage], *, title: str, lead: st
 
 def difference_picture(first_png: bytes, second_png: bytes) -> bytes:
     """Where two screenshots differ: the darker, the more; white where they agree or both have ended. PNG."""
-    first, second = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.int16) for png in (first_png, second_png))
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.int16) for png in (first_png, second_png)
+    )
     height, width = max(first.shape[0], second.shape[0]), max(first.shape[1], second.shape[1])
     levels = np.zeros((height, width), np.int16)
     both = (min(first.shape[0], second.shape[0]), min(first.shape[1], second.shape[1]))

@@ -1,10 +1,11 @@
 """A recipe from nothing to a model folder: pages, stages, weights. Stops at any point and goes on from there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from lensmith.core.config import content_hash
 from lensmith.core.manifest import end_manifest, record_files, save_manifest, start_manifest
@@ -13,21 +14,41 @@ from lensmith.models import VisionLanguageModel
 from lensmith.models.families.sightseer.tokenizer import IMAGE
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.recipes.sightseer import Lesson, SightseerRecipe, StageConfig, build_model, build_tokenizer, recipe_named
-from lensmith.train import Progress, StopReason, TrainResult, load_weights, train
+from lensmith.train import LossFunction, Progress, StopReason, TrainResult, load_weights, train
+from lensmith.train.progress import to_stderr
 from lensmith.train.reading import Reader, character_loss, page_loss
-from lensmith.train.reading_data import ReadingBatches, load_pages
+from lensmith.train.reading_data import ReadingBatch, ReadingBatches, ReadingPage, load_pages
 
-LOSSES = {Lesson.CHARACTERS: character_loss, Lesson.PAGES: page_loss}
+LOSSES: dict[Lesson, LossFunction[Reader, ReadingBatch]] = {
+    Lesson.CHARACTERS: character_loss,
+    Lesson.PAGES: page_loss,
+}
 # What the first lesson leaves alone: it ends before patches are formed.
 BEYOND_THE_STEM = ("to_token", "row_embedding", "column_embedding")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeResult:
-    """How a run ended; `model` is the finished model's folder, None where the run stopped before its end."""
+    """How a run ended: its last stage, how that ended, and the finished model's folder (None: it stopped before)."""
 
+    stage: str
     last: TrainResult
     model: Path | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C or SIGTERM ended it; the command line then exits with 130."""
+        return self.last.interrupted
+
+    def __str__(self) -> str:
+        loss = "" if self.last.loss is None else f", loss {self.last.loss:.4f}"
+        if self.model is not None:
+            return f"{self.model}: trained in {self.last.step} steps of stage {self.stage!r}{loss}"
+        return (
+            f"{self.last.stop.value} after step {self.last.step} of stage {self.stage!r}{loss}\n"
+            f"  checkpoint: {self.last.checkpoint}\n"
+            "  the same command goes on from there"
+        )
 
 
 def run_recipe(
@@ -36,9 +57,13 @@ def run_recipe(
     *,
     deadline_s: float | None = None,
     on_pages: Callable[[int, int], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], None] = to_stderr,
 ) -> RecipeResult:
-    """Train recipe `name` into `out_dir`, or go on with it. Each stage stops cleanly `deadline_s` after it began."""
+    """Train recipe `name` into `out_dir`, or go on with it.
+
+    A stage that is not done `deadline_s` after it began ends the run with a checkpoint, as Ctrl-C does. Raises
+    ConfigError where there is no such recipe, CheckpointError where `out_dir` holds a run of another one.
+    """
     recipe = recipe_named(name)
     manifest = start_manifest(f"train {name}", recipe)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -49,31 +74,22 @@ def run_recipe(
     pages = load_pages(shards.shards)
     for stage in recipe.stages:
         set_lesson(reader, stage.lesson)
-        batches = ReadingBatches(
-            pages,
-            tokenizer,
-            recipe.picture,
-            image_token_id=int(tokenizer.convert_tokens_to_ids(IMAGE)),
-            batch_pages=stage.batch_pages,
-            accumulate=stage.train.accumulate,
-            seed=stage.train.seed,
-        )
         result = train(
             reader,
-            batches,
+            stage_batches(recipe, stage, pages, tokenizer),
             LOSSES[stage.lesson],
             replace(stage.train, deadline_s=deadline_s),
             out_dir / stage.name,
             identity={"recipe": content_hash(replace(recipe, stages=())), "batch_pages": stage.batch_pages},
-            **({} if on_progress is None else {"on_progress": on_progress}),
+            on_progress=on_progress,
         )
         if result.stop is not StopReason.FINISHED:
-            return RecipeResult(last=result, model=None)
+            return RecipeResult(stage=stage.name, last=result, model=None)
         load_stage(reader, stage, result.checkpoint)
-    model_dir = export_model(reader.model, VisionLanguageProcessor.for_model(
-        reader.model.config, tokenizer, recipe.picture, IMAGE), out_dir / "model")
+    processor = VisionLanguageProcessor.for_model(reader.model.config, tokenizer, recipe.picture, IMAGE)
+    model_dir = export_model(reader.model, processor, out_dir / "model")
     save_manifest(end_manifest(manifest, record_files([model_dir], root=out_dir)), out_dir / "run.json")
-    return RecipeResult(last=result, model=model_dir)
+    return RecipeResult(stage=stage.name, last=result, model=model_dir)
 
 
 def recipe_pages(
@@ -87,6 +103,21 @@ def recipe_pages(
         shard_pages=500,
         columns=Columns.READING,
         on_progress=on_progress,
+    )
+
+
+def stage_batches(
+    recipe: SightseerRecipe, stage: StageConfig, pages: Sequence[ReadingPage], tokenizer: PreTrainedTokenizerFast
+) -> ReadingBatches:
+    """The stage's batches of the recipe's pages."""
+    return ReadingBatches(
+        pages,
+        tokenizer,
+        recipe.picture,
+        image_token_id=int(tokenizer.convert_tokens_to_ids(IMAGE)),
+        batch_pages=stage.batch_pages,
+        accumulate=stage.train.accumulate,
+        seed=stage.train.seed,
     )
 
 

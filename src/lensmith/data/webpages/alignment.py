@@ -4,6 +4,7 @@ A renderer knows the box of every character, so a reader can be taught, for free
 it writes, where to look next. Legend: C characters of the HTML, H W pixels, h w cells of 4 x 8 px.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import unescape
 from html.parser import HTMLParser
@@ -51,20 +52,23 @@ class _Source(HTMLParser):
         self.text.extend((start + i, start + i + 1, char) for i, char in enumerate(data))
 
     def handle_entityref(self, name: str) -> None:
-        self._reference(f"&{name};")
+        self._reference(f"&{name}")
 
     def handle_charref(self, name: str) -> None:
-        self._reference(f"&#{name};")
+        self._reference(f"&#{name}")
 
-    def _reference(self, source: str) -> None:
+    def _reference(self, reference: str) -> None:
         start = self._offset()
-        self.text.extend((start, start + len(source), char) for char in unescape(source))
+        stop = start + len(reference)
+        stop += self._html.startswith(";", stop)
+        self.text.extend((start, stop, char) for char in unescape(self._html[start:stop]))
 
 
 def align(html: str, page: Page) -> Alignment:
     """Match the HTML's characters and start tags with the page's, which must have been captured with both.
 
-    Raises InputError when the page's text is not the HTML's text, character for character.
+    A start tag shows where the text right after it begins, or else at its element's top left corner. Raises InputError
+    where the page's text is not the HTML's, character for character, or its elements are not the HTML's.
     """
     source = _Source(html)
     written = "".join(char for _, _, char in source.text)
@@ -75,7 +79,7 @@ def align(html: str, page: Page) -> Alignment:
     for (start, stop, _), char in zip(source.text, page.chars, strict=True):
         boxes_C4[start:stop] = _edges(char)
     first_text = {start: boxes_C4[start] for start, _, _ in source.text}
-    for (start, stop, _), element in zip(_visible_starts(source), _written_elements(source, page), strict=False):
+    for (start, stop, _), element in _matched_elements(source, page):
         left, top, right, bottom = _edges(element)
         corner = (left, top, min(right, left + CORNER_PX), min(bottom, top + CORNER_PX))
         boxes_C4[start:stop] = first_text.get(stop, corner)
@@ -87,14 +91,19 @@ def _edges(item: CharBox | ElementBox) -> tuple[float, float, float, float]:
     return item.box.left_px, item.box.top_px, item.box.right_px, item.box.bottom_px
 
 
-def _visible_starts(source: _Source) -> list[tuple[int, int, str]]:
-    return [start for start in source.starts if start[2] != "body"]
-
-
-def _written_elements(source: _Source, page: Page) -> list[ElementBox]:
-    """The page's elements without those that the parser supplied (`tbody`)."""
-    written = {tag for _, _, tag in source.starts}
-    return [element for element in page.elements if element.tag.lower() in written and element.tag.lower() != "body"]
+def _matched_elements(source: _Source, page: Page) -> Iterator[tuple[tuple[int, int, str], ElementBox]]:
+    """Start tags inside `body` with their elements, but for elements that the parser supplied (`tbody`)."""
+    starts = [start for start in source.starts if start[2] != "body"]
+    written = {tag for _, _, tag in starts}
+    elements = [element for element in page.elements if element.tag.lower() in written]
+    tags, shown = [tag for _, _, tag in starts], [element.tag.lower() for element in elements]
+    if tags != shown:
+        raise InputError(
+            "the page's elements are not the HTML's",
+            expected=f"{len(tags)}: {' '.join(tags[:20])}",
+            actual=f"{len(shown)}: {' '.join(shown[:20])}",
+        )
+    return zip(starts, elements, strict=True)
 
 
 def characters_by_cell(
@@ -105,7 +114,7 @@ def characters_by_cell(
     height_px: int,
     cell_width_px: int,
     cell_height_px: int,
-    index_of: dict[str, int],
+    index_of: Mapping[str, int],
     other: int,
 ) -> NDArray[np.int64]:
     """Which character lies under the middle of each cell (h, w): 0 for none, `other` for one without an index.

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from lensmith.core.errors import LensmithError, RenderError
+from lensmith.core.errors import InputError, RenderError
 from lensmith.data.webpages.alignment import Alignment, align
 from lensmith.data.webpages.grammar import VIEWPORT_WIDTH_PX, GeneratedPage, generate_page
 from lensmith.data.webpages.stylesheet import stand_alone
-from lensmith.render import Capture, Renderer, RenderConfig
+from lensmith.render import Capture, RenderConfig, Renderer
 
 EIGHTHS = 8  # boxes are kept in eighths of a pixel: finer than a browser lays out, and 4,096 px fit in int16
 PAGE_RENDERING = RenderConfig(viewport_width_px=VIEWPORT_WIDTH_PX, viewport_height_px=64)
@@ -39,6 +38,9 @@ class ExportResult:
 
     shards: tuple[Path, ...]
     pages: int
+
+    def __str__(self) -> str:
+        return f"{self.pages} pages in {len(self.shards)} shards: {self.shards[0].parent}"
 
 
 def schema(columns: Columns) -> pa.Schema:
@@ -67,7 +69,7 @@ def pack_boxes(alignment: Alignment) -> bytes:
 
 def unpack_boxes(packed: bytes) -> Alignment:
     """The inverse of `pack_boxes`, to an eighth of a pixel."""
-    boxes_C4: NDArray[np.float32] = np.frombuffer(packed, "<i2").reshape(-1, 4).astype(np.float32) / EIGHTHS
+    boxes_C4 = np.frombuffer(packed, "<i2").reshape(-1, 4).astype(np.float32) / np.float32(EIGHTHS)
     shown_C = (boxes_C4[:, 2] > boxes_C4[:, 0]) & (boxes_C4[:, 3] > boxes_C4[:, 1])
     return Alignment(boxes_C4=boxes_C4, shown_C=shown_C)
 
@@ -82,9 +84,17 @@ def write_shards(
     columns: Columns = Columns.WEBSIGHT,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ExportResult:
-    """Write pages `start` to `start + count` of stream `seed`. Shards that exist are kept, so a stopped run resumes."""
-    if count < 1 or shard_pages < 1:
-        raise LensmithError("there is nothing to write", expected="count and shard_pages of at least 1", actual=count)
+    """Write pages `start` to `start + count` of stream `seed`. Shards that exist are kept, so a stopped run resumes.
+
+    `on_progress` hears after each shard how many pages are there, of how many. Raises InputError for an impossible
+    range, RenderError where a page cannot be rendered.
+    """
+    if count < 1 or shard_pages < 1 or start < 0:
+        raise InputError(
+            "there is nothing to write",
+            expected="count and shard_pages of at least 1, start of at least 0",
+            actual=f"count={count}, shard_pages={shard_pages}, start={start}",
+        )
     out_dir.mkdir(parents=True, exist_ok=True)
     shards = []
     with Renderer(PAGE_RENDERING) as renderer:

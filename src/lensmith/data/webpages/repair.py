@@ -10,15 +10,11 @@ of one.
 Writing and reading again changes some odd trees (a form in a table), so this is repeated until nothing changes.
 """
 
-import enum
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from html.parser import HTMLParser as TagReader
 from typing import Any, NamedTuple
-
-import html5lib
 
 from lensmith.data.webpages.outside import (
     css_reaches_out,
@@ -27,13 +23,15 @@ from lensmith.data.webpages.outside import (
     is_local_link,
     is_place_on_page,
 )
+from lensmith.data.webpages.well_formed import WHITE_SPACE, ParseError, Shape, is_well_formed, parse, read_tags
+
+__all__ = ["RepairedHtml", "is_well_formed", "repair"]
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_VOID = _names("area base br col embed hr img input link meta param source track wbr")
 _DROPPED = _names(
     "script noscript template iframe frame noframes noembed embed param base link bgsound portal fencedframe"
 )
@@ -46,6 +44,7 @@ _SVG = _names(
 _SVG_DROPPED = _names("script style title desc metadata animate animateMotion animateTransform set image")
 _TABLE_PARTS = _names("table thead tbody tfoot tr colgroup")
 _TABLE_CHILDREN = _names("caption colgroup col thead tbody tfoot tr td th style")
+_RUBY_PARTS = _names("rt rp")
 _PRESERVING = _names("pre textarea")
 # White space beside these is never seen. Not here: what pages often set in a line, such as li, div and nav.
 _BLOCKS = _names(
@@ -64,11 +63,10 @@ _LOADING = _names(
 
 _ELEMENT_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9.-]*)?")
 _ATTRIBUTE_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:.-]*")
-_WHITE_SPACE = re.compile(r"[ \t\n\f\r]+")
 _TAG_JUST_BEGUN = re.compile(r"(?:</?)+\Z")
-# Controls, surrogates and non-characters: no reference or byte sequence may produce them in HTML.
+# Controls, surrogates, non-characters, and the byte order mark, which a parser drops at the start and nowhere else.
 _FORBIDDEN = re.compile(
-    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff"
     + "".join(chr(plane + last) for plane in range(0x10000, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF))
     + "]"
 )
@@ -96,7 +94,7 @@ def repair(html: str) -> RepairedHtml:
     a document (with a doctype), a `body` element or a fragment stays one. Repairing twice changes nothing more.
     """
     changes: Counter[str] = Counter()
-    source = _TAG_JUST_BEGUN.sub("", _FORBIDDEN.sub("", html.removeprefix("\ufeff")))
+    source = _TAG_JUST_BEGUN.sub("", _FORBIDDEN.sub("", html))
     if source != html:
         changes["dropped what HTML cannot hold"] += 1
     current, written = source, _rewrite(source, changes)
@@ -110,63 +108,18 @@ def repair(html: str) -> RepairedHtml:
     return RepairedHtml(html=written, changes=said or ("wrote tags and white space in the one compact way",))
 
 
-def is_well_formed(html: str) -> bool:
-    """Whether a document, a `body` element or a fragment parses without a single error, and every element that can be
-    closed is closed by its own end tag, in order. Judged by two parsers: html5lib, and Python's tag reader."""
-    return not _parse(html).errors and _is_balanced(html)
-
-
-class Shape(enum.Enum):
-    """What a piece of HTML is."""
-
-    DOCUMENT = enum.auto()
-    BODY = enum.auto()
-    FRAGMENT = enum.auto()
-
-
-class _Error(NamedTuple):
-    code: str
-    name: str
-
-
-class _Parsed(NamedTuple):
-    shape: Shape
-    tokens: Iterable[Mapping[str, Any]]
-    errors: list[_Error]
-
-
-def _parse(html: str) -> _Parsed:
-    """Read as a fragment; if that meets tags that only a page has, as a page."""
-    parser, walk = html5lib.HTMLParser(namespaceHTMLElements=False), html5lib.getTreeWalker("etree")
-    tree = parser.parseFragment(html, container="body")
-    errors = _errors(parser)
-    page_tags = {error.name for error in errors if error.name in ("html", "head", "body")}
-    page_tags |= {"html" for error in errors if error.code in ("non-html-root", "unexpected-doctype")}
-    if not page_tags:
-        return _Parsed(Shape.FRAGMENT, walk(tree), errors)
-    tree = parser.parse(html)
-    errors = _errors(parser)
-    if page_tags == {"body"} and errors[:1] == [_Error("expected-doctype-but-got-start-tag", "body")]:
-        return _Parsed(Shape.BODY, walk(tree), errors[1:])
-    return _Parsed(Shape.DOCUMENT, walk(tree), errors)
-
-
-def _errors(parser: html5lib.HTMLParser) -> list[_Error]:
-    return [_Error(code, str(details.get("name", ""))) for _, code, details in parser.errors]
-
-
 def _rewrite(html: str, changes: Counter[str]) -> str:
-    shape, tokens, errors = _parse(html)
+    shape, tokens, errors = parse(html)
     for error in errors:
         changes[_explained(error)] += 1
-    reader = _read_tags(html)
-    implied = {name for name in ("tbody", "colgroup") if name not in reader.seen}
+    reader = read_tags(html)
+    implied = {name for name in ("tbody", "colgroup") if f"<{name}" not in reader.outline}
     implied |= {"html", "head"} if shape is Shape.BODY else set()
     body = _Writer(changes, frozenset(implied)).write(tokens)
     return "<!doctype html>" + body if shape is Shape.DOCUMENT else body
 
 
-def _explained(error: _Error) -> str:
+def _explained(error: ParseError) -> str:
     if error.code in _LEFT_OPEN:
         return "closed elements left open at the end"
     if "eof" in error.code.lower():
@@ -257,7 +210,7 @@ class _Writer:
             first = self._out and self._out[-1].startswith(("<pre", "<textarea")) and text.startswith("\n")
             text = "\n" + text if first else text
         else:
-            text = _WHITE_SPACE.sub(" ", text)
+            text = WHITE_SPACE.sub(" ", text)
             text = text.removeprefix(" ") if self._after_block else text
             text = text.removesuffix(" ") if before_block else text
         if text:
@@ -277,7 +230,8 @@ class _Writer:
             return None
         if name in self._implied:
             return ""
-        misplaced = self._open[-1].place in _TABLE_PARTS and name not in _TABLE_CHILDREN
+        place = self._open[-1].place
+        misplaced = (place in _TABLE_PARTS and name not in _TABLE_CHILDREN) or (name in _RUBY_PARTS and place != "ruby")
         if name in _UNWRAPPED or misplaced or not _ELEMENT_NAME.fullmatch(name):
             self._changes[f"kept only the content of <{name}>"] += 1
             return ""
@@ -338,36 +292,3 @@ def _attribute(name: str, value: str) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("\xa0", "&nbsp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-class _Tags(TagReader):
-    """Follows tags as they stand: which elements are begun, and whether each end tag closes the one begun last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-        self.open: list[str] = []
-        self.is_nested = True
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.add(tag)
-        if tag not in _VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.add(tag)  # whether an element may close itself so, html5lib judges
-
-    def handle_endtag(self, tag: str) -> None:
-        self.is_nested = self.is_nested and bool(self.open) and self.open.pop() == tag
-
-
-def _read_tags(html: str) -> _Tags:
-    reader = _Tags()
-    reader.feed(html)
-    reader.close()
-    return reader
-
-
-def _is_balanced(html: str) -> bool:
-    reader = _read_tags(html)
-    return reader.is_nested and not reader.open

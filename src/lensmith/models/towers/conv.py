@@ -1,22 +1,23 @@
 """A convolutional tower that learns to read: fine columns inside, one token a patch outside.
 
 Screens are small print on flat colour. A patch embedding sees 16 px at once and learns letters slowly; a convolutional
-stem that keeps cells of 4 x 8 px learns them in minutes when each cell is asked which character it shows
-(`CharacterHead`). A patch token is its cells side by side, plus where the patch stands on the page, so nothing the
-stem has read is averaged away. Own design; that resolution and the encoder's loss matter most is MM1's finding
+stem that keeps cells of 4 x 8 px learns them in minutes when each cell is asked which character it shows (see
+`train.reading`). A patch token is its cells side by side, plus where the patch stands on the page, so nothing the stem
+has read is averaged away. Own design; that resolution and the encoder's loss matter most is MM1's finding
 (arXiv 2403.09611, section 3.2).
 
-Legend: N pictures, H W pixels, h w cells, Hp Wp patches, P = Hp * Wp, C stem width, V tower width.
+Legend: N pictures, H W pixels, q quarters of 4 x 4 px, h w cells of 8 x 4 px, Hp Wp patches, P = Hp * Wp, C stem width,
+V tower width.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lensmith.core.errors import ShapeError
+from lensmith.core.errors import ConfigError, ShapeError
 from lensmith.models.towers.base import VisionFeatures, picture_extents
 
 CELL_HEIGHT_PX = 8
@@ -25,7 +26,7 @@ CELL_WIDTH_PX = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ConvTowerConfig:
-    """`patch_px` is a multiple of 8; `max_rows` x `max_columns` bounds the page in patches."""
+    """`patch_px` is a multiple of 8; `max_rows` x `max_columns` bounds a picture in patches."""
 
     kind: ClassVar[str] = "conv"
     width: int = 320
@@ -34,6 +35,12 @@ class ConvTowerConfig:
     patch_px: int = 16
     max_rows: int = 64
     max_columns: int = 24
+
+    def __post_init__(self) -> None:
+        if self.patch_px < CELL_HEIGHT_PX or self.patch_px % CELL_HEIGHT_PX:
+            raise ConfigError(
+                "patch_px: not whole cells", expected=f"multiple of {CELL_HEIGHT_PX}", actual=self.patch_px
+            )
 
     @property
     def cells_per_patch(self) -> int:
@@ -52,8 +59,9 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, cells_NChw: Tensor) -> Tensor:
-        channels_last = cells_NChw.permute(0, 2, 3, 1)
-        return F.layer_norm(channels_last, (channels_last.shape[-1],), self.weight, self.bias).permute(0, 3, 1, 2)
+        cells_NhwC = cells_NChw.permute(0, 2, 3, 1)
+        normed_NhwC: Tensor = F.layer_norm(cells_NhwC, self.weight.shape, self.weight, self.bias)
+        return normed_NhwC.permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -68,7 +76,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, cells_NChw: Tensor, inside_N1hw: Tensor | None) -> Tensor:
         hidden = F.gelu(self.conv_in(inside(self.norm(cells_NChw), inside_N1hw)))
-        return cells_NChw + self.conv_out(inside(hidden, inside_N1hw))
+        added_NChw: Tensor = self.conv_out(inside(hidden, inside_N1hw))
+        return cells_NChw + added_NChw
+
+
+class InsideMasks(NamedTuple):
+    """1 inside each picture and 0 beyond it, at both sizes; None where every picture fills the batch."""
+
+    quarters_N1qq: Tensor | None
+    cells_N1hw: Tensor | None
 
 
 def inside(cells_NChw: Tensor, inside_N1hw: Tensor | None) -> Tensor:
@@ -99,25 +115,23 @@ class ConvTower(nn.Module):
 
     def read_cells(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor | None = None) -> Tensor:
         """Cells of 4 x 8 px (N, C, H / 8, W / 4): what the stem sees, before patches are formed."""
-        quarter_inside, cell_inside = self._inside_masks(pixels_N3HW, patch_mask_NHpWp)
+        masks = self._inside_masks(pixels_N3HW, patch_mask_NHpWp)
         # Pairs of pixels become channels first: a convolution over 3 channels at full size takes four times as long as
         # all the rest, and the pixels beyond a picture are zero as they come.
         pairs = F.pixel_unshuffle(pixels_N3HW, 2).contiguous(memory_format=torch.channels_last)
-        quarters = inside(F.gelu(self.conv_quarter(pairs)), quarter_inside)
-        cells = inside(self.conv_cell(quarters), cell_inside)
+        quarters_NCqq = inside(F.gelu(self.conv_quarter(pairs)), masks.quarters_N1qq)
+        cells_NChw: Tensor = inside(self.conv_cell(quarters_NCqq), masks.cells_N1hw)
         for block in self.blocks:
-            cells = block(cells, cell_inside)
-        return self.norm(cells)
+            cells_NChw = block(cells_NChw, masks.cells_N1hw)
+        read_NChw: Tensor = self.norm(cells_NChw)
+        return read_NChw
 
-    def _inside_masks(
-        self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Inside-the-picture masks at stride 4 and at the cells; None where all pictures fill the batch."""
+    def _inside_masks(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor | None) -> InsideMasks:
         if patch_mask_NHpWp is None:
-            return None, None
+            return InsideMasks(None, None)
         rows_N, columns_N = picture_extents(patch_mask_NHpWp)
         if bool((rows_N == patch_mask_NHpWp.shape[1]).all()) and bool((columns_N == patch_mask_NHpWp.shape[2]).all()):
-            return None, None
+            return InsideMasks(None, None)
         height, width, patch = pixels_N3HW.shape[2], pixels_N3HW.shape[3], self.config.patch_px
         masks = []
         for down, right in ((4, 4), (CELL_HEIGHT_PX, CELL_WIDTH_PX)):
@@ -126,7 +140,7 @@ class ConvTower(nn.Module):
             row_inside = ys[None] < (rows_N * (patch // down))[:, None]
             column_inside = xs[None] < (columns_N * (patch // right))[:, None]
             masks.append((row_inside[:, None, :, None] & column_inside[:, None, None, :]).to(pixels_N3HW.dtype))
-        return masks[0], masks[1]
+        return InsideMasks(*masks)
 
     def to_patches(self, cells_NChw: Tensor) -> Tensor:
         """Cells to patch tokens (N, P, V), row by row, with the place of each patch added."""
@@ -134,18 +148,19 @@ class ConvTower(nn.Module):
         right = self.config.patch_px // CELL_WIDTH_PX
         count, channels, height, width = cells_NChw.shape
         rows, columns = height // down, width // right
-        if rows > self.config.max_rows or columns > self.config.max_columns:
+        most_rows, most_columns = self.config.max_rows, self.config.max_columns
+        if rows > most_rows or columns > most_columns:
             raise ShapeError(
                 "the picture is larger than the tower's table of places",
-                expected=f"at most {self.config.max_rows} x {self.config.max_columns} patches of {self.config.patch_px} px",
-                actual=f"{rows} x {columns} patches",
+                expected=f"at most {most_rows} rows and {most_columns} columns of patches of {self.config.patch_px} px",
+                actual=f"{rows} rows and {columns} columns",
                 hint="let the processor scale or cut the picture",
             )
         grid = cells_NChw.permute(0, 2, 3, 1).reshape(count, rows, down, columns, right, channels)
         patches = grid.transpose(2, 3).reshape(count, rows, columns, down * right * channels)
-        tokens = self.to_token(patches)
-        place = self.row_embedding.weight[:rows, None] + self.column_embedding.weight[None, :columns]
-        return (tokens + place).reshape(count, rows * columns, self.width)
+        tokens: Tensor = self.to_token(patches)
+        places = self.row_embedding.weight[:rows, None] + self.column_embedding.weight[None, :columns]
+        return (tokens + places).reshape(count, rows * columns, self.width)
 
     def forward(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor) -> VisionFeatures:
         """Pixels (N, 3, H, W), H and W multiples of `patch_px`, to tokens (N, P, V) and their mask (N, P)."""

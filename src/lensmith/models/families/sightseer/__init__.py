@@ -20,7 +20,9 @@ def load(folder: str | Path) -> tuple[VisionLanguageModel, VisionLanguageProcess
     """Model and processor from a folder, in float32: on a processor without bfloat16 it is the faster of the two."""
     if not (Path(folder) / "config.json").is_file():
         raise InputError(
-            "there is no model in this folder", expected="a folder with config.json and model.safetensors", actual=folder
+            "there is no model in this folder",
+            expected="a folder with config.json and model.safetensors",
+            actual=folder,
         )
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32", local_files_only=True)
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
