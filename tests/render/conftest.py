@@ -15,7 +15,7 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 @pytest.fixture(scope="module")
 def renderer() -> Iterator[Renderer]:
-    with Renderer(RenderConfig(viewport_width_px=400, viewport_height_px=300, timeout_s=10.0)) as warm:
+    with Renderer(RenderConfig(viewport_width_px=400, viewport_height_px=300, timeout_s=30.0)) as warm:
         yield warm
 
 

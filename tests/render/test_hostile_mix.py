@@ -56,7 +56,7 @@ def digests(pages, config):
 
 def check_mix(total: int, hostile: int, scripts: Scripts) -> None:
     config = RenderConfig(
-        viewport_width_px=400, viewport_height_px=300, scripts=scripts, timeout_s=3.0, pages_in_flight=4
+        viewport_width_px=400, viewport_height_px=300, scripts=scripts, timeout_s=8.0, pages_in_flight=4
     )
     places = {(2 * number + 1) * total // (2 * hostile): number for number in range(hostile)}
     pages = [HOSTILE[places[index] % len(HOSTILE)] if index in places else ordinary(index) for index in range(total)]

@@ -171,7 +171,7 @@ class Reader(nn.Module):
     def pages(self, batch: ReadingBatch) -> LossParts:
         """All four losses."""
         cells = self.tower.read_cells(batch.pixels_N3HW, batch.patch_mask_NHpWp)
-        features = VisionFeatures(self.tower.to_patches(cells), batch.patch_mask_NHpWp.flatten(1))
+        features = VisionFeatures(self.tower.to_patches(cells, batch.pixels_N3HW), batch.patch_mask_NHpWp.flatten(1))
         outputs = self.model(
             input_ids=batch.input_ids_NS,
             image_features=self.model.connector(features).features_FL,

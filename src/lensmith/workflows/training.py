@@ -24,7 +24,7 @@ LOSSES: dict[Lesson, LossFunction[Reader, ReadingBatch]] = {
     Lesson.PAGES: page_loss,
 }
 # What the first lesson leaves alone: it ends before patches are formed.
-BEYOND_THE_STEM = ("to_token", "row_embedding", "column_embedding")
+BEYOND_THE_STEM = ("to_token", "colours", "row_embedding", "column_embedding")
 
 
 @dataclass(frozen=True, kw_only=True)

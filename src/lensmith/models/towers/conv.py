@@ -92,6 +92,34 @@ def inside(cells_NChw: Tensor, inside_N1hw: Tensor | None) -> Tensor:
     return cells_NChw if inside_N1hw is None else cells_NChw * inside_N1hw
 
 
+class PatchColours(nn.Module):
+    """The darkest and the lightest value of each channel in a patch: on a screen, ink and what lies behind it.
+
+    Norms and convolutions tell shapes from each other whatever their colour, and blur the colour. Each value is spread
+    over `LEVELS` overlapping levels, so that a linear layer can tell palettes apart. Starts as zero.
+    """
+
+    LEVELS = 9
+
+    def __init__(self, config: ConvTowerConfig) -> None:
+        super().__init__()
+        self.patch_px = config.patch_px
+        self.hidden = nn.Linear(6 * self.LEVELS, 128)
+        self.out = nn.Linear(128, config.width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, pixels_N3HW: Tensor) -> Tensor:
+        """Normalised pixels (N, 3, H, W) to (N, Hp, Wp, V)."""
+        lightest = F.max_pool2d(pixels_N3HW, self.patch_px)
+        darkest = -F.max_pool2d(-pixels_N3HW, self.patch_px)
+        values_NHpWp6 = torch.cat([lightest, darkest], dim=1).permute(0, 2, 3, 1)
+        levels = torch.linspace(-1, 1, self.LEVELS, device=pixels_N3HW.device, dtype=pixels_N3HW.dtype)
+        spread = torch.exp(-(((values_NHpWp6[..., None] - levels) * (self.LEVELS - 1) / 2) ** 2)).flatten(3)
+        coloured: Tensor = self.out(F.gelu(self.hidden(spread)))
+        return coloured
+
+
 class ConvTower(nn.Module):
     """Pixels to one token a patch. The picture's bottom right patch must be kept in the mask: it marks the extent."""
 
@@ -104,6 +132,7 @@ class ConvTower(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(config.stem_width) for _ in range(config.stem_blocks))
         self.norm = ChannelNorm(config.stem_width)
         self.to_token = nn.Linear(config.stem_width * config.cells_per_patch, config.width)
+        self.colours = PatchColours(config)
         self.row_embedding = nn.Embedding(config.max_rows, config.width)
         self.column_embedding = nn.Embedding(config.max_columns, config.width)
         for table in (self.row_embedding, self.column_embedding):
@@ -142,8 +171,8 @@ class ConvTower(nn.Module):
             masks.append((row_inside[:, None, :, None] & column_inside[:, None, None, :]).to(pixels_N3HW.dtype))
         return InsideMasks(*masks)
 
-    def to_patches(self, cells_NChw: Tensor) -> Tensor:
-        """Cells to patch tokens (N, P, V), row by row, with the place of each patch added."""
+    def to_patches(self, cells_NChw: Tensor, pixels_N3HW: Tensor) -> Tensor:
+        """Cells to patch tokens (N, P, V), row by row, with the colours and the place of each patch added."""
         down = self.config.patch_px // CELL_HEIGHT_PX
         right = self.config.patch_px // CELL_WIDTH_PX
         count, channels, height, width = cells_NChw.shape
@@ -160,9 +189,10 @@ class ConvTower(nn.Module):
         patches = grid.transpose(2, 3).reshape(count, rows, columns, down * right * channels)
         tokens: Tensor = self.to_token(patches)
         places = self.row_embedding.weight[:rows, None] + self.column_embedding.weight[None, :columns]
-        return (tokens + places).reshape(count, rows * columns, self.width)
+        colours = self.colours(pixels_N3HW)
+        return (tokens + colours + places).reshape(count, rows * columns, self.width)
 
     def forward(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor) -> VisionFeatures:
         """Pixels (N, 3, H, W), H and W multiples of `patch_px`, to tokens (N, P, V) and their mask (N, P)."""
-        tokens = self.to_patches(self.read_cells(pixels_N3HW, patch_mask_NHpWp))
+        tokens = self.to_patches(self.read_cells(pixels_N3HW, patch_mask_NHpWp), pixels_N3HW)
         return VisionFeatures(tokens, patch_mask_NHpWp.flatten(1))
