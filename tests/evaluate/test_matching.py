@@ -99,3 +99,11 @@ def test_fewer_copies_take_the_nearest() -> None:
     target = [block("more", top=0.1), block("more", top=0.5)]
     paired = pair_identical(match_blocks([block("more", top=0.45)], target))
     assert [(pair.prediction, pair.target) for pair in paired.pairs] == [(0, 1)]
+
+
+def test_a_hostile_page_is_cut_to_its_largest_blocks() -> None:
+    texts = tuple(TextBlock(f"text {n}", Box(0, n, 1 + n % 7, 1), (0, 0, 0)) for n in range(1500))
+    blocks = blocks_of(Page(width_px=10, height_px=1500, texts=texts))
+    assert len(blocks) == 1000
+    assert min(each.width for each in blocks) > 0.2
+    assert [each.top for each in blocks] == sorted(each.top for each in blocks)

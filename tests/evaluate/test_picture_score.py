@@ -70,7 +70,7 @@ LADDERS = {
 
 @pytest.fixture(scope="module")
 def renderer() -> Iterator[Renderer]:
-    with Renderer(RenderConfig(viewport_width_px=384, viewport_height_px=64)) as warm:
+    with Renderer(RenderConfig(viewport_width_px=384, viewport_height_px=64, timeout_s=120)) as warm:
         yield warm
 
 
@@ -78,7 +78,7 @@ def renderer() -> Iterator[Renderer]:
 def ladders(renderer: Renderer) -> dict[str, list[Page]]:
     """Rendered pages, each step further from the first."""
     htmls = [html for steps in LADDERS.values() for html in steps]
-    pages = iter([page for page in renderer.render_many(htmls) if isinstance(page, Page)])
+    pages = iter([renderer.render(html) for html in htmls])
     return {name: [next(pages) for _ in steps] for name, steps in LADDERS.items()}
 
 

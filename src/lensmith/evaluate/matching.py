@@ -34,6 +34,7 @@ FloatArray = NDArray[np.float64]
 _CONTEXT_BONUS = 0.1
 _SMALLEST_GAIN = 0.05
 _SMALLEST_RATIO = 0.5
+_MOST_BLOCKS = 1000
 
 
 class Block(NamedTuple):
@@ -82,7 +83,10 @@ class Matching:
 
 
 def blocks_of(page: Page) -> tuple[Block, ...]:
-    """The page's visible texts as blocks: lower-cased, boxes in fractions of the page, same boxes merged."""
+    """The page's visible texts as blocks: lower-cased, boxes in fractions of the page, same boxes merged.
+
+    Of more than 1,000 the largest are taken: the work grows with the square, and pages may be hostile.
+    """
     blocks = []
     for text, box, colour in page.texts:
         words = text.strip().lower()
@@ -90,7 +94,11 @@ def blocks_of(page: Page) -> tuple[Block, ...]:
             left, top = box.left_px / page.width_px, box.top_px / page.height_px
             width, height = box.width_px / page.width_px, box.height_px / page.height_px
             blocks.append(Block(words, left, top, width, height, colour))
-    return merge_same_boxes(blocks)
+    merged = merge_same_boxes(blocks)
+    if len(merged) <= _MOST_BLOCKS:
+        return merged
+    largest = sorted(range(len(merged)), key=lambda index: -merged[index].area)[:_MOST_BLOCKS]
+    return tuple(merged[index] for index in sorted(largest))
 
 
 def merge_same_boxes(blocks: Sequence[Block]) -> tuple[Block, ...]:

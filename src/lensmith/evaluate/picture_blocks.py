@@ -25,6 +25,7 @@ _THIN_PX, _LONG_PX = 5, 24
 _HOLLOW_SIDE_PX, _HOLLOW_FILL = 14, 0.18
 _SMALLEST_TEXT_PX2, _SMALLEST_AREA_PX2 = 20, 250
 _SAME_COLOUR_LEVELS = 10.0
+_MOST_BLOCKS = 600
 
 
 class PictureBlock(NamedTuple):
@@ -47,7 +48,7 @@ class PictureBlock(NamedTuple):
 
 
 class PictureBlocks(NamedTuple):
-    """Lines of text, and plain areas, each from top to bottom."""
+    """Lines of text, and plain areas, each from top to bottom; of more than 600 of a kind the largest."""
 
     texts: tuple[PictureBlock, ...]
     areas: tuple[PictureBlock, ...]
@@ -56,22 +57,30 @@ class PictureBlocks(NamedTuple):
 def find_blocks(rgb: RgbArray) -> PictureBlocks:
     """The blocks of a screenshot, shape (height, width, 3)."""
     steps = _steps(rgb)
-    return PictureBlocks(
-        _find_texts(rgb, steps >= _TEXT_EDGE_LEVELS),
-        _find_areas(rgb, steps < _AREA_EDGE_LEVELS, background_colour(rgb)),
-    )
+    texts = _find_texts(rgb, steps >= _TEXT_EDGE_LEVELS)
+    areas = _find_areas(rgb, steps < _AREA_EDGE_LEVELS, background_colour(rgb))
+    return PictureBlocks(_largest(texts), _largest(areas))
+
+
+def _largest(blocks: list[PictureBlock]) -> tuple[PictureBlock, ...]:
+    """The blocks that matching can afford, still from top to bottom: photographs can fall into tens of thousands."""
+    if len(blocks) <= _MOST_BLOCKS:
+        return tuple(blocks)
+    least = sorted((block.area for block in blocks), reverse=True)[_MOST_BLOCKS - 1]
+    return tuple([block for block in blocks if block.area >= least][:_MOST_BLOCKS])
 
 
 def _steps(rgb: RgbArray) -> NDArray[np.int16]:
     """The largest difference, over the channels, of each pixel to its right and lower neighbours; (height, width)."""
-    signed = rgb.astype(np.int16)
     steps = np.zeros(rgb.shape[:2], dtype=np.int16)
-    steps[:, :-1] = np.abs(np.diff(signed, axis=1)).max(axis=2)
-    np.maximum(steps[:-1], np.abs(np.diff(signed, axis=0)).max(axis=2), out=steps[:-1])
+    for channel in range(3):
+        levels = rgb[:, :, channel].astype(np.int16)
+        np.maximum(steps[:, :-1], np.abs(np.diff(levels, axis=1)), out=steps[:, :-1])
+        np.maximum(steps[:-1], np.abs(np.diff(levels, axis=0)), out=steps[:-1])
     return steps
 
 
-def _find_texts(rgb: RgbArray, edges: BoolArray) -> tuple[PictureBlock, ...]:
+def _find_texts(rgb: RgbArray, edges: BoolArray) -> list[PictureBlock]:
     letters = _without_frames(edges)
     # Closing along the line, on a canvas wide enough that the page's sides do not count as text.
     padded = np.pad(letters, ((0, 0), (_JOIN_GAP_PX, _JOIN_GAP_PX)))
@@ -86,7 +95,7 @@ def _find_texts(rgb: RgbArray, edges: BoolArray) -> tuple[PictureBlock, ...]:
         if (right - left) * (bottom - top) >= _SMALLEST_TEXT_PX2:
             ink, behind = _ink_and_behind(rgb[top:bottom, left:right])
             blocks.append(PictureBlock(left, top, right, bottom, ink, behind))
-    return tuple(blocks)
+    return blocks
 
 
 def _without_frames(edges: BoolArray) -> BoolArray:
@@ -120,7 +129,7 @@ def _ink_and_behind(patch: RgbArray) -> tuple[tuple[float, float, float], tuple[
     return _rgb(pixels[strong].mean(axis=0)), _rgb(behind)
 
 
-def _find_areas(rgb: RgbArray, flat: BoolArray, background: FloatArray) -> tuple[PictureBlock, ...]:
+def _find_areas(rgb: RgbArray, flat: BoolArray, background: FloatArray) -> list[PictureBlock]:
     labels, count = ndimage.label(flat)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     page_width = rgb.shape[1]
@@ -135,7 +144,7 @@ def _find_areas(rgb: RgbArray, flat: BoolArray, background: FloatArray) -> tuple
             continue
         block = PictureBlock(columns.start, rows.start, columns.stop, rows.stop, _rgb(colour), _rgb(background))
         blocks.append(block)
-    return tuple(blocks)
+    return blocks
 
 
 def _rgb(colour: FloatArray) -> tuple[float, float, float]:

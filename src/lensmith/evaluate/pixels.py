@@ -58,11 +58,16 @@ def background_colour(rgb: RgbArray) -> FloatArray:
     """
     sampled = rgb[::2, ::2] if rgb.size > _LARGE_PICTURE_VALUES else rgb
     pixels = sampled.reshape(-1, 3)
-    coarse = (pixels >> 3).astype(np.uint16)
-    bins = (coarse[:, 0] << 10) | (coarse[:, 1] << 5) | coarse[:, 2]
-    commonest = int(np.bincount(bins).argmax())
-    mean: FloatArray = pixels[bins == commonest].mean(axis=0)
-    return mean
+    bins = _packed(pixels >> 3, bits=5)
+    commonest = pixels[bins == np.bincount(bins).argmax()]
+    within = int(np.bincount(_packed(commonest & 7, bits=3)).argmax())
+    colour = (commonest[0] & 0xF8).astype(np.float64)
+    return colour + np.array([within >> 6, within >> 3 & 7, within & 7])
+
+
+def _packed(levels: RgbArray, *, bits: int) -> NDArray[np.uint16]:
+    wide = levels.astype(np.uint16)
+    return (wide[:, 0] << (2 * bits)) | (wide[:, 1] << bits) | wide[:, 2]
 
 
 def pixel_similarity(first: PictureLike, second: PictureLike) -> float:

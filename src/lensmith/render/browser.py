@@ -122,6 +122,7 @@ def _install_commands() -> list[list[str]]:
     if importlib.util.find_spec("playwright") is not None:
         commands.append([sys.executable, "-m", "playwright", "install", "chromium-headless-shell"])
     if _may_use_apt():
+        commands.append(["apt-get", "update"])  # a new machine has no lists of packages yet
         packages = ["apt-get", "install", "-y", "--no-install-recommends"]
         commands.append([*packages, "chromium-headless-shell", "fonts-liberation"])
         commands.append([*packages, "chromium", "fonts-liberation"])

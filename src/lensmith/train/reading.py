@@ -3,8 +3,8 @@
 Four parts over one forward pass: the next token; which character lies under each cell of the tower's stem; which tokens
 show in each patch, asked of the language model's early layers through its own head; and, for a few attention heads,
 that they look where the next token shows. With the last two, writing what one reads is pointing and copying, which a
-transformer learns quickly. The renderer gives all labels for free. The next-token loss alone finds all this slowly on a small
-budget (measured: LOG.md). The model itself is a stock one; the character head is dropped when
+transformer learns quickly. The renderer gives all labels for free; the next-token loss alone finds all this slowly on a
+small budget (measured: LOG.md). The model itself is a stock one; the character head is dropped when
 it ships.
 
 Legend: N pages, S sequence, L language width, A attention heads, D head width, T target tokens, F kept patches,
@@ -32,8 +32,8 @@ from lensmith.train.reading_data import CHARACTER_CLASSES, IGNORED_LABEL, Readin
 class ReadingConfig:
     """Weights of the helping losses, and how much an empty cell counts.
 
-    In each of `pointer_layers` (from 0) the first `pointer_heads` attention heads are taught where to look. Before layer
-    `piece_layer`, each patch that holds at least `least_share` of a text token is asked for it.
+    In each of `pointer_layers` (from 0) the first `pointer_heads` attention heads are taught where to look. Before
+    layer `piece_layer`, each patch that holds at least `least_share` of a text token is asked for it.
     """
 
     character_weight: float = 0.5
@@ -121,7 +121,7 @@ class Reader(nn.Module):
         return Helping(torch.cat(losses).mean(), torch.cat(hits).float().mean())
 
     def piece_loss(self, hidden_NSL: Tensor, batch: ReadingBatch) -> Helping:
-        """Cross-entropy of which text tokens show in a patch, a mean over patches with text, and how often one is named."""
+        """Cross-entropy of which text tokens show in a patch, a mean over patches with text; how often one is named."""
         rows, targets = [], []
         for index, (target_TF, is_text_T) in enumerate(zip(batch.pointers, batch.is_text, strict=True)):
             tokens, patches = target_TF.shape

@@ -190,7 +190,8 @@ class ConvTower(nn.Module):
         tokens: Tensor = self.to_token(patches)
         places = self.row_embedding.weight[:rows, None] + self.column_embedding.weight[None, :columns]
         colours = self.colours(pixels_N3HW)
-        return (tokens + colours + places).reshape(count, rows * columns, self.width)
+        placed: Tensor = tokens + colours + places
+        return placed.reshape(count, rows * columns, self.width)
 
     def forward(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor) -> VisionFeatures:
         """Pixels (N, 3, H, W), H and W multiples of `patch_px`, to tokens (N, P, V) and their mask (N, P)."""
