@@ -119,15 +119,15 @@ def test_another_seed_gives_other_pages(websight, tmp_path):
 
 
 def test_a_stopped_run_keeps_its_shards_and_makes_the_rest(websight, tmp_path):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_after_two(done: int, total: int) -> None:
         assert total == 5
         if done == 4:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         write_shards(tmp_path, count=5, seed=SEED, shard_pages=2, on_progress=stop_after_two)
     first, second = sorted(tmp_path.iterdir())
     first.write_bytes(b"kept as it is")

@@ -8,6 +8,7 @@ where the masses lie. This stands where Design2Code has CLIP, which needs weight
 """
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,13 +62,13 @@ def background_colour(rgb: RgbArray) -> FloatArray:
     bins = _packed(pixels >> 3, bits=5)
     commonest = pixels[bins == np.bincount(bins).argmax()]
     within = int(np.bincount(_packed(commonest & 7, bits=3)).argmax())
-    colour = (commonest[0] & 0xF8).astype(np.float64)
-    return colour + np.array([within >> 6, within >> 3 & 7, within & 7])
+    colour: FloatArray = (commonest[0] & 0xF8) + np.array([within >> 6, within >> 3 & 7, within & 7], dtype=np.float64)
+    return colour
 
 
-def _packed(levels: RgbArray, *, bits: int) -> NDArray[np.uint16]:
+def _packed(levels: NDArray[np.integer[Any]], *, bits: int) -> NDArray[np.uint16]:
     wide = levels.astype(np.uint16)
-    return (wide[:, 0] << (2 * bits)) | (wide[:, 1] << bits) | wide[:, 2]
+    return (wide[:, 0] << np.uint16(2 * bits)) | (wide[:, 1] << np.uint16(bits)) | wide[:, 2]
 
 
 def pixel_similarity(first: PictureLike, second: PictureLike) -> float:

@@ -118,7 +118,7 @@ def sightseer_nano() -> SightseerRecipe:
     return SightseerRecipe(
         name="sightseer_nano",
         page_seed=1,
-        pages=14_000,
+        pages=9_000,
         vocabulary_size=1280,
         picture=PictureConfig(
             patch_px=16,
@@ -147,8 +147,8 @@ def sightseer_nano() -> SightseerRecipe:
                 lesson=Lesson.PAGES,
                 batch_pages=8,
                 train=TrainConfig(
-                    optim=OptimConfig(peak_lr=1.5e-3, weight_decay=0.05),
-                    schedule=ScheduleConfig(total_steps=2600, warmup_steps=100, final_lr_fraction=0.02),
+                    optim=OptimConfig(peak_lr=1.3e-3, weight_decay=0.05),
+                    schedule=ScheduleConfig(total_steps=3000, warmup_steps=100, final_lr_fraction=0.02),
                     ema_decay=0.998,
                     checkpoint_every_s=300.0,
                     log_every_steps=20,
