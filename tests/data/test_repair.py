@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lensmith.data.webpages.grammar import generate_page
 from lensmith.data.webpages.repair import RepairedHtml, is_well_formed, repair
 from lensmith.data.webpages.stylesheet import stand_alone
+from lensmith.render import RenderConfig, Renderer
 
 CLEAN = [
     '<header class="a b"><h1>Hi &amp; you</h1></header>',
@@ -180,3 +181,19 @@ def test_a_page_cut_anywhere_keeps_its_text(index: int, share: float) -> None:
 
 def test_deep_nesting_is_no_trouble() -> None:
     assert repair("<div>" * 2000 + "x").html == "<div>" * 2000 + "x" + "</div>" * 2000
+
+
+SHARES = (0.6, 0.7, 0.85, 0.95)
+
+
+def test_a_browser_shows_the_repaired_page_as_it_showed_the_broken_one() -> None:
+    documents = [stand_alone(generate_page(7, index).html) for index in range(len(SHARES))]
+    cuts = [document[: round(share * len(document))] for document, share in zip(documents, SHARES, strict=True)]
+    cuts = [cut.rstrip("</") for cut in cuts]  # a browser shows a lone "<"; we take it for a tag that was cut off
+    with Renderer(RenderConfig(viewport_width_px=384, viewport_height_px=64, timeout_s=120)) as renderer:
+        for cut in cuts:
+            repaired = repair(cut)
+            assert repaired.changes
+            before, after = renderer.render(cut), renderer.render(repaired.html)
+            assert after.texts == before.texts
+            assert after.png == before.png

@@ -1,5 +1,6 @@
 """What becomes of browsers, tabs and renderer processes."""
 
+import asyncio
 import os
 import signal
 import time
@@ -113,6 +114,26 @@ def test_crash_costs_that_page_only():
     assert isinstance(results[5], PageCrashError)
     assert [texts(page) for index, page in enumerate(results) if index != 5] == [[str(i)] for i in range(12) if i != 5]
     assert len(set(watcher.browsers)) == 1
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.5])
+def test_crash_in_the_middle_is_noticed_at_once(delay_s):
+    crashes = []
+
+    async def crash_later(_browser, tab):
+        async def crash():
+            await asyncio.sleep(delay_s)
+            await tab.crash()
+
+        crashes.append(asyncio.ensure_future(crash()))
+
+    config = small(pages_in_flight=1, timeout_s=60.0, scripts=Scripts.ON)
+    with Renderer(config, watch=Watcher(crash_later)) as renderer:
+        started = time.monotonic()
+        with pytest.raises(PageCrashError):
+            renderer.render(f"<script>for(;;){{}}</script>{MARK.decode()}")
+        assert time.monotonic() - started < 30
+        assert texts(renderer.render("<p>next")) == ["next"]
 
 
 def test_dead_browser_costs_the_page_that_kills_it_only():

@@ -23,7 +23,8 @@ from lensmith.render.tab import Tab
 TAB_LIMIT_S = 10.0
 """A browser that does not open or close a tab in this time is taken for hung and replaced."""
 
-CLEAR_LIMIT_S = 1.0
+CLEAR_LIMIT_S = 2.0
+"""A page whose scripts do not let it be left in this time loses its tab."""
 
 Watch = Callable[[BrowserProcess, Tab, bytes], Awaitable[None]]
 """Called with a page's browser, tab and bytes before it loads. For tests: the place to kill either."""

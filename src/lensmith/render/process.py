@@ -13,6 +13,7 @@ from lensmith.core.errors import RenderError
 from lensmith.render.devtools import Connection, ConnectionLostError
 
 START_LIMIT_S = 30.0
+SANDBOX_HINT = "allow user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0), or the system's Chromium"
 
 PICTURE_FLAGS = (
     "--font-render-hinting=none",
@@ -94,7 +95,11 @@ class BrowserProcess:
         except (ConnectionLostError, TimeoutError) as error:
             last_words = process.last_words()
             process.end()
-            raise RenderError(f"{executable} did not come up as a browser", actual=last_words) from error
+            raise RenderError(
+                f"{executable} did not come up as a browser",
+                actual=last_words or "it said nothing",
+                hint=SANDBOX_HINT if "sandbox" in last_words.lower() else None,
+            ) from error
         except asyncio.CancelledError:
             process.end()
             raise

@@ -1,7 +1,7 @@
 """The tokenizer of small Sightseer models: markup in whole words, text in short pieces, any byte as a fallback.
 
 A tag or a class name is one token, for a page has few of them and each is one decision. Text is cut into pieces of at
-most four characters, so that a piece lies under two or three visual tokens and is read, not guessed.
+most three characters, so that a piece lies under one to three visual tokens and is read, not guessed.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 PAD, IMAGE, BEGIN, END = "<|pad|>", "<|image|>", "<|begin|>", "<|end|>"
-MAX_PIECE_CHARACTERS = 4
+MAX_PIECE_CHARACTERS = 3
 TEXT_PATTERN = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
@@ -41,7 +41,7 @@ def train_tokenizer(
         vocab_size=vocabulary_size - len(added),
         special_tokens=[PAD, IMAGE, BEGIN, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        max_token_length=MAX_PIECE_CHARACTERS,
+        max_token_length=MAX_PIECE_CHARACTERS + 1,  # the trainer merges what stays below it
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)

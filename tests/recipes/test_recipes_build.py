@@ -1,0 +1,116 @@
+"""Every recipe builds, is a whole configuration, and is found by its name alone."""
+
+import json
+
+import pytest
+import torch
+
+from lensmith.core.config import content_hash, from_dict, to_dict
+from lensmith.core.errors import ConfigError
+from lensmith.data.webpages.grammar import generate_page
+from lensmith.models.families.sightseer.tokenizer import IMAGE
+from lensmith.models.pictures import prepare_pictures
+from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.recipes.sightseer import (
+    RECIPES,
+    DecoderConfig,
+    SightseerRecipe,
+    build_model,
+    build_tokenizer,
+    recipe_named,
+)
+from lensmith.train.reading import Reader
+
+MILLION = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer(recipe_named("sightseer_nano"))
+
+
+def test_there_are_recipes_to_check():
+    assert len(RECIPES) >= 2
+    assert {"sightseer_nano", "sightseer_test"} <= RECIPES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_is_a_whole_configuration(name):
+    recipe = recipe_named(name)
+    assert recipe.name == name
+    assert from_dict(SightseerRecipe, json.loads(json.dumps(to_dict(recipe)))) == recipe
+    assert content_hash(recipe) == content_hash(recipe_named(name))
+    names = [stage.name for stage in recipe.stages]
+    assert len(names) >= 2
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_builds_a_model_that_can_be_trained(name, tokenizer):
+    recipe = recipe_named(name)
+    model = build_model(recipe, tokenizer)
+    reader = Reader(model, recipe.reading)
+    assert reader.tower.config == recipe.tower
+    assert model.config.image_token_id == tokenizer.convert_tokens_to_ids(IMAGE)
+    processor = VisionLanguageProcessor.for_model(model.config, tokenizer, recipe.picture, IMAGE)
+    rows = recipe.picture.max_height_px // recipe.picture.patch_px
+    columns = recipe.picture.max_width_px // recipe.picture.patch_px
+    assert recipe.tower.max_rows >= rows
+    assert recipe.tower.max_columns >= columns
+    assert model.config.language.max_position_embeddings > rows * columns + 1024
+    assert processor.tokens_per_picture is None
+
+
+def test_the_same_recipe_starts_from_the_same_weights(tokenizer):
+    one, other = (build_model(recipe_named("sightseer_test"), tokenizer) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_model_that_ships_is_small(tokenizer):
+    model = build_model(recipe_named("sightseer_nano"), tokenizer)
+    assert 5 * MILLION < model.num_parameters() < 25 * MILLION
+    assert 2 * model.num_parameters() < 50 * MILLION  # bytes in bfloat16
+
+
+def test_the_tokenizer_fits_the_recipe_and_reads_pages_it_never_saw(tokenizer):
+    recipe = recipe_named("sightseer_nano")
+    assert len(tokenizer) <= recipe.vocabulary_size
+    lengths = []
+    for index in range(30):
+        page = generate_page(recipe.page_seed + 1, index).html
+        ids = tokenizer(page)["input_ids"]
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == page
+        lengths.append(len(page) / len(ids))
+    assert sum(lengths) / len(lengths) > 2.5  # characters a token
+
+
+def test_the_test_recipe_takes_the_shipped_ones_path():
+    nano, test = recipe_named("sightseer_nano"), recipe_named("sightseer_test")
+    assert [stage.lesson for stage in test.stages] == [stage.lesson for stage in nano.stages]
+    assert test.picture == nano.picture
+    assert test.page_seed == nano.page_seed
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="no such recipe") as caught:
+        recipe_named("sightseer_nanoo")
+    assert "sightseer_nano, sightseer_test" in str(caught.value)
+
+
+def test_a_decoders_inner_width_is_a_round_number():
+    assert DecoderConfig(width=320, layers=1).inner_width == 832
+    assert DecoderConfig(width=64, layers=1).inner_width == 160
+
+
+def test_a_page_as_high_as_the_recipe_reads_is_read(tokenizer):
+    recipe = recipe_named("sightseer_test")
+    model = build_model(recipe, tokenizer).eval()
+    noise = torch.randint(0, 256, (1200, 384, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    batch = prepare_pictures([noise.numpy()], recipe.picture)
+    assert batch.patch_mask_NHpWp.shape == (1, 72, 24)  # cut at 1152 px
+    with torch.inference_mode():
+        features = model.get_image_features(
+            torch.from_numpy(batch.pixels_N3HW), torch.from_numpy(batch.patch_mask_NHpWp)
+        )
+    assert features.features_FL.shape == (72 * 24, recipe.decoder.width)
+    assert features.features_FL.isfinite().all()
