@@ -8,6 +8,7 @@ import torch
 from lensmith.core.config import content_hash, from_dict, to_dict
 from lensmith.core.errors import ConfigError
 from lensmith.data.webpages.grammar import generate_page
+from lensmith.models.families.sightseer import load, shipped_model
 from lensmith.models.families.sightseer.tokenizer import IMAGE
 from lensmith.models.pictures import prepare_pictures
 from lensmith.models.processor import VisionLanguageProcessor
@@ -82,6 +83,21 @@ def test_the_tokenizer_fits_the_recipe_and_reads_pages_it_never_saw(tokenizer):
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == page
         lengths.append(len(page) / len(ids))
     assert sum(lengths) / len(lengths) > 2.5  # characters a token
+
+
+def test_the_model_that_ships_has_the_recipes_tokenizer_and_configuration(tokenizer):
+    recipe = recipe_named("sightseer_nano")
+    model, processor = load(shipped_model())
+    assert processor.tokenizer.get_vocab() == tokenizer.get_vocab()
+    page = generate_page(7, 0).html
+    assert processor.tokenizer(page)["input_ids"] == tokenizer(page)["input_ids"]
+    assert processor.pictures == recipe.picture
+    assert model.config.vision == recipe.tower
+    assert model.config.connector == recipe.connector
+    built = build_model(recipe, tokenizer).state_dict()
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
+        name: tensor.shape for name, tensor in built.items()
+    }
 
 
 def test_the_test_recipe_takes_the_shipped_ones_path():

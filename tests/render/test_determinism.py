@@ -46,6 +46,18 @@ def test_scripts_on_gives_the_same_for_pages_without_scripts(one_by_one):
     assert render_all(3, scripts=Scripts.ON) == one_by_one
 
 
+def test_page_that_scrolls_itself_looks_the_same():
+    html = (
+        "<body style='margin:0'><h1>top</h1><div style='height:2000px;background:linear-gradient(#0a0,#a00)'></div>end"
+    )
+    with Renderer(RenderConfig(scripts=Scripts.ON, timeout_s=60.0)) as renderer:
+        still = renderer.render(html, EVERYTHING)
+        scrolled = renderer.render(html + "<script>scrollTo(0,700)</script>", EVERYTHING)
+    assert scrolled.png == still.png
+    assert scrolled.texts == still.texts
+    assert scrolled.elements[:-1] == still.elements
+
+
 def test_pages_differ(one_by_one):
     assert len({rendered.png for rendered in one_by_one}) == len(one_by_one)
 

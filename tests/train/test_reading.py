@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from lensmith.core.errors import ConfigError, InputError
 from lensmith.data.webpages.alignment import Alignment
 from lensmith.data.webpages.export import Columns, pack_boxes, write_shards
 from lensmith.data.webpages.grammar import generate_page
+from lensmith.data.webpages.stylesheet import UTILITIES
 from lensmith.models.families.sightseer.tokenizer import IMAGE, markup_pieces, train_tokenizer
 from lensmith.models.pictures import PictureConfig
 from lensmith.models.towers import SiglipTowerConfig
@@ -36,7 +38,8 @@ CONTEXT = StepContext(step=0, micro=0, total_steps=1, device=torch.device("cpu")
 @pytest.fixture(scope="module")
 def tokenizer():
     texts = ["fun with 12 oxen, and a “zebra” & more"] * 3
-    return train_tokenizer(texts, markup=markup_pieces(["body", "p", "b"], ["pad-4"]), vocabulary_size=700)
+    tags = re.findall(r"<([a-z0-9]+)", "".join(generate_page(8, index).html for index in range(50)))
+    return train_tokenizer(texts, markup=markup_pieces(tags, UTILITIES), vocabulary_size=RECIPE.vocabulary_size)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +147,7 @@ def test_cells_are_labelled_by_character_and_ignored_below_the_page(tokenizer):
         [0, 0, one, one, one, one, 0, 0],
         [0, two, two, 0, 0, 0, 0, 0],
         [0, two, two, 0, 0, three, three, 0],
-        [0, two, two, 0, 0, three, three, 0],
+        [0, 0, 0, 0, 0, three, three, 0],  # the middle of this row is where 2 ends
         *[below] * 4,
     ]
 
@@ -179,8 +182,14 @@ def test_batches_of_real_pages_fit_together(pages, tokenizer, reader):
             shares = batch.pointers[row].sum(1)
             assert batch.pointers[row].shape == ((batch.labels_NS[row] != IGNORED_LABEL).sum(), kept)
             assert ((shares - 1).abs().lt(1e-5) | shares.eq(0)).all()
-            # All visible text points somewhere, and most of the tokens are text.
-            assert (shares[batch.is_text[row] > 0] > 0).float().mean() > 0.97
+            # Text points somewhere, but for a space on plain ground, whose patch was left out, and the hints of form
+            # fields, which are no text to a renderer.
+            written = batch.labels_NS[row][batch.labels_NS[row] != IGNORED_LABEL]
+            is_ink = torch.tensor([not tokenizer.decode(token).isspace() for token in written])
+            hidden = (batch.is_text[row] > 0) & is_ink & shares.eq(0)
+            if "placeholder" not in tokenizer.decode(written):
+                assert not hidden.any(), tokenizer.decode(written[hidden])
+            assert hidden.float().mean() < 0.2
 
 
 def test_where_a_pointer_leads_there_is_ink(pages, tokenizer):
@@ -276,7 +285,8 @@ def test_empty_cells_count_less_and_cells_beyond_the_page_not_at_all(reader):
         reader.character_head.bias[0] = math.log(3 * (CHARACTER_CLASSES - 1))  # "none" with probability 3/4
     cells = torch.randn(1, reader.tower.config.stem_width, 1, 4)
     labels = torch.tensor([[[0, 0, 9, IGNORED_LABEL]]])
-    told = reader.character_loss(cells, labels)
+    with torch.no_grad():
+        told = reader.character_loss(cells, labels)
     full, empty = -math.log(1 / 4 / (CHARACTER_CLASSES - 1)), -math.log(3 / 4)
     weight = reader.config.empty_cell_weight
     assert float(told.loss) == pytest.approx((full + 2 * weight * empty) / (1 + 2 * weight), rel=1e-5)

@@ -134,20 +134,19 @@ class Pool:
                 await self._discard(slot)
 
     async def _ready_tab(self, slot: _Slot) -> tuple[BrowserProcess, Tab]:
-        for _ in range(2):
-            browser = await self._running_browser()
-            if slot.browser is not browser:
-                slot.tab, slot.browser = None, browser
-            if slot.tab is not None and (slot.tab.lost or slot.tab.renders >= self.config.recycle_after):
-                await self._discard(slot)
-            try:
-                if slot.tab is None:
-                    async with asyncio.timeout(TAB_LIMIT_S):
-                        slot.tab = await Tab.open(browser.connection, self.config)
-                return browser, slot.tab
-            except (TimeoutError, ConnectionLostError, SessionLostError, ProtocolError):
-                browser.end()
-        raise RenderError("the browser opens no page", hint="look at the machine's free memory")
+        browser = await self._running_browser()
+        if slot.browser is not browser:
+            slot.tab, slot.browser = None, browser
+        if slot.tab is not None and (slot.tab.lost or slot.tab.renders >= self.config.recycle_after):
+            await self._discard(slot)
+        try:
+            if slot.tab is None:
+                async with asyncio.timeout(TAB_LIMIT_S):
+                    slot.tab = await Tab.open(browser.connection, self.config)
+        except (TimeoutError, ConnectionLostError, SessionLostError, ProtocolError) as error:
+            browser.end()
+            raise _BrowserDiedError from error
+        return browser, slot.tab
 
     async def _discard(self, slot: _Slot) -> None:
         """Closes the slot's tab, and the whole browser if it cannot even do that."""
@@ -163,10 +162,13 @@ class Pool:
     async def _retry_alone(self, html: bytes, encoding: str, capture: Capture) -> Page:
         """Once more in a browser of its own: if that dies as well, this page is the one that kills it."""
         async with self._alone:
-            solo = Pool(self.config, self._watch)
+            solo, slot = Pool(self.config, self._watch), _Slot()
+            blame: RenderError = RenderError("the browser opens no page", hint="look at the machine's free memory")
             try:
-                return await solo._attempt(_Slot(), html, encoding, capture)
+                await solo._ready_tab(slot)
+                blame = PageCrashError("the page took the whole browser down, twice")
+                return await solo._attempt(slot, html, encoding, capture)
             except _BrowserDiedError as error:
-                raise PageCrashError("the page took the whole browser down, twice") from error
+                raise blame from error
             finally:
                 await solo.close()

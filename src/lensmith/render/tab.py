@@ -42,7 +42,8 @@ class Tab:
         self._context = context
         self._pending: Json | None = None
         self._loaded: asyncio.Future[Json] | None = None
-        self._went_to = ""
+        self._bound_for = ""
+        self._at = ""
         self.renders = 0
         self.lost = False
 
@@ -50,13 +51,17 @@ class Tab:
     async def open(cls, connection: Connection, config: RenderConfig) -> "Tab":
         """Raises ProtocolError, SessionLostError or ConnectionLostError."""
         context = (await connection.call("Target.createBrowserContext"))["browserContextId"]
-        where = {"url": "about:blank", "browserContextId": context}
-        target = (await connection.call("Target.createTarget", where))["targetId"]
-        attach = {"targetId": target, "flatten": True}
-        session = (await connection.call("Target.attachToTarget", attach))["sessionId"]
-        tab = cls(connection, config, target, session, context)
-        connection.listen(session, tab._on_event)
-        await tab._prepare()
+        try:
+            where = {"url": "about:blank", "browserContextId": context}
+            target = (await connection.call("Target.createTarget", where))["targetId"]
+            attach = {"targetId": target, "flatten": True}
+            session = (await connection.call("Target.attachToTarget", attach))["sessionId"]
+            tab = cls(connection, config, target, session, context)
+            connection.listen(session, tab._on_event)
+            await tab._prepare()
+        except BaseException:
+            connection.send("Target.disposeBrowserContext", {"browserContextId": context})
+            raise
         return tab
 
     async def close(self) -> None:
@@ -71,9 +76,7 @@ class Tab:
 
     async def clear(self) -> None:
         """Leaves the page, whose scripts would otherwise run on until the next one comes, or hang it."""
-        loaded = self._loaded = self._connection.expect(self._session)
-        await self._call("Page.navigate", {"url": "about:blank"})
-        await loaded
+        await self._go("about:blank")
 
     async def render(self, html: bytes, encoding: str, capture: Capture) -> Page:
         """Raises RenderError, SessionLostError when the renderer dies, ConnectionLostError when the browser does."""
@@ -127,17 +130,23 @@ class Tab:
             "responseHeaders": [{"name": name, "value": value} for name, value in headers.items()],
             "body": base64.b64encode(html).decode(),
         }
-        loaded = self._loaded = self._connection.expect(self._session)
-        answer = await self._call("Page.navigate", {"url": ADDRESS})
-        if answer.get("errorText"):
-            raise RenderError("the page could not be loaded", actual=answer["errorText"])
-        await loaded
+        answer = await self._go(ADDRESS)
         self._check_place()
         return str(answer["frameId"])
 
+    async def _go(self, url: str) -> Json:
+        """Navigates and waits until the new page has loaded, or has refused to stay."""
+        self._bound_for, self._at = url, ""
+        loaded = self._loaded = self._connection.expect(self._session)
+        answer = await self._call("Page.navigate", {"url": url})
+        if answer.get("errorText"):
+            raise RenderError("the page could not be loaded", actual=answer["errorText"])
+        await loaded
+        return answer
+
     def _check_place(self) -> None:
-        if self._went_to:
-            raise RenderError("the page went elsewhere while it was rendered", actual=self._went_to)
+        if self._at != self._bound_for:
+            raise RenderError("the page went elsewhere while it was rendered", actual=self._at)
 
     async def _measure(self, frame: str, capture: Capture) -> Json:
         world = await self._call("Page.createIsolatedWorld", {"frameId": frame, "worldName": "lensmith"})
@@ -187,11 +196,11 @@ class Tab:
     def _on_event(self, method: str, params: Json) -> None:
         if method == "Fetch.requestPaused":
             self._answer_request(params)
-        elif method == "Page.loadEventFired":
-            self._finish_loading()
         elif method == "Page.frameNavigated" and "parentId" not in params["frame"]:
-            url = params["frame"]["url"]
-            self._went_to = "" if url == ADDRESS else url
+            self._at = params["frame"]["url"]
+        elif method == "Page.loadEventFired" and self._at == self._bound_for:
+            # An event of the page before would have come before we were told that this one has taken its place.
+            self._finish_loading()
         elif method == "Page.javascriptDialogOpening":
             self._connection.send("Page.handleJavaScriptDialog", {"accept": False}, self._session)
         elif method == "Inspector.targetCrashed":
@@ -216,7 +225,7 @@ class Tab:
         # A page's main frame has the id of its target.
         if params["resourceType"] == "Document" and params["frameId"] == self._target and self._finish_loading():
             # Its scripts sent it elsewhere, which ended its own loading for good.
-            self._went_to = url
+            self._at = f"{url} (refused)"
 
 
 def _kind(html: bytes, encoding: str) -> str:

@@ -61,6 +61,7 @@ def run_recipe(
 ) -> RecipeResult:
     """Train recipe `name` into `out_dir`, or go on with it.
 
+    `out_dir` gets the pages (`shards`), a folder of checkpoints for each stage, the `model`, and `run.json`.
     A stage that is not done `deadline_s` after it began ends the run with a checkpoint, as Ctrl-C does. Raises
     ConfigError where there is no such recipe, CheckpointError where `out_dir` holds a run of another one.
     """
@@ -68,7 +69,7 @@ def run_recipe(
     manifest = start_manifest(f"train {name}", recipe)
     out_dir.mkdir(parents=True, exist_ok=True)
     save_manifest(manifest, out_dir / "run.json")
-    shards = recipe_pages(recipe, out_dir / "pages", on_pages)
+    shards = recipe_pages(recipe, out_dir / "shards", on_pages)
     tokenizer = build_tokenizer(recipe)
     reader = Reader(build_model(recipe, tokenizer), recipe.reading)
     pages = load_pages(shards.shards)
