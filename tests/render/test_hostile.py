@@ -18,8 +18,8 @@ from lensmith.core.errors import PageCrashError, PageTimeoutError, PageTooLargeE
 from lensmith.core.types import Page
 from lensmith.render import Capture, RenderConfig, Renderer, Scripts
 
-LIMIT_S = 6.0
-CLEAN_UP_S = 6.0
+LIMIT_S = 12.0
+CLEAN_UP_S = 12.0
 """What ending a hung renderer may take on a busy machine, on top of the page's own limit."""
 BOTH = (Scripts.OFF, Scripts.ON)
 TOO_MUCH = (PageTooLargeError, PageTimeoutError)
