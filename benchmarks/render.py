@@ -81,12 +81,12 @@ class Report:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.render", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="10 pages and 2 rounds instead of 50 and 3")
+    parser.add_argument("--quick", action="store_true", help="20 pages and 2 rounds instead of 50 and 3")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    pages = make_pages(10 if options.quick else 50)
+    pages = make_pages(20 if options.quick else 50)
     report = asyncio.run(measure(pages, rounds=2 if options.quick else 3))
     print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))
     if any(row.equal_pictures < report.pages for row in report.rows):

@@ -129,6 +129,22 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><title>A &amp; B</title><base hre
 <a href="https://example.org">out</a><a href="javascript:run()">run</a></body></html>"""
 
 
+@pytest.mark.parametrize(
+    ("css", "kept"),
+    [
+        ("a{color:red;background:url(http://x)}b{margin:0}", "a{color:red;}b{margin:0}"),
+        ("a{background:url(http://x)}b{margin:0}", "a{}b{margin:0}"),
+        ("@media print{a{background:url(http://x)}}b{margin:0}", "@media print{a{}}b{margin:0}"),
+        ('a[href="url(http://x"]{color:red}b{margin:0}', "b{margin:0}"),
+        ('@media x{a[href="url(http://x"]{color:red;margin:0}i{top:0}}b{margin:0}', "@media x{i{top:0}}b{margin:0}"),
+        ("color:red;background:url(http://x)", "color:red;"),
+        ("a{content:'}';color:red}", "a{content:'}';color:red}"),
+    ],
+)
+def test_a_dropped_declaration_leaves_its_rule_closed(css, kept):
+    assert css_without_outside(css) == kept
+
+
 def test_only_what_is_inside_remains():
     css = css_without_outside("@import 'more.css';h1{background:url(https://example.org/a.png);color:#111}p{margin:0}")
     files = {"img/dot.svg": b"<svg/>", "css/own.css": css.encode()}

@@ -103,12 +103,7 @@ async def misbehave(browser, tab, html):
         os.killpg(browser.pid, signal.SIGKILL)
 
 
-# With scripts on, pages that never rest share two cores: only a machine that does nothing else keeps to the limits.
-@pytest.fixture(
-    scope="module",
-    params=[Scripts.OFF, pytest.param(Scripts.ON, marks=pytest.mark.slow)],
-    ids=lambda scripts: f"scripts {scripts.value}",
-)
+@pytest.fixture(scope="module", params=BOTH, ids=lambda scripts: f"scripts {scripts.value}")
 def warm(request):
     config = RenderConfig(
         viewport_width_px=400, viewport_height_px=300, scripts=request.param, timeout_s=LIMIT_S, pages_in_flight=4

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -169,13 +170,16 @@ def test_browser_killed_while_idle_is_replaced():
     assert len(set(watcher.browsers)) >= 2
 
 
-def test_close_leaves_no_process_behind():
+def test_close_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     watcher = Watcher()
     with Renderer(small(), watch=watcher) as renderer:
         renderer.render("<p>x")
         group = watcher.browsers[0].pid
         assert renderer_processes(group) >= 1
+        assert list(tmp_path.iterdir())
     assert waits_until(lambda: renderer_processes(group) == 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_program_that_is_no_browser_is_named(tmp_path, monkeypatch):

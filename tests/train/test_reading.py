@@ -319,6 +319,20 @@ def test_the_pointer_loss_is_that_of_the_models_own_attention(pages, tokenizer, 
     assert float(told.right) == pytest.approx(float(torch.stack(hits).float().mean()), abs=0.01)
 
 
+def test_a_batch_without_visible_text_teaches_what_it_can(pages, tokenizer, reader):
+    batch = batches_of(pages, tokenizer).batch_at(0, 0)
+    blank = replace(
+        batch,
+        pointers=tuple(torch.zeros_like(pointer_TF) for pointer_TF in batch.pointers),
+        is_text=tuple(torch.zeros_like(is_text_T) for is_text_T in batch.is_text),
+    )
+    parts = page_loss(reader, blank, CONTEXT)
+    parts.loss_sum.backward()
+    assert parts.scalars["pointer"] == parts.scalars["pieces"] == 0
+    assert torch.isfinite(parts.loss_sum)
+    assert all(torch.isfinite(weight.grad).all() for weight in reader.parameters() if weight.grad is not None)
+
+
 def test_each_patch_is_asked_for_the_text_that_it_holds(tokenizer, reader):
     batch = batches_of([small_page(BODY, BOXES)], tokenizer, picture=SMALL, batch_pages=1).batch_at(0, 0)
     one, two, three = tokenizer.convert_tokens_to_ids(["1", "2", "3"])

@@ -118,6 +118,20 @@ def test_a_deadline_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     assert newest(tmp_path).checkpoint.step == later.step == len(curve(tmp_path))
 
 
+def test_so_many_steps_at_a_time_equal_an_uninterrupted_run(tmp_path: Path) -> None:
+    reference = toy_train(tmp_path / "reference")
+    steps = []
+    while True:
+        run = toy_train(tmp_path / "pieces", steps=8)
+        steps.append(run.result.step)
+        if run.result.stop is StopReason.FINISHED:
+            break
+        assert run.result.stop is StopReason.STEPS
+        assert not run.result.interrupted
+    assert steps == [8, 16, 24, 30]
+    assert_equal_runs(tmp_path / "pieces", run.model, tmp_path / "reference", reference.model)
+
+
 def test_dropout_and_the_data_matter_to_the_curve(tmp_path: Path) -> None:
     # The negative control of the tests above: another seed gives other dropout, hence another curve.
     toy_train(tmp_path / "a")

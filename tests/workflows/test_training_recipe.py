@@ -165,6 +165,16 @@ def test_a_deadline_stops_the_stage_that_is_under_way(with_pages):
     assert str(result).splitlines()[0] == "deadline after step 0 of stage 'letters'"
 
 
+def test_so_many_steps_of_the_stage_under_way(finished, with_pages):
+    _, expected, _ = finished
+    ends = []
+    for _ in range(3):
+        result = run_recipe(NAME, with_pages, steps=2, on_progress=lambda progress: None)
+        ends.append((result.stage, result.last.step, result.last.stop))
+    assert ends == [("letters", 2, StopReason.STEPS), ("pages", 2, StopReason.STEPS), ("pages", 3, StopReason.FINISHED)]
+    assert (result.model / "model.safetensors").read_bytes() == (expected.model / "model.safetensors").read_bytes()
+
+
 def test_a_finished_run_is_not_trained_again(finished):
     out, expected, _ = finished
     before = (expected.model / "model.safetensors").read_bytes()

@@ -19,6 +19,9 @@ def train(
     deadline_s: Annotated[
         float | None, typer.Option(min=0, help="Stop cleanly, with a checkpoint, so many seconds into a stage.")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop cleanly, with a checkpoint, after so many steps of a stage.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model by a recipe.
@@ -28,7 +31,7 @@ def train(
     from lensmith.workflows.training import run_recipe
 
     with progress_bar("pages") as on_pages:
-        result = run_recipe(recipe, out or Path("runs") / recipe, deadline_s=deadline_s, on_pages=on_pages)
+        result = run_recipe(recipe, out or Path("runs") / recipe, deadline_s=deadline_s, steps=steps, on_pages=on_pages)
     show(result, as_json=as_json)
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 from lensmith.core.errors import RenderError
@@ -85,7 +86,7 @@ class BrowserProcess:
         try:
             pid, to_browser, from_browser = _spawn(executable, folder)
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             raise RenderError(f"{executable} could not be started", actual=error) from error
         process = cls(pid, folder, await Connection.open(to_browser, from_browser))
         try:
@@ -122,7 +123,16 @@ class BrowserProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # as some systems say of a dead one
             os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(self._folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a profile, into which processes that are dying at this moment may still write."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.02)
 
 
 def _log_of(folder: Path) -> Path:

@@ -197,7 +197,10 @@ class Tab:
         if method == "Fetch.requestPaused":
             self._answer_request(params)
         elif method == "Page.frameNavigated" and "parentId" not in params["frame"]:
+            has_left = self._at == self._bound_for
             self._at = params["frame"]["url"]
+            if has_left:
+                self._finish_loading()
         elif method == "Page.loadEventFired" and self._at == self._bound_for:
             # An event of the page before would have come before we were told that this one has taken its place.
             self._finish_loading()

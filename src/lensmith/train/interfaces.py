@@ -84,6 +84,7 @@ class StopReason(enum.Enum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
     DEADLINE = "deadline"
+    STEPS = "steps"
 
 
 @dataclass(frozen=True, kw_only=True)

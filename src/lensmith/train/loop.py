@@ -50,6 +50,7 @@ def train(
     on_progress: Callable[[Progress], None] = to_stderr,
     identity: Mapping[str, str | int | float] | None = None,
     allow_changes: Set[str] = frozenset(),
+    steps: int | None = None,
 ) -> TrainResult:
     """Trains `model` in place, on the device it is on, from the newest checkpoint in `out_dir` or from the start.
 
@@ -58,7 +59,8 @@ def train(
     back. `identity` names what else must be equal on resume (hashes of the data and of the model's configuration);
     `allow_changes` names settings that may differ, such as `"schedule.total_steps"`.
 
-    The first Ctrl-C or SIGTERM ends the run after the update under way, with a checkpoint; a second stops at once. At
+    The first Ctrl-C or SIGTERM ends the run after the update under way, with a checkpoint; a second stops at once.
+    `steps` ends it in the same way after so many updates of this call; the schedule stays that of the whole run. At
     the end the model holds the last weights; the averaged ones are in the checkpoint's `average.safetensors`.
 
     Raises CheckpointError (nothing usable to resume from), DivergedError (before the bad update is made), BatchError
@@ -69,6 +71,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(folders.alone_in(folder))
         run = Run.begin(model, loss_function, config, folder, identity=identity or {}, allow_changes=allow_changes)
+        run.pause_at = None if steps is None else run.step + steps
         log = StepLog(folder, step=run.step, curves=config.curves)
         stack.callback(log.close)
         signals = stack.enter_context(StopSignals())
@@ -121,6 +124,8 @@ def _why_stop(run: Run, signals: StopSignals) -> StopReason | None:
         return StopReason.FINISHED
     if signals.wanted:
         return StopReason.INTERRUPTED
+    if run.pause_at is not None and run.step >= run.pause_at:
+        return StopReason.STEPS
     if run.config.deadline_s is not None and time.monotonic() - run.began >= run.config.deadline_s:
         return StopReason.DEADLINE
     return None

@@ -94,7 +94,7 @@ class Reader(nn.Module):
         weights_M = torch.where(labels_M == 0, self.config.empty_cell_weight, 1.0)
         loss = (F.cross_entropy(logits_MK, labels_M, reduction="none") * weights_M).sum() / weights_M.sum()
         full_M = labels_M > 0
-        right = (logits_MK.detach().argmax(1) == labels_M)[full_M].float().mean()
+        right = _mean((logits_MK.detach().argmax(1) == labels_M)[full_M].float())
         return Helping(loss, right)
 
     def pointer_loss(self, hidden_states: Sequence[Tensor], batch: ReadingBatch) -> Helping:
@@ -118,7 +118,7 @@ class Reader(nn.Module):
                 losses.append(-(target_TF * shares_ATF).sum(2)[:, shown_T].flatten())
                 best_AT1 = shares_ATF.detach().argmax(2, keepdim=True)
                 hits.append((target_TF.expand(len(best_AT1), -1, -1).gather(2, best_AT1) > 0)[:, shown_T].flatten())
-        return Helping(torch.cat(losses).mean(), torch.cat(hits).float().mean())
+        return Helping(_mean(torch.cat(losses)), _mean(torch.cat(hits).float()))
 
     def piece_loss(self, hidden_NSL: Tensor, batch: ReadingBatch) -> Helping:
         """Cross-entropy of which text tokens show in a patch, a mean over patches with text; how often one is named."""
@@ -129,16 +129,16 @@ class Reader(nn.Module):
             held_FT = torch.where(held_FT >= self.config.least_share, held_FT, 0.0)
             holds_F = held_FT.sum(1) > 0
             written_T = batch.input_ids_NS[index, patches + 1 : patches + 1 + tokens]
-            target_FW = torch.zeros(patches, self.model.config.language.vocab_size)
+            target_FW = target_TF.new_zeros(patches, self.model.config.language.vocab_size)
             target_FW.index_add_(1, written_T, held_FT)
             rows.append(hidden_NSL[index, :patches][holds_F])
             targets.append((target_FW / target_FW.sum(1, keepdim=True).clamp(min=1e-6))[holds_F])
         decoder = self.model.language_model
         logits_MW = decoder.lm_head(decoder.model.norm(torch.cat(rows))).float()
         target_MW = torch.cat(targets)
-        loss = -(target_MW * logits_MW.log_softmax(1)).sum(1).mean()
+        loss = _mean(-(target_MW * logits_MW.log_softmax(1)).sum(1))
         found = target_MW.gather(1, logits_MW.detach().argmax(1, keepdim=True)) > 0
-        return Helping(loss, found.float().mean())
+        return Helping(loss, _mean(found.float()))
 
     def _queries_and_keys(self, layer: int, hidden_NSL: Tensor) -> tuple[Tensor, Tensor]:
         """The taught heads' queries and keys (N, A, S, D), computed as the layer itself computes them."""
@@ -203,11 +203,16 @@ class Reader(nn.Module):
         )
 
 
+def _mean(values: Tensor) -> Tensor:
+    """The mean, and 0 where a batch without visible text leaves nothing to average (torch's own gives NaN)."""
+    return values.sum() / max(1, values.numel())
+
+
 def page_loss(model: Reader, batch: ReadingBatch, context: StepContext) -> LossParts:
     """`LossFunction` of the second stage."""
-    return model.pages(batch)
+    return model.pages(batch.to(context.device))
 
 
 def character_loss(model: Reader, batch: ReadingBatch, context: StepContext) -> LossParts:
     """`LossFunction` of the first stage."""
-    return model.characters(batch)
+    return model.characters(batch.to(context.device))

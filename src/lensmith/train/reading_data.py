@@ -56,6 +56,20 @@ class ReadingBatch:
     def target_tokens(self) -> int:
         return int((self.labels_NS != IGNORED_LABEL).sum())
 
+    def to(self, device: torch.device) -> "ReadingBatch":
+        """The same batch there; itself if it is there already."""
+        if self.pixels_N3HW.device == device:
+            return self
+        return ReadingBatch(
+            pixels_N3HW=self.pixels_N3HW.to(device),
+            patch_mask_NHpWp=self.patch_mask_NHpWp.to(device),
+            input_ids_NS=self.input_ids_NS.to(device),
+            labels_NS=self.labels_NS.to(device),
+            cells_Nhw=self.cells_Nhw.to(device),
+            pointers=tuple(pointer_TF.to(device) for pointer_TF in self.pointers),
+            is_text=tuple(is_text_T.to(device) for is_text_T in self.is_text),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingPage:

@@ -21,7 +21,10 @@ from lensmith.train.interfaces import LossFunction
 
 @dataclass(kw_only=True)
 class Run:
-    """A run under way: what it trains, how many updates it has made, and its newest checkpoint."""
+    """A run under way: what it trains, how many updates it has made, and its newest checkpoint.
+
+    `pause_at`: the number of updates at which this session ends, None for no such limit.
+    """
 
     config: TrainConfig
     folder: Path
@@ -31,6 +34,7 @@ class Run:
     notes: Mapping[str, Any]
     began: float
     step: int = 0
+    pause_at: int | None = None
     checkpoint: Checkpoint | None = None
     loss: float | None = None
 

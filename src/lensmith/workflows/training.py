@@ -56,14 +56,16 @@ def run_recipe(
     out_dir: Path,
     *,
     deadline_s: float | None = None,
+    steps: int | None = None,
     on_pages: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] = to_stderr,
 ) -> RecipeResult:
     """Train recipe `name` into `out_dir`, or go on with it.
 
     `out_dir` gets the pages (`shards`), a folder of checkpoints for each stage, the `model`, and `run.json`.
-    A stage that is not done `deadline_s` after it began ends the run with a checkpoint, as Ctrl-C does. Raises
-    ConfigError where there is no such recipe, CheckpointError where `out_dir` holds a run of another one.
+    A stage that is not done after `deadline_s`, or after `steps` updates of this call, ends the run with a checkpoint,
+    as Ctrl-C does. Raises ConfigError where there is no such recipe, CheckpointError where `out_dir` holds a run of
+    another one.
     """
     recipe = recipe_named(name)
     manifest = start_manifest(f"train {name}", recipe)
@@ -83,6 +85,7 @@ def run_recipe(
             out_dir / stage.name,
             identity={"recipe": content_hash(replace(recipe, stages=())), "batch_pages": stage.batch_pages},
             on_progress=on_progress,
+            steps=steps,
         )
         if result.stop is not StopReason.FINISHED:
             return RecipeResult(stage=stage.name, last=result, model=None)

@@ -51,7 +51,15 @@ def is_local_link(address: str) -> bool:
 def css_without_outside(css: str) -> str:
     """CSS (a stylesheet, or the declarations of a `style` attribute) without the declarations and rules that load
     anything. CSS that loads nothing comes back unchanged."""
-    return "".join(piece for piece in _css_pieces(css) if not css_reaches_out(piece))
+    kept, open_in_dropped = [], 0
+    for piece in _css_pieces(css):
+        if open_in_dropped:  # inside a rule whose head was dropped, up to the brace that closes it
+            open_in_dropped += int(piece.endswith("{")) - int(piece == "}")
+        elif not css_reaches_out(piece):
+            kept.append(piece)
+        elif piece.endswith("{"):
+            open_in_dropped = 1
+    return "".join(kept)
 
 
 def css_reaches_out(css: str) -> bool:
@@ -62,16 +70,20 @@ def css_reaches_out(css: str) -> bool:
 
 
 def _css_pieces(css: str) -> list[str]:
-    """CSS cut after each `;`, `{` and `}` that stands in no brackets."""
+    """CSS cut after each `;` and `{`, and on both sides of each `}`, that stands in no brackets."""
     pieces, piece, depth = [], [], 0
     for match in _CSS_TOKEN.finditer(css):
         token = match.group()
+        if token == "}" and depth == 0:  # it ends a last declaration that has no `;`, and the rule besides
+            pieces += ["".join(piece), token]
+            piece = []
+            continue
         piece.append(token)
         if token in ("(", "["):
             depth += 1
         elif token in (")", "]"):
             depth = max(0, depth - 1)
-        elif token in (";", "{", "}") and depth == 0:
+        elif token in (";", "{") and depth == 0:
             pieces.append("".join(piece))
             piece = []
     return [*pieces, "".join(piece)]
