@@ -73,17 +73,17 @@ def _css_pieces(css: str) -> list[str]:
     """CSS cut after each `;` and `{`, and on both sides of each `}`, that stands in no brackets."""
     pieces, piece, depth = [], [], 0
     for match in _CSS_TOKEN.finditer(css):
-        token = match.group()
-        if token == "}" and depth == 0:  # it ends a last declaration that has no `;`, and the rule besides
-            pieces += ["".join(piece), token]
+        part = match.group()
+        if part == "}" and depth == 0:  # it ends a last declaration that has no `;`, and the rule besides
+            pieces += ["".join(piece), part]
             piece = []
             continue
-        piece.append(token)
-        if token in ("(", "["):
+        piece.append(part)
+        if part in ("(", "["):
             depth += 1
-        elif token in (")", "]"):
+        elif part in (")", "]"):
             depth = max(0, depth - 1)
-        elif token in (";", "{") and depth == 0:
+        elif part in (";", "{") and depth == 0:
             pieces.append("".join(piece))
             piece = []
     return [*pieces, "".join(piece)]
