@@ -71,7 +71,9 @@ def css_reaches_out(css: str) -> bool:
 
 def _css_pieces(css: str) -> list[str]:
     """CSS cut after each `;` and `{`, and on both sides of each `}`, that stands in no brackets."""
-    pieces, piece, depth = [], [], 0
+    pieces: list[str] = []
+    piece: list[str] = []
+    depth = 0
     for match in _CSS_TOKEN.finditer(css):
         part = match.group()
         if part == "}" and depth == 0:  # it ends a last declaration that has no `;`, and the rule besides
