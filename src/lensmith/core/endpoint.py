@@ -28,6 +28,10 @@ FloatArray = NDArray[np.floating[Any]]
 NO_TOKEN = -1
 """Stands in id arrays where an endpoint told less than was asked for; the logprob there is NaN."""
 
+TEXT_IDS_FROM = 1 << 40
+"""Ids from here on are an endpoint's own numbers for tokens of which a server tells the text and not the id. They name
+columns; they cannot be asked for, biased or sent."""
+
 
 class Reveal(enum.Flag):
     """What an answer tells besides its text, the top logprobs and the wanted ids."""
@@ -43,7 +47,7 @@ class Reveal(enum.Flag):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One question: either `messages` (text and pictures) or `token_ids` (exact, without a chat template).
+    """One question: `messages` (text and pictures), or without a chat template a `prompt`, or exact `token_ids`.
 
     `temperature` 0 is greedy. `n` independent answers are sampled. `stop` ends an answer before any of its strings.
     `logit_bias` is added to the logits of those ids before a token is chosen; `allowed_ids`, where not None, are the
@@ -53,6 +57,7 @@ class Request:
     """
 
     messages: tuple[Message, ...] = ()
+    prompt: str = ""
     token_ids: tuple[int, ...] = ()
     max_tokens: int = 16
     temperature: float = 1.0
@@ -67,9 +72,8 @@ class Request:
     reveal: Reveal = Reveal.NOTHING
 
     def __post_init__(self) -> None:
-        _require(
-            bool(self.messages) != bool(self.token_ids), "messages", "either messages or token_ids", "both or none"
-        )
+        given = [name for name in ("messages", "prompt", "token_ids") if getattr(self, name)]
+        _require(len(given) == 1, "messages", "one of messages, prompt and token_ids", " and ".join(given) or "none")
         _require(self.max_tokens >= 0, "max_tokens", "0 or more", self.max_tokens)
         _require(0 <= self.temperature < math.inf, "temperature", "0 or more, and finite", self.temperature)
         _require(0 < self.top_p <= 1, "top_p", "over 0, at most 1", self.top_p)
@@ -80,7 +84,7 @@ class Request:
         _require(all(map(math.isfinite, self.logit_bias.values())), "logit_bias", "finite", dict(self.logit_bias))
         for name in ("token_ids", "logit_bias", "allowed_ids", "wanted_ids"):
             ids = getattr(self, name) or ()
-            _require(all(token_id >= 0 for token_id in ids), name, "token ids of 0 or more", ids)
+            _require(all(0 <= token_id < TEXT_IDS_FROM for token_id in ids), name, "token ids of 0 or more", ids)
         _require(len(set(self.wanted_ids)) == len(self.wanted_ids), "wanted_ids", "each id once", self.wanted_ids)
 
     @property
@@ -139,6 +143,7 @@ class Feature(enum.Flag):
     NOTHING = 0
     MESSAGES = enum.auto()
     PICTURES = enum.auto()
+    PROMPT_TEXT = enum.auto()
     TOKEN_IDS = enum.auto()
     SEED = enum.auto()
     STOP = enum.auto()
@@ -217,6 +222,7 @@ def needed_features(request: Request) -> Feature:
     used = {
         Feature.MESSAGES: bool(request.messages),
         Feature.PICTURES: pictures,
+        Feature.PROMPT_TEXT: bool(request.prompt),
         Feature.TOKEN_IDS: bool(request.token_ids),
         Feature.SEED: request.seed is not None,
         Feature.STOP: bool(request.stop),

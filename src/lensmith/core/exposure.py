@@ -309,7 +309,7 @@ def _hash_to_unit(counters: NDArray[np.uint64], low: int, high: int) -> Float64A
 
 def _contexts(request: Request, token_ids_T: IdArray, context: bytes | None) -> list[bytes]:
     """What frozen noise belongs to at each position: the context, then the tokens before that position."""
-    start = context if context is not None else repr((request.messages, request.token_ids)).encode()
+    start = context if context is not None else repr((request.messages, request.prompt, request.token_ids)).encode()
     digest = hashlib.sha256(start)
     contexts = []
     for token_id in token_ids_T.tolist():

@@ -1,0 +1,139 @@
+"""What an audit says: findings with their evidence, price and cure, and one verdict over all of them.
+
+A finding is a fact about the interface, never a guess: what could not be resolved is said to be so, and a figure that
+was extrapolated from a small block is marked as extrapolated.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+class Severity(enum.IntEnum):
+    """How much an interface gives away."""
+
+    INFO = 0
+    """A capability, noted; it leaks nothing by itself."""
+    LOW = 1
+    """A signature or a fact about the model, which lets a customer recognise it."""
+    MEDIUM = 2
+    """A read-out that works; the attack was proven on a small block and not completed."""
+    HIGH = 3
+    """The model's width was found."""
+    CRITICAL = 4
+    """Its last layer was recovered, or can be within the budget."""
+
+
+class ReadOut(enum.Enum):
+    """The ways to read logits through an interface, from the cheapest to the dearest (`title` says what each is)."""
+
+    P0 = "P0"
+    P1 = "P1"
+    P2 = "P2"
+    P3 = "P3"
+    P4A = "P4a"
+    P4B = "P4b"
+    P5 = "P5"
+    P6 = "P6"
+    P7 = "P7"
+    P8 = "P8"
+    P9 = "P9"
+
+    @property
+    def title(self) -> str:
+        return _TITLES[self]
+
+
+_TITLES = {
+    ReadOut.P0: "metadata, embeddings or hidden states",
+    ReadOut.P1: "logprobs of the whole vocabulary",
+    ReadOut.P2: "logprobs of chosen token ids",
+    ReadOut.P3: "top logprobs that a bias moves",
+    ReadOut.P4A: "the true logprob of a token forced by a bias",
+    ReadOut.P4B: "the true logprob of a token forced by an allow-list or a grammar",
+    ReadOut.P5: "logprobs of the prompt's tokens (echo)",
+    ReadOut.P6: "the single top logprob, moved by a bias",
+    ReadOut.P7: "the greedy token, steered by a bias",
+    ReadOut.P8: "the order of the top tokens",
+    ReadOut.P9: "text alone",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What something takes. `usd` by the price list in use. `extrapolated`: computed from a block, not spent."""
+
+    queries: int
+    tokens: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+    extrapolated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that the interface gives away.
+
+    `code` is stable over versions (`LEAK-P1`, `WIDTH`, `LAYER`, `META`). `was_read` says what was read, in a sentence
+    with its figures; `evidence` holds the figures as JSON values. `spent` is what this audit paid, `whole` what the
+    complete attack would cost. `cure` is an exact server setting, `retest` the command that checks it.
+    """
+
+    code: str
+    title: str
+    severity: Severity
+    read_out: ReadOut | None = None
+    was_read: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    spent: Cost = field(default_factory=lambda: Cost(queries=0))
+    whole: Cost | None = None
+    cure: str = ""
+    retest: str = ""
+
+
+class Verdict(enum.Enum):
+    """What all findings come to, and so the exit status of `lensmith audit`."""
+
+    CLEAN = "clean"
+    FINDINGS = "findings"
+    COULD_NOT_TELL = "could not tell"
+
+    @property
+    def exit_code(self) -> int:
+        return {Verdict.CLEAN: 0, Verdict.FINDINGS: 1, Verdict.COULD_NOT_TELL: 3}[self]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """One audit of one endpoint.
+
+    `capabilities` maps a probe's name to what it found, as JSON values. `singular_values` are those of the matrix that
+    the width was read from, largest first; `width` is None where nothing was resolved, and `width_note` says why.
+    `unresolved` lists, in sentences, what the audit could not tell.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    target: str
+    model: str
+    seed: int
+    started_at: str
+    seconds: float
+    threshold: Severity
+    capabilities: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    unresolved: tuple[str, ...] = ()
+    width: int | None = None
+    width_interval: tuple[int, int] | None = None
+    width_note: str = ""
+    singular_values: tuple[float, ...] = ()
+    spent: Cost
+
+    @property
+    def verdict(self) -> Verdict:
+        """Findings at or above the threshold count first; then what stayed open; clean only if nothing did."""
+        if any(finding.severity >= self.threshold for finding in self.findings):
+            return Verdict.FINDINGS
+        return Verdict.COULD_NOT_TELL if self.unresolved else Verdict.CLEAN
