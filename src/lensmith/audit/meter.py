@@ -1,0 +1,329 @@
+"""Keeps an audit within its means: a rate, a budget of queries and tokens, and a log that no restart pays for twice.
+
+Every request of an audit passes here. What was answered is written down as one JSON line before anyone sees it, so an
+audit that was interrupted asks again only what it does not know. Large answers (a whole vocabulary) are charged in the
+log but not kept in it: whoever reads them keeps what it needs (see `rows`).
+"""
+
+import base64
+import hashlib
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from lensmith.audit.findings import Cost
+from lensmith.core.endpoint import Answer, Capabilities, Choice, Endpoint, Finish, Logprobs, Request
+from lensmith.core.errors import ConfigError, InputError, LensmithError
+from lensmith.core.types import Picture
+
+KEEP_BYTES = 32_768
+"""Answers whose arrays are larger than this are not kept in the log."""
+_CHARS_A_TOKEN = 4
+_BATCH = 64
+
+
+class BudgetError(LensmithError):
+    """The budget does not reach for what was about to be asked."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an audit may take. Rates and budgets are on unless a person lifts them; None is no limit."""
+
+    queries_per_s: float | None = 50.0
+    max_queries: int | None = 20_000
+    max_tokens: int | None = 5_000_000
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}: not possible", expected="more than 0", actual=value)
+
+
+class EventLog:
+    """An audit's JSONL file: a header that says which audit it is, then one event a line, flushed as it is written.
+
+    Raises ConfigError where the file belongs to another audit. A last line that a crash cut short is dropped.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self.past: list[dict[str, Any]] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = list(_whole_lines(path))
+        if lines:
+            _check_header(lines[0], header, path)
+            self.past = lines[1:]
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+        if not lines:
+            self.write("audit", **header)
+
+    def write(self, event: str, **fields: Any) -> None:
+        line = json.dumps({"event": event, **fields}, sort_keys=True)
+        with self._lock:
+            self._file.write(line + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._file.closed:
+                os.fsync(self._file.fileno())
+                self._file.close()
+
+
+class Meter:
+    """An endpoint that is rate-limited, paid for and remembered. Satisfies `Endpoint`.
+
+    `spent` counts what this audit has cost so far, earlier runs of it included. `answer` raises BudgetError before it
+    sends what the budget does not cover; what was answered until then is in the log.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        limits: Limits,
+        log: EventLog,
+        on_progress: Callable[[Cost], None] | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._limits = limits
+        self._log = log
+        self._on_progress = on_progress
+        self._known: dict[str, Answer] = {}
+        self._next_s = 0.0
+        self.spent = Cost(queries=0)
+        for event in log.past:
+            if event["event"] == "asked":
+                self._charge(event["queries"], event["tokens"], event["seconds"])
+                if "answer" in event:
+                    self._known[event["key"]] = _read_answer(event["answer"])
+
+    @property
+    def queries_left(self) -> float:
+        return math.inf if self._limits.max_queries is None else self._limits.max_queries - self.spent.queries
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        keys = [_key(request) for request in requests]
+        told: dict[str, Answer] = {key: self._known[key] for key in keys if key in self._known}
+        missing = [(key, request) for key, request in zip(keys, requests, strict=True) if key not in told]
+        # A request that stands twice in one batch is meant twice: a repeat asks whether answers agree.
+        results: dict[int, Answer] = {}
+        places = [place for place, key in enumerate(keys) if key not in told]
+        for start in range(0, len(missing), _BATCH):
+            part = missing[start : start + _BATCH]
+            answers = self._ask([request for _, request in part], [key for key, _ in part])
+            results.update(zip(places[start : start + _BATCH], answers, strict=True))
+        return [results[place] if place in results else told[key] for place, key in enumerate(keys)]
+
+    def supports(self) -> Capabilities:
+        return self._endpoint.supports()
+
+    def metadata(self) -> Mapping[str, Any]:
+        return self._endpoint.metadata()
+
+    def raw(self, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """One call beside the protocol, which costs a query. Raises InputError where the endpoint has no paths."""
+        call = getattr(self._endpoint, "raw", None)
+        if call is None:
+            raise InputError("this endpoint is not reached over HTTP", actual=type(self._endpoint).__name__)
+        self._reserve(1, 0)
+        self._wait(1)
+        began = time.monotonic()
+        try:
+            found: Mapping[str, Any] = call(path, body)
+        finally:
+            self._record(1, 0, time.monotonic() - began, key="", path=path)
+        return found
+
+    def _ask(self, requests: Sequence[Request], keys: Sequence[str]) -> list[Answer]:
+        self._reserve(len(requests), sum(map(_least_tokens, requests)))
+        self._wait(len(requests))
+        began = time.monotonic()
+        try:
+            answers = self._endpoint.answer(requests)
+        except LensmithError:
+            self._record(len(requests), 0, time.monotonic() - began, key="", refused=True)
+            raise
+        seconds = (time.monotonic() - began) / max(1, len(requests))
+        for key, request, answer in zip(keys, requests, answers, strict=True):
+            tokens = _tokens(request, answer)
+            if _num_bytes(answer) <= KEEP_BYTES:
+                self._known[key] = answer
+                self._record(1, tokens, seconds, key=key, answer=_write_answer(answer))
+            else:
+                self._record(1, tokens, seconds, key=key)
+        return answers
+
+    def _reserve(self, queries: int, tokens: int) -> None:
+        limits, spent = self._limits, self.spent
+        for name, limit, had, more in (
+            ("queries", limits.max_queries, spent.queries, queries),
+            ("tokens", limits.max_tokens, spent.tokens, tokens),
+        ):
+            if limit is not None and had + more > limit:
+                raise BudgetError(
+                    f"the budget of {name} is spent",
+                    expected=f"at most {limit}",
+                    actual=f"{had} spent, {more} more needed",
+                    hint=f"run the same command with a larger --budget-{name}: nothing that is known is asked again",
+                )
+
+    def _wait(self, queries: int) -> None:
+        if self._limits.queries_per_s is None:
+            return
+        now = time.monotonic()
+        time.sleep(max(0.0, self._next_s - now))
+        self._next_s = max(now, self._next_s) + queries / self._limits.queries_per_s
+
+    def _record(self, queries: int, tokens: int, seconds: float, **fields: Any) -> None:
+        self._charge(queries, tokens, seconds)
+        self._log.write("asked", queries=queries, tokens=tokens, seconds=round(seconds, 6), **fields)
+        if self._on_progress is not None:
+            self._on_progress(self.spent)
+
+    def _charge(self, queries: int, tokens: int, seconds: float) -> None:
+        had = self.spent
+        self.spent = replace(
+            had, queries=had.queries + queries, tokens=had.tokens + tokens, seconds=had.seconds + seconds
+        )
+
+
+# --- what a request costs -----------------------------------------------------------------------------------------
+
+
+def _least_tokens(request: Request) -> int:
+    """An estimate before the answer is there: a token is about four characters; pictures are not counted."""
+    text = request.prompt + "".join(
+        part for message in request.messages for part in message.parts if isinstance(part, str)
+    )
+    return len(request.token_ids) + len(text) // _CHARS_A_TOKEN + request.max_tokens * request.n
+
+
+def _tokens(request: Request, answer: Answer) -> int:
+    written = sum(len(choice.token_ids_T) or request.max_tokens for choice in answer.choices)
+    if answer.prompt_tokens is None:
+        return _least_tokens(request) - request.max_tokens * request.n + written
+    return answer.prompt_tokens + written
+
+
+# --- the log's form -----------------------------------------------------------------------------------------------
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The file's events; what a crash left of a last line is cut off the file, so that the next line stands alone."""
+    if not path.exists():
+        return
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                event = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path} is damaged", expected="one JSON object a line", actual=error) from error
+            end += len(line)
+            yield event
+    if end < path.stat().st_size:
+        os.truncate(path, end)
+
+
+def _check_header(found: Mapping[str, Any], header: Mapping[str, Any], path: Path) -> None:
+    there = {key: value for key, value in found.items() if key != "event"}
+    wanted = json.loads(json.dumps(header))
+    if there != wanted:
+        different = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
+        raise ConfigError(
+            f"{path} belongs to another audit (different: {', '.join(different)})",
+            expected={key: wanted.get(key) for key in different},
+            actual={key: there.get(key) for key in different},
+            hint="choose another --out, or the options that it was begun with",
+        )
+
+
+def _key(request: Request) -> str:
+    digest = hashlib.sha256()
+    for message in request.messages:
+        for part in message.parts:
+            digest.update(part.data if isinstance(part, Picture) else part.encode())
+            digest.update(b"\0")
+    plain = replace(request, messages=(), prompt="", token_ids=(0,)) if request.messages else request
+    roles = [message.role for message in request.messages]
+    digest.update(repr((roles, asdict(plain))).encode())
+    return digest.hexdigest()[:32]
+
+
+def _num_bytes(answer: Answer) -> int:
+    parts = [choice.logprobs for choice in answer.choices] + [answer.prompt_logprobs]
+    return sum(_logprobs_bytes(part) for part in parts if part is not None)
+
+
+def _logprobs_bytes(part: Logprobs) -> int:
+    arrays = [part.sampled_T, part.top_TK, part.wanted_TW, part.vocabulary_TV]
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _write_answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "choices": [
+            {
+                "text": choice.text,
+                "finish": choice.finish.value,
+                "ids": _pack(choice.token_ids_T),
+                "logprobs": _write_logprobs(choice.logprobs),
+            }
+            for choice in answer.choices
+        ],
+        "prompt_ids": _pack(answer.prompt_ids_P),
+        "prompt_logprobs": _write_logprobs(answer.prompt_logprobs),
+        "prompt_tokens": answer.prompt_tokens,
+    }
+
+
+def _read_answer(value: Mapping[str, Any]) -> Answer:
+    return Answer(
+        choices=tuple(
+            Choice(
+                text=choice["text"],
+                finish=Finish(choice["finish"]),
+                token_ids_T=_unpack(choice["ids"]),
+                logprobs=_read_logprobs(choice["logprobs"]),
+            )
+            for choice in value["choices"]
+        ),
+        prompt_ids_P=_unpack(value["prompt_ids"]),
+        prompt_logprobs=_read_logprobs(value["prompt_logprobs"]),
+        prompt_tokens=value["prompt_tokens"],
+    )
+
+
+def _write_logprobs(part: Logprobs | None) -> dict[str, Any] | None:
+    return None if part is None else {name: _pack(array) for name, array in vars(part).items()}
+
+
+def _read_logprobs(value: Mapping[str, Any] | None) -> Logprobs | None:
+    return None if value is None else Logprobs(**{name: _unpack(packed) for name, packed in value.items()})
+
+
+def _pack(array: Any) -> list[Any] | None:
+    if array is None:
+        return None
+    return [str(array.dtype), list(array.shape), base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()]
+
+
+def _unpack(packed: Sequence[Any] | None) -> Any:
+    if packed is None:
+        return None
+    kind, shape, data = packed
+    return np.frombuffer(base64.b64decode(data), dtype=kind).reshape(shape).copy()

@@ -1,0 +1,431 @@
+"""What an interface allows, found out by asking: about forty one-token requests that decide which read-outs exist.
+
+An interface's own word counts for little: parameters are ignored in silence, capped, or refused together. So each
+question is put as a request whose answer can only come out one way if the read-out exists (the list is that of the
+capability matrix of today's servers). Nothing here depends on which server it is.
+"""
+
+import enum
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from lensmith.audit.findings import ReadOut
+from lensmith.core.endpoint import Answer, Choice, Endpoint, RefusedError, Request, Reveal
+from lensmith.core.errors import InputError, LensmithError, NotExposedError
+from lensmith.core.exposure import Taken
+
+STEER = 100.0
+"""A bias that makes any token the greedy one, and the largest that common servers take."""
+_TOP_STEPS = (1, 2, 5, 20, 50, 128, 1024, 8192)
+_COUNT_STEPS = (1, 2, 16, 128, 300, 1024)
+_RANGE_STEPS = (1.0, 5.0, 20.0, STEER)
+_LEAST_FALL_NATS = 2.0
+"""A forced token's logprob taken before the bias lies at least this far below one taken after it (which is near 0)."""
+_SMALL_IDS = (5, 11, 23, 42, 61, 89)
+"""Ids that any vocabulary has; some may be special or be likely by themselves, so several are tried."""
+_VOCABULARY_END = 1 << 20
+_REPEATS = 5
+_FACTS = ("n_embd", "hidden_size", "d_model", "n_vocab", "vocab_size", "n_params", "architecture", "architectures")
+
+
+class SampledFound(enum.Enum):
+    """What is told of a sampled token that is not among the top."""
+
+    TRUE_VALUE = "its true logprob"
+    AFTER_BIAS = "its logprob after the bias"
+    MASKED = "nothing"
+    UNKNOWN = "could not be tested"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What was found. Counts are the largest that were answered; 0 is none. `spread_nats`: between equal requests.
+
+    `decimals`: how many are told, None where values are finer than six. `step_nats`: the lattice that all differences
+    within an answer lie on (bf16 or fp16 logits leave one), 0 where there is none. `facts`: what the interface says of
+    the model's size by itself. `notes`: each question with its outcome, in order.
+    """
+
+    context: Request
+    tells_ids: bool = False
+    top_logprobs: int = 0
+    whole_vocabulary: bool = False
+    wanted_ids: int = 0
+    sampled: SampledFound = SampledFound.UNKNOWN
+    bias_steers: bool = False
+    largest_bias: float = 0.0
+    biased_ids: int = 0
+    bias_with_logprobs: bool = False
+    taken: Taken | None = None
+    allow_list: bool = False
+    allow_list_true_value: bool = False
+    echo: bool = False
+    deterministic: bool = True
+    spread_nats: float = 0.0
+    decimals: int | None = None
+    step_nats: float = 0.0
+    vocabulary_size: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def read_outs(self) -> tuple[ReadOut, ...]:
+        """Those that exist, cheapest first."""
+        steers_and_tells = self.bias_steers and self.bias_with_logprobs
+        after = self.taken is Taken.AFTER_BIAS
+        exists = {
+            ReadOut.P0: bool(self.facts),
+            ReadOut.P1: self.whole_vocabulary or self.top_logprobs >= _TOP_STEPS[-2],
+            ReadOut.P2: self.wanted_ids > 0,
+            ReadOut.P3: steers_and_tells and after and self.top_logprobs >= 2,
+            ReadOut.P4A: steers_and_tells and self.sampled is SampledFound.TRUE_VALUE,
+            ReadOut.P4B: self.allow_list and self.allow_list_true_value,
+            ReadOut.P5: self.echo,
+            ReadOut.P6: steers_and_tells and after and self.top_logprobs == 1,
+            ReadOut.P7: self.bias_steers,
+            ReadOut.P8: self.top_logprobs >= 2,
+            ReadOut.P9: True,
+        }
+        return tuple(read_out for read_out, there in exists.items() if there)
+
+    def as_json(self) -> dict[str, Any]:
+        """For reports: everything but the context."""
+        values = asdict(replace(self, context=Request(prompt="x")))
+        del values["context"]
+        return {
+            **values,
+            "sampled": self.sampled.value,
+            "taken": None if self.taken is None else self.taken.value,
+            "read_outs": [read_out.value for read_out in self.read_outs()],
+        }
+
+
+def probe(endpoint: Endpoint, contexts: Sequence[Request]) -> Probed:
+    """Asks what the interface allows. `contexts`: the same question in several forms; the first that works is kept.
+
+    Raises NotExposedError where no form gets an answer.
+    """
+    prober = _Prober(endpoint, contexts)
+    for question in (
+        prober.logprobs,
+        prober.repeats,
+        prober.whole_vocabulary,
+        prober.chosen_ids,
+        prober.bias,
+        prober.bias_limits,
+        prober.bias_and_logprobs,
+        prober.allow_list,
+        prober.echo,
+        prober.vocabulary,
+        prober.facts,
+    ):
+        question()
+    return prober.found
+
+
+class _Prober:
+    """The questions, in an order in which each can use what the ones before found."""
+
+    def __init__(self, endpoint: Endpoint, contexts: Sequence[Request]) -> None:
+        self.endpoint = endpoint
+        self.notes: dict[str, str] = {}
+        self.found = Probed(context=contexts[0])
+        self._baseline = self._first_answer(contexts)
+
+    def _first_answer(self, contexts: Sequence[Request]) -> Choice:
+        problems = []
+        for context in contexts:
+            plain = replace(context, max_tokens=1, temperature=0.0)
+            try:
+                answer = self.endpoint.answer([plain])[0]
+            except (RefusedError, InputError) as error:
+                problems.append(error.problem)
+                continue
+            self._learn(context=plain)
+            return answer.choices[0]
+        raise NotExposedError(
+            "the endpoint answers no simple request",
+            expected="one greedy token",
+            actual="; ".join(problems),
+            hint="check the URL, --model and the key",
+        )
+
+    def _learn(self, **changes: Any) -> None:
+        self.found = replace(self.found, **changes, notes=dict(self.notes))
+
+    def _ask(self, name: str, **changes: Any) -> Answer | None:
+        """The answer, or None where the interface does not give one; why not is noted under `name`."""
+        try:
+            return self.endpoint.answer([replace(self.found.context, **changes)])[0]
+        except (RefusedError, InputError) as error:
+            self.notes[name] = f"refused: {error.problem}"
+            return None
+
+    def _largest(self, name: str, steps: Sequence[Any], works: Callable[[Any], bool]) -> Any:
+        """The last of the growing steps that works, None if the first does not."""
+        best = None
+        for step in steps:
+            if not works(step):
+                break
+            best = step
+        self.notes.setdefault(name, "none" if best is None else f"{best:g}")
+        return best
+
+    # --- what is told ----------------------------------------------------------------------------------------------
+
+    def logprobs(self) -> None:
+        """The cap on top logprobs, whether ids are told, and how fine the values are."""
+        top: list[Choice] = []
+
+        def tells(count: int) -> bool:
+            answer = self._ask("more top logprobs", top_logprobs=count)
+            told = 0 if answer is None else _told(answer.choices[0])
+            if answer is not None and told:
+                top.append(answer.choices[0])
+            return told >= count
+
+        self._largest("top logprobs", _TOP_STEPS, tells)
+        if not top:
+            return
+        counts = [_told(choice) for choice in top]
+        best = top[int(np.argmax(counts))]
+        logprobs = best.logprobs
+        assert logprobs is not None, "only choices with logprobs were kept"
+        values = logprobs.top_TK[0][np.isfinite(logprobs.top_TK[0])].astype(np.float64)
+        ids = logprobs.top_ids_TK[0]
+        self._learn(
+            top_logprobs=max(counts),
+            tells_ids=bool((ids[ids >= 0] < 1 << 40).all()),
+            decimals=_decimals(values),
+            step_nats=_lattice(values),
+        )
+
+    def repeats(self) -> None:
+        """The same request again: other seeds make it another request to us and the same to a greedy server."""
+        count = min(self.found.top_logprobs, 5)
+        requests = [replace(self.found.context, top_logprobs=count, seed=seed) for seed in range(_REPEATS)]
+        try:
+            answers = self.endpoint.answer(requests)
+        except (RefusedError, InputError):
+            requests = [replace(self.found.context, top_logprobs=count, max_tokens=1)] * _REPEATS
+            answers = self.endpoint.answer(requests)
+        texts = {answer.choices[0].text for answer in answers}
+        spread = 0.0
+        if count:
+            rows = [np.sort(answer.choices[0].logprobs.top_TK[0]) for answer in answers if answer.choices[0].logprobs]
+            if len({len(row) for row in rows}) == 1:
+                spread = float(np.ptp(np.stack(rows), axis=0).max())
+        self.notes["repeats"] = f"{len(texts)} different answers to {_REPEATS} equal requests, {spread:.3g} nats apart"
+        self._learn(deterministic=len(texts) == 1 and spread == 0.0, spread_nats=spread)
+
+    def whole_vocabulary(self) -> None:
+        answer = self._ask("whole vocabulary", reveal=Reveal.VOCABULARY)
+        logprobs = None if answer is None else answer.choices[0].logprobs
+        row = None if logprobs is None else logprobs.vocabulary_TV
+        if row is not None and row.size and np.isfinite(row[0]).sum() > 1:
+            self.notes["whole vocabulary"] = f"{row.shape[1]} logprobs"
+            self._learn(whole_vocabulary=True, vocabulary_size=int(row.shape[1]))
+        else:
+            self.notes.setdefault("whole vocabulary", "not told")
+
+    def chosen_ids(self) -> None:
+        size = self.found.vocabulary_size or math.inf
+
+        def tells(count: int) -> bool:
+            if count > size:
+                return False
+            answer = self._ask("more chosen ids", wanted_ids=tuple(range(count)))
+            logprobs = None if answer is None else answer.choices[0].logprobs
+            return logprobs is not None and logprobs.wanted_TW.size > 0 and np.isfinite(logprobs.wanted_TW[0]).any()
+
+        self._learn(wanted_ids=self._largest("chosen ids", (1, 2, 20, 64, 128, 1024), tells) or 0)
+
+    # --- steering --------------------------------------------------------------------------------------------------
+
+    def bias(self) -> None:
+        """Whether a large bias makes a token that is not the greedy one come out."""
+        changed = [token_id for token_id in _SMALL_IDS if self._steers({token_id: STEER})]
+        if not changed:  # a server with a narrower range refuses 100
+            changed = [token_id for token_id in _SMALL_IDS[:2] if self._steers({token_id: 20.0})]
+        self.notes["bias"] = "steers the greedy token" if changed else self.notes.get("bias", "has no effect")
+        self._learn(bias_steers=bool(changed))
+
+    def bias_limits(self) -> None:
+        if not self.found.bias_steers:
+            return
+
+        def takes(biases: Mapping[int, float]) -> bool:
+            return self._ask("larger or more biases", logit_bias=biases) is not None
+
+        largest = self._largest("largest bias", _RANGE_STEPS, lambda size: takes({_SMALL_IDS[0]: size}))
+        count = self._largest("biased ids", _COUNT_STEPS, lambda count: takes(dict.fromkeys(range(count), 1.0)))
+        self._learn(largest_bias=largest or 0.0, biased_ids=count or 0)
+
+    def bias_and_logprobs(self) -> None:
+        """Where logprobs are taken, and what is told of a forced token outside the top."""
+        if not self.found.bias_steers:
+            return
+        size = self.found.largest_bias
+        sampled: list[float] = []
+        moved: list[bool] = []
+        for token_id in _SMALL_IDS:
+            answer = self._ask(
+                "bias with logprobs",
+                logit_bias={token_id: size},
+                top_logprobs=min(self.found.top_logprobs, 5),
+                reveal=Reveal.SAMPLED,
+            )
+            if answer is None:
+                answer = self._ask(
+                    "bias with top logprobs",
+                    logit_bias={token_id: size},
+                    top_logprobs=max(1, min(self.found.top_logprobs, 5)),
+                )
+            logprobs = None if answer is None else answer.choices[0].logprobs
+            if logprobs is None:
+                continue
+            if len(logprobs.sampled_T):
+                sampled.append(float(logprobs.sampled_T[0]))
+            if logprobs.top_TK.size and np.isfinite(logprobs.top_TK[0, 0]):
+                # After the bias the forced token has nearly all probability; before it, the row is the baseline's.
+                moved.append(float(logprobs.top_TK[0, 0]) > -1e-3)
+        if not sampled and not moved:
+            self.notes.setdefault("bias with logprobs", "no logprobs")
+            return
+        self._learn(bias_with_logprobs=True, taken=self._taken(sampled, moved), sampled=_sampled(sampled))
+        told = self.found.taken
+        self.notes["logprobs are taken"] = "could not be told" if told is None else told.value
+        self.notes["forced token outside the top"] = self.found.sampled.value
+        self._learn()
+
+    def _taken(self, sampled: Sequence[float], moved: Sequence[bool]) -> Taken | None:
+        lowest = min((value for value in sampled if math.isfinite(value)), default=None)
+        if lowest is not None and lowest < -_LEAST_FALL_NATS:
+            return Taken.BEFORE_BIAS
+        if moved:
+            return Taken.AFTER_BIAS if sum(moved) > len(moved) / 2 else Taken.BEFORE_BIAS
+        return None if lowest is None else Taken.AFTER_BIAS
+
+    def allow_list(self) -> None:
+        """An allow-list of one token: does it steer, and is its true logprob told?"""
+        values: list[float] = []
+        steers = False
+        for token_id in _SMALL_IDS[:4]:
+            answer = self._ask("allow-list", allowed_ids=(token_id,), reveal=Reveal.SAMPLED)
+            if answer is None:
+                answer = self._ask("allow-list", allowed_ids=(token_id,))
+            if answer is None:
+                return
+            choice = answer.choices[0]
+            steers = steers or not _same(choice, self._baseline)
+            if choice.logprobs is not None and len(choice.logprobs.sampled_T):
+                values.append(float(choice.logprobs.sampled_T[0]))
+        true_value = _sampled(values) is SampledFound.TRUE_VALUE
+        self.notes["allow-list"] = "steers" if steers else "has no effect"
+        self._learn(allow_list=steers, allow_list_true_value=steers and true_value)
+
+    def _steers(self, biases: Mapping[int, float]) -> bool:
+        answer = self._ask("bias", logit_bias=biases)
+        return answer is not None and not _same(answer.choices[0], self._baseline)
+
+    # --- the rest --------------------------------------------------------------------------------------------------
+
+    def echo(self) -> None:
+        answer = self._ask("echo", reveal=Reveal.PROMPT | Reveal.SAMPLED, top_logprobs=min(1, self.found.top_logprobs))
+        logprobs = None if answer is None else answer.prompt_logprobs
+        if logprobs is not None and np.isfinite(logprobs.sampled_T[1:]).any():
+            self.notes["echo"] = f"{len(logprobs.sampled_T)} prompt logprobs"
+            self._learn(echo=True)
+        else:
+            self.notes.setdefault("echo", "not told")
+
+    def vocabulary(self) -> None:
+        """The number of ids, by bisection: an id that exists can be forced."""
+        if self.found.vocabulary_size is None and self.found.bias_steers:
+            size = self.found.largest_bias
+            if not self._steers({_VOCABULARY_END: size}):  # else unknown ids have effects of their own
+                low, high = 1, _VOCABULARY_END
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    low, high = (middle, high) if self._exists(middle) else (low, middle)
+                self.notes["vocabulary"] = f"{high} ids can be forced"
+                self._learn(vocabulary_size=high)
+        stated = self.endpoint.supports().vocabulary_size
+        if self.found.vocabulary_size is None and stated is not None:
+            self.notes["vocabulary"] = f"{stated}, by its own word"
+            self._learn(vocabulary_size=stated)
+
+    def _exists(self, token_id: int) -> bool:
+        """An id that can be forced exists; so does the greedy token itself, which can only be pushed away."""
+        size = self.found.largest_bias
+        return self._steers({token_id: size}) or self._steers({token_id: -size})
+
+    def facts(self) -> None:
+        """What the interface says of the model by itself."""
+        try:
+            told = dict(_flat(self.endpoint.metadata()))
+        except LensmithError as error:
+            self.notes["metadata"] = f"refused: {error.problem}"
+            told = {}
+        facts = {name: value for name, value in told.items() if name.rpartition(".")[2] in _FACTS}
+        self.notes.setdefault("metadata", ", ".join(sorted(facts)) or "tells no size")
+        self._learn(facts=facts)
+
+
+def _told(choice: Choice) -> int:
+    """How many top logprobs the first position has."""
+    logprobs = choice.logprobs
+    if logprobs is None or not logprobs.top_TK.size:
+        return 0
+    return int(np.isfinite(logprobs.top_TK[0]).sum())
+
+
+def _same(one: Choice, other: Choice) -> bool:
+    if len(one.token_ids_T) and len(other.token_ids_T):
+        return bool(np.array_equal(one.token_ids_T, other.token_ids_T))
+    return one.text == other.text
+
+
+def _sampled(values: Sequence[float]) -> SampledFound:
+    told = [value for value in values if math.isfinite(value)]
+    if not values:
+        return SampledFound.UNKNOWN
+    if not told:
+        return SampledFound.MASKED
+    # One token may be likely by itself; a true value is known by one that lies far below.
+    return SampledFound.TRUE_VALUE if min(told) < -_LEAST_FALL_NATS else SampledFound.AFTER_BIAS
+
+
+def _decimals(values: np.ndarray[Any, np.dtype[np.float64]]) -> int | None:
+    for decimals in range(7):
+        if np.allclose(values, np.round(values, decimals), rtol=0, atol=1e-9):
+            return decimals
+    return None
+
+
+def _lattice(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """The largest power of two, at most 1, of which all differences are multiples; 0 where that is below 2**-12."""
+    differences = np.diff(np.unique(values))
+    if len(differences) < 4:
+        return 0.0
+    for power in range(13):
+        step = 2.0**-power
+        if np.allclose(differences / step, np.round(differences / step), rtol=0, atol=1e-3):
+            return step
+    return 0.0
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            pairs += _flat(item, f"{name}.")
+        elif isinstance(item, list | tuple):
+            pairs += _flat({str(index): inner for index, inner in enumerate(item)}, f"{name}.")
+        else:
+            pairs.append((name, item))
+    return pairs
