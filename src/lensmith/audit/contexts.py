@@ -1,0 +1,111 @@
+"""The questions of an audit: random, harmless, and the same again from the same seed.
+
+What a context says is of no interest; it has to bring the model into a state of its own. So a text is a handful of
+random common words, and a picture is a handful of random coloured rectangles.
+"""
+
+import enum
+import io
+import random
+from collections.abc import Callable, Mapping
+
+from PIL import Image, ImageDraw
+
+from lensmith.core.endpoint import Request
+from lensmith.core.types import Message, Picture
+
+_WORDS = (
+    "river stone table green window paper silver garden winter letter music bridge yellow morning engine forest candle "
+    "ocean mirror copper village thunder basket marble rocket pepper canvas harbor velvet spider market island desert "
+    "hammer ribbon castle violin meadow tunnel puzzle orchid lantern anchor saddle pocket feather circle cotton planet "
+    "shadow hollow gentle seven narrow bright early broken heavy simple under before after while because never always"
+).split()
+_WORDS_A_TEXT = 10
+_FIRST_IDS = range(3, 90)
+"""Token ids that any vocabulary has."""
+
+
+class Form(enum.Enum):
+    """How a context is put. `auto` in a command means: the first of these that the endpoint answers."""
+
+    PROMPT = "prompt"
+    MESSAGES = "messages"
+    PICTURE = "picture"
+    TOKEN_IDS = "token-ids"
+
+
+class Contexts:
+    """An endless sequence of contexts in one form; the same for the same seed.
+
+    `picture_width_px` and `picture_height_px` are those of the pictures.
+    """
+
+    def __init__(self, form: Form, seed: int, *, picture_width_px: int = 384, picture_height_px: int = 192) -> None:
+        self.form = form
+        self.seed = seed
+        self._picture_px = (picture_width_px, picture_height_px)
+
+    def __getitem__(self, number: int) -> Request:
+        rng = random.Random(f"{self.seed}.{self.form.value}.{number}")
+        return _MAKERS[self.form](rng, self._picture_px)
+
+    def take(self, start: int, stop: int) -> list[Request]:
+        return [self[number] for number in range(start, stop)]
+
+
+def first_of_each_form(seed: int) -> list[Request]:
+    """One context in each form, the cheapest first: what a probe tries."""
+    return [Contexts(form, seed)[0] for form in Form]
+
+
+def form_of(context: Request) -> Form:
+    """The form that a context has."""
+    if context.prompt:
+        return Form.PROMPT
+    if context.token_ids:
+        return Form.TOKEN_IDS
+    parts = [part for message in context.messages for part in message.parts]
+    return Form.PICTURE if any(isinstance(part, Picture) for part in parts) else Form.MESSAGES
+
+
+def _text(rng: random.Random) -> str:
+    return " ".join(rng.choice(_WORDS) for _ in range(_WORDS_A_TEXT))
+
+
+def _prompt(rng: random.Random, picture_px: tuple[int, int]) -> Request:
+    return Request(prompt=_text(rng), max_tokens=1, temperature=0.0)
+
+
+def _messages(rng: random.Random, picture_px: tuple[int, int]) -> Request:
+    return Request(messages=(Message(role="user", parts=(_text(rng),)),), max_tokens=1, temperature=0.0)
+
+
+def _token_ids(rng: random.Random, picture_px: tuple[int, int]) -> Request:
+    ids = tuple(rng.choice(_FIRST_IDS) for _ in range(_WORDS_A_TEXT))
+    return Request(token_ids=ids, max_tokens=1, temperature=0.0)
+
+
+def _picture(rng: random.Random, picture_px: tuple[int, int]) -> Request:
+    width_px, height_px = picture_px
+    picture = Image.new("RGB", picture_px, _colour(rng))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(12):
+        left, right = sorted((rng.randrange(width_px), rng.randrange(width_px)))
+        top, bottom = sorted((rng.randrange(height_px), rng.randrange(height_px)))
+        draw.rectangle((left, top, right, bottom), fill=_colour(rng))
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=1)
+    message = Message(role="user", parts=(Picture(data=file.getvalue()),))
+    return Request(messages=(message,), max_tokens=1, temperature=0.0)
+
+
+def _colour(rng: random.Random) -> tuple[int, int, int]:
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
+
+
+_MAKERS: Mapping[Form, Callable[[random.Random, tuple[int, int]], Request]] = {
+    Form.PROMPT: _prompt,
+    Form.MESSAGES: _messages,
+    Form.PICTURE: _picture,
+    Form.TOKEN_IDS: _token_ids,
+}
