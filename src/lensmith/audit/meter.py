@@ -15,12 +15,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from lensmith.audit.findings import Cost
-from lensmith.core.endpoint import Answer, Capabilities, Choice, Endpoint, Finish, Logprobs, Request
+from lensmith.core.endpoint import (
+    TEXT_IDS_FROM,
+    Answer,
+    Capabilities,
+    Choice,
+    Endpoint,
+    Finish,
+    Logprobs,
+    Request,
+)
 from lensmith.core.errors import ConfigError, InputError, LensmithError
 from lensmith.core.types import Picture
 
@@ -48,6 +57,18 @@ class Limits:
         for name, value in asdict(self).items():
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}: not possible", expected="more than 0", actual=value)
+
+
+class TokenTexts(Protocol):
+    """A client's numbers, from TEXT_IDS_FROM on, for tokens that a server names by text."""
+
+    def __len__(self) -> int: ...
+
+    def number(self, name: bytes) -> int:
+        """The number of a token; the next free one where it was not met before."""
+
+    def data(self, token_id: int) -> bytes:
+        """The bytes of a token that was met."""
 
 
 class EventLog:
@@ -95,7 +116,11 @@ class Meter:
         limits: Limits,
         log: EventLog,
         on_progress: Callable[[Cost], None] | None = None,
+        texts: TokenTexts | None = None,
     ) -> None:
+        self.texts = texts
+        """Where the endpoint names tokens by text: the numbers that stand for them, the same in every run."""
+        self._texts_logged = 0
         self._endpoint = endpoint
         self._limits = limits
         self._log = log
@@ -108,6 +133,8 @@ class Meter:
                 self._charge(event["queries"], event["tokens"], event["seconds"])
                 if "answer" in event:
                     self._known[event["key"]] = _read_answer(event["answer"])
+            elif event["event"] == "texts" and texts is not None:
+                self._learn_texts(event["names"])
 
     @property
     def queries_left(self) -> float:
@@ -155,6 +182,7 @@ class Meter:
         except LensmithError:
             self._record(len(requests), 0, time.monotonic() - began, key="", refused=True)
             raise
+        self._log_texts()  # before the answers that use their numbers
         seconds = (time.monotonic() - began) / max(1, len(requests))
         for key, request, answer in zip(keys, requests, answers, strict=True):
             tokens = _tokens(request, answer)
@@ -164,6 +192,21 @@ class Meter:
             else:
                 self._record(1, tokens, seconds, key=key)
         return answers
+
+    def _learn_texts(self, names: Sequence[str]) -> None:
+        assert self.texts is not None, "asked only where there are texts"
+        for name in names:
+            number = self.texts.number(base64.b64decode(name))
+            if number != TEXT_IDS_FROM + self._texts_logged:
+                raise InputError("the log's tokens do not fit the client's", hint="use a new client for each run")
+            self._texts_logged += 1
+
+    def _log_texts(self) -> None:
+        if self.texts is None or len(self.texts) == self._texts_logged:
+            return
+        new = range(TEXT_IDS_FROM + self._texts_logged, TEXT_IDS_FROM + len(self.texts))
+        self._log.write("texts", names=[base64.b64encode(self.texts.data(number)).decode() for number in new])
+        self._texts_logged = len(self.texts)
 
     def _reserve(self, queries: int, tokens: int) -> None:
         limits, spent = self._limits, self.spent
@@ -256,8 +299,8 @@ def _key(request: Request) -> str:
     digest = hashlib.sha256()
     for message in request.messages:
         for part in message.parts:
-            digest.update(part.data if isinstance(part, Picture) else part.encode())
-            digest.update(b"\0")
+            content = (part.url, hashlib.sha256(part.data).digest()) if isinstance(part, Picture) else part
+            digest.update(repr(content).encode() + b"\0")
     plain = replace(request, messages=(), prompt="", token_ids=(0,)) if request.messages else request
     roles = [message.role for message in request.messages]
     digest.update(repr((roles, asdict(plain))).encode())

@@ -27,8 +27,12 @@ _LEAST_FALL_NATS = 2.0
 """A forced token's logprob taken before the bias lies at least this far below one taken after it (which is near 0)."""
 _SMALL_IDS = (5, 11, 23, 42, 61, 89)
 """Ids that any vocabulary has; some may be special or be likely by themselves, so several are tried."""
+_GROUPS = ((5, 1), (0, 40), (40, 40), (80, 10))
+"""First id and number of ids of groups that are biased together."""
 _VOCABULARY_END = 1 << 20
 _REPEATS = 5
+_LATTICE_VALUES = 12
+"""The likeliest tokens have the largest logits, and so the coarsest steps."""
 _FACTS = ("n_embd", "hidden_size", "d_model", "n_vocab", "vocab_size", "n_params", "architecture", "architectures")
 
 
@@ -64,6 +68,7 @@ class Probed:
     allow_list: bool = False
     allow_list_true_value: bool = False
     echo: bool = False
+    takes_token_ids: bool = False
     deterministic: bool = True
     spread_nats: float = 0.0
     decimals: int | None = None
@@ -200,7 +205,7 @@ class _Prober:
             top_logprobs=max(counts),
             tells_ids=bool((ids[ids >= 0] < 1 << 40).all()),
             decimals=_decimals(values),
-            step_nats=_lattice(values),
+            step_nats=_lattice(values[:_LATTICE_VALUES]),
         )
 
     def repeats(self) -> None:
@@ -226,8 +231,10 @@ class _Prober:
         logprobs = None if answer is None else answer.choices[0].logprobs
         row = None if logprobs is None else logprobs.vocabulary_TV
         if row is not None and row.size and np.isfinite(row[0]).sum() > 1:
-            self.notes["whole vocabulary"] = f"{row.shape[1]} logprobs"
-            self._learn(whole_vocabulary=True, vocabulary_size=int(row.shape[1]))
+            self.notes["whole vocabulary"] = f"{np.isfinite(row[0]).sum()} logprobs"
+            # Tokens that are known by text collide, so their number is not the vocabulary's.
+            size = int(row.shape[1]) if self.found.tells_ids else None
+            self._learn(whole_vocabulary=True, vocabulary_size=size)
         else:
             self.notes.setdefault("whole vocabulary", "not told")
 
@@ -241,17 +248,24 @@ class _Prober:
             logprobs = None if answer is None else answer.choices[0].logprobs
             return logprobs is not None and logprobs.wanted_TW.size > 0 and np.isfinite(logprobs.wanted_TW[0]).any()
 
-        self._learn(wanted_ids=self._largest("chosen ids", (1, 2, 20, 64, 128, 1024), tells) or 0)
+        steps = (1, 2, 20, 64, 128, 1024)
+        best = self._largest("chosen ids", steps, tells) or 0
+        if 0 < best < steps[-1]:
+            best = _bisect(best, steps[steps.index(best) + 1], tells)
+        self._learn(wanted_ids=best)
 
     # --- steering --------------------------------------------------------------------------------------------------
 
     def bias(self) -> None:
         """Whether a large bias makes a token that is not the greedy one come out."""
-        changed = [token_id for token_id in _SMALL_IDS if self._steers({token_id: STEER})]
-        if not changed:  # a server with a narrower range refuses 100
-            changed = [token_id for token_id in _SMALL_IDS[:2] if self._steers({token_id: 20.0})]
-        self.notes["bias"] = "steers the greedy token" if changed else self.notes.get("bias", "has no effect")
-        self._learn(bias_steers=bool(changed))
+        steers = any(self._steers({token_id: STEER}) for token_id in _SMALL_IDS)
+        # A server with a narrower range refuses 100, and what it takes may be too little for an unlikely token.
+        for size in _RANGE_STEPS[-2::-1]:
+            steers = steers or any(
+                self._steers(dict.fromkeys(range(first, first + count), size)) for first, count in _GROUPS
+            )
+        self.notes["bias"] = "steers the greedy token" if steers else self.notes.get("bias", "has no effect")
+        self._learn(bias_steers=steers)
 
     def bias_limits(self) -> None:
         if not self.found.bias_steers:
@@ -334,6 +348,8 @@ class _Prober:
     # --- the rest --------------------------------------------------------------------------------------------------
 
     def echo(self) -> None:
+        ids = self._ask("prompt of token ids", messages=(), prompt="", token_ids=_SMALL_IDS)
+        self._learn(takes_token_ids=ids is not None)
         answer = self._ask("echo", reveal=Reveal.PROMPT | Reveal.SAMPLED, top_logprobs=min(1, self.found.top_logprobs))
         logprobs = None if answer is None else answer.prompt_logprobs
         if logprobs is not None and np.isfinite(logprobs.sampled_T[1:]).any():
@@ -373,6 +389,14 @@ class _Prober:
         facts = {name: value for name, value in told.items() if name.rpartition(".")[2] in _FACTS}
         self.notes.setdefault("metadata", ", ".join(sorted(facts)) or "tells no size")
         self._learn(facts=facts)
+
+
+def _bisect(works: int, fails: int, test: Callable[[int], bool]) -> int:
+    """The largest count that works, between one that does and one that does not."""
+    while fails - works > 1:
+        middle = (works + fails) // 2
+        works, fails = (middle, fails) if test(middle) else (works, middle)
+    return works
 
 
 def _told(choice: Choice) -> int:

@@ -9,6 +9,9 @@ from lensmith.core.errors import MissingExtraError
 # Top-level modules that only extras bring. Any other missing module is a mistake in lensmith and stays a traceback.
 OPTIONAL_MODULES = frozenset(
     {
+        "fastapi",
+        "prometheus_client",
+        "gguf",
         "html5lib",
         "playwright",
         "ray",

@@ -14,7 +14,17 @@ def html(
     picture: Annotated[Path, typer.Argument(help="The screenshot: PNG, JPEG, WEBP, GIF, BMP or TIFF.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")],
     samples: Annotated[int, typer.Option(min=1, help="Candidates to render; the closest is kept.")] = 1,
-    model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder of a model other than the one that ships; its name, with --endpoint.")
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Let an OpenAI-compatible server that reads pictures write the HTML."),
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="LENSMITH_API_KEY", help="Key for --endpoint.")] = None,
+    instruction: Annotated[
+        str | None, typer.Option(help="What to ask the endpoint for, beside the picture; empty for the picture alone.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the candidates after the first.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -23,9 +33,11 @@ def html(
     The HTML stands alone, is well formed, and its rendering is compared with the screenshot.
     """
     from lensmith.workflows.html import convert_file
+    from lensmith.workflows.page_writers import endpoint_writer
 
+    writer = None if endpoint is None else endpoint_writer(endpoint, model, api_key=api_key, instruction=instruction)
     on_text = None if as_json else stream_to_stderr
-    result = convert_file(picture, out, model=model, samples=samples, seed=seed, on_text=on_text)
+    result = convert_file(picture, out, model=model, writer=writer, samples=samples, seed=seed, on_text=on_text)
     typer.echo(err=True, nl=not as_json)
     show(result, as_json=as_json)
 

@@ -11,8 +11,10 @@ from lensmith.data.webpages.real import fetch_real_pages
 from lensmith.data.webpages.stylesheet import stand_alone
 from lensmith.evaluate.summary import VisualSummary, summarise
 from lensmith.evaluate.visual import VisualScore, score_pages
+from lensmith.models.families.sightseer import load, shipped_model
 from lensmith.workflows.evaluate_html import ScoredPage, TargetPage, report_page
 from lensmith.workflows.html import CAPTURE, Converter
+from lensmith.workflows.page_writers import LocalWriter
 from lensmith.workflows.report import write_report
 
 DEMO_SEED = 2_000_003
@@ -62,8 +64,9 @@ def run(
     ]
     named += [(f"{page.package}: {page.name}", page.html) for page in real]
     scored: list[ScoredPage] = []
-    with Converter.load(model) as converter:
-        millions = converter.model.num_parameters() / 1e6
+    writer = LocalWriter(*load(model or shipped_model()))
+    millions = writer.model.num_parameters() / 1e6
+    with Converter(writer) as converter:
         for name, document in named:
             scored.append(_converted(converter, name, document))
             if on_progress is not None:

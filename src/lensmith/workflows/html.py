@@ -23,16 +23,11 @@ from lensmith.data.webpages.grammar import VIEWPORT_WIDTH_PX
 from lensmith.data.webpages.repair import repair
 from lensmith.data.webpages.stylesheet import stand_alone
 from lensmith.evaluate.visual import PictureScore, score_pictures
-from lensmith.models import VisionLanguageModel
 from lensmith.models.families.sightseer import load, shipped_model
-from lensmith.models.generate import Completion, generate_batch, generate_stream
-from lensmith.models.processor import VisionLanguageProcessor
-from lensmith.models.sampling import GenerateSettings
+from lensmith.models.generate import Completion
 from lensmith.render import Capture, RenderConfig, Renderer
+from lensmith.workflows.page_writers import LocalWriter, PageWriter
 
-MAX_NEW_TOKENS = 1024
-TEMPERATURE = 0.5
-TOP_P = 0.95
 CAPTURE = Capture.PICTURE | Capture.TEXTS
 
 
@@ -96,17 +91,16 @@ class ConvertedFile:
 
 
 class Converter:
-    """A model and a browser, kept warm. A context manager; `convert` may be called any number of times."""
+    """A writer and a browser, kept warm. A context manager; `convert` may be called any number of times."""
 
-    def __init__(self, model: VisionLanguageModel, processor: VisionLanguageProcessor) -> None:
-        self.model = model
-        self.processor = processor
+    def __init__(self, writer: PageWriter) -> None:
+        self.writer = writer
         self.renderer = Renderer(RenderConfig(viewport_width_px=VIEWPORT_WIDTH_PX, viewport_height_px=64))
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Self:
         """The model in `folder`, or the one that ships. Raises InputError where there is none."""
-        return cls(*load(folder or shipped_model()))
+        return cls(LocalWriter(*load(folder or shipped_model())))
 
     def __enter__(self) -> Self:
         self.renderer.__enter__()
@@ -129,46 +123,21 @@ class Converter:
         if samples < 1:
             raise InputError("there is nothing to make", expected="at least one sample", actual=samples)
         began = time.monotonic()
-        texts = [self._greedy(picture, on_text or (lambda piece: None))]
+        texts = [self.writer.greedy(picture, on_text or (lambda piece: None))]
         if samples > 1:
-            settings = GenerateSettings(
-                max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P, seed=seed, num_samples=samples - 1
-            )
-            texts += generate_batch(self.model, self.processor, [[picture]], [self.prompt], settings)[0]
+            texts += self.writer.sampled(picture, samples - 1, seed)
         candidates = tuple(self._scored(candidate, picture) for candidate in map(self._candidate, texts))
         return Conversion(picture=picture, candidates=candidates, seconds=time.monotonic() - began)
 
     def convert_many(self, pictures: list[Image.Image]) -> Iterator[Candidate]:
         """One greedy candidate a picture, rendered but not scored, several at a time."""
-        completions = generate_batch(
-            self.model,
-            self.processor,
-            [[picture] for picture in pictures],
-            [self.prompt] * len(pictures),
-            GenerateSettings(max_new_tokens=MAX_NEW_TOKENS),
-        )
-        candidates = [self._candidate(row[0]) for row in completions]
+        candidates = [self._candidate(completion) for completion in self.writer.greedy_many(pictures)]
         pages = self.renderer.render_many((candidate.html for candidate in candidates), CAPTURE)
         for candidate, page in zip(candidates, pages, strict=True):
             if isinstance(page, RenderError):
                 yield replace(candidate, error=page.problem)
             else:
                 yield replace(candidate, page=page)
-
-    @property
-    def prompt(self) -> str:
-        return f"{self.processor.image_token}{self.processor.tokenizer.bos_token}"
-
-    def _greedy(self, picture: Image.Image, on_text: Callable[[str], None]) -> Completion:
-        pieces = []
-        settings = GenerateSettings(max_new_tokens=MAX_NEW_TOKENS)
-        for piece in generate_stream(self.model, self.processor, [picture], self.prompt, settings):
-            pieces.append(piece)
-            on_text(piece)
-        text = "".join(pieces)
-        # The stream does not say why it ended; a page that is complete ends with its body.
-        finish = Finish.STOP if text.rstrip().endswith("</body>") else Finish.LENGTH
-        return Completion(text, (), finish)
 
     def _candidate(self, completion: Completion) -> Candidate:
         repaired = repair(completion.text)
@@ -196,13 +165,17 @@ def convert_file(
     out: Path,
     *,
     model: str | Path | None = None,
+    writer: PageWriter | None = None,
     samples: int = 1,
     seed: int = 0,
     on_text: Callable[[str], None] | None = None,
 ) -> ConvertedFile:
-    """Convert one picture file. Raises ImageError where it is no usable picture, before any model is loaded."""
+    """Convert one picture file, by `writer` or else by the model in `model` or the one that ships.
+
+    Raises ImageError where it is no usable picture, before any model is loaded or asked.
+    """
     image = open_picture(picture)
-    with Converter.load(model) as converter:
+    with Converter.load(model) if writer is None else Converter(writer) as converter:
         conversion = converter.convert(image, samples=samples, seed=seed, on_text=on_text)
     best = conversion.best
     write_atomic(out, best.html.encode())

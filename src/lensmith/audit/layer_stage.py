@@ -1,0 +1,106 @@
+"""The last stage of an audit: the output layer up to a linear map, where the budget reaches for it.
+
+Source: Carlini et al., arXiv 2403.06634, section 4.2. Nothing of the layer is kept; what counts is that it was
+recovered, which is scored against the operator's own weights where they are given.
+
+Legend: N contexts, V tokens, H width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lensmith.audit.findings import Cost, Finding, ReadOut, Severity
+from lensmith.audit.growth import GrowingMatrix, Part
+from lensmith.audit.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
+from lensmith.audit.meter import BudgetError
+from lensmith.audit.reader_choice import columns_for, reader_for
+from lensmith.audit.spectrum import Centring, token_blocks
+from lensmith.audit.stages import Stage, WidthOutcome
+from lensmith.audit.truth import open_head
+from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
+from lensmith.core.errors import InputError
+
+MOST_BYTES = 2_000_000_000
+"""What the outputs may take in memory; beyond it, the layer is recovered for as many tokens as fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOutcome:
+    """The finding, where the layer was recovered, and what could not be told."""
+
+    findings: tuple[Finding, ...] = ()
+    unresolved: tuple[str, ...] = ()
+
+
+def find_layer(
+    stage: Stage,
+    read_out: ReadOut,
+    width: WidthOutcome,
+    truth: Path | None,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+) -> LayerOutcome:
+    """Reads all tokens of the contexts that showed the width. Nothing is claimed where the budget does not reach."""
+    before = stage.meter.spent
+    contexts = stage.contexts(read_out)
+    reader = reader_for(read_out, stage.probed)
+    ids = np.sort(columns_for(reader, stage.probed, stage.meter, contexts.take(0, 4), stage.seed))
+    ids = ids[: MOST_BYTES // (8 * width.rows)]
+    matrix = GrowingMatrix(stage.folder / "layer", contexts, reader, ids)
+    cost = matrix.cost_of(width.rows, matrix.most_columns)
+    if cost.queries > stage.meter.queries_left:
+        told = f"the layer: it takes {cost.queries} more queries, and {stage.meter.queries_left:.0f} are left"
+        return LayerOutcome(unresolved=(told,) if truth is not None else ())
+    try:
+        matrix.grow(stage.meter, width.rows, matrix.most_columns, on_rows)
+    except BudgetError as error:
+        return LayerOutcome(unresolved=(f"the layer: {error.problem}",))
+    part = matrix.complete(width.rows, matrix.most_columns)
+    layer = recover_layer(lambda: token_blocks(part.logits_NM), width.rank, centring=Centring.TOKENS)
+    score, note = _scored(layer.layer_VR, part.token_ids_M, truth, width)
+    return LayerOutcome(findings=(_finding(stage, width, before, part, score),), unresolved=(note,) if note else ())
+
+
+def _scored(
+    layer_VR: np.ndarray, ids_V: IdArray, truth: Path | None, width: WidthOutcome
+) -> tuple[LayerScore | None, str]:
+    """The score, or None and why there is none though weights were given."""
+    if truth is None:
+        return None, ""
+    if (ids_V >= TEXT_IDS_FROM).any():
+        return (
+            None,
+            "the layer's error: the server names tokens by text, and not by their row of the head",
+        )
+    head = open_head(truth)
+    if int(ids_V.max()) >= head.shape[0]:
+        raise InputError(
+            f"{truth} is the head of another model", expected=f"more than {ids_V.max()} tokens", actual=head.shape[0]
+        )
+    lost = max(0, head.shape[1] - layer_VR.shape[1])
+    return score_layer(layer_VR, head.rows(ids_V), lost=lost), ""
+
+
+def _finding(stage: Stage, width: WidthOutcome, before: Cost, part: Part, score: LayerScore | None) -> Finding:
+    read_out = width.read_out
+    assert read_out is not None, "the width was read through it"
+    contexts, tokens = part.logits_NM.shape
+    told = f"{tokens} of the layer's rows, up to a linear map, from {contexts} contexts through {read_out.value}."
+    evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": width.rank}
+    if score is not None:
+        told += (
+            f" Root-mean-square error against the weights given: {score.rms:.2g}; of an unrelated random layer: "
+            f"{score.rms_unrelated:.2g}; published: {PUBLISHED_RMS[0]:g} to {PUBLISHED_RMS[1]:g}."
+        )
+        evidence |= vars(score)
+    return stage.finding(
+        read_out,
+        before,
+        code="LAYER",
+        title="The model's last layer was recovered, up to a linear map",
+        severity=Severity.CRITICAL,
+        was_read=told,
+        evidence=evidence,
+    )

@@ -1,0 +1,86 @@
+"""Says while outputs come in when their rank seems reached, so that a precise endpoint is not asked for more.
+
+Gram-Schmidt: what each new context adds to those before it. From float32 logprobs the addition falls by orders of
+magnitude at the first context beyond the rank; from coarse ones it fades, the watch stays silent, and the caller reads
+whole batches as planned. It proves nothing by itself: what it stops is confirmed by `estimate_width`.
+
+Legend: N contexts, M tokens, B contexts of one batch, R directions so far.
+"""
+
+import numpy as np
+
+from lensmith.audit.spectrum import Float64Array
+from lensmith.core.endpoint import FloatArray
+from lensmith.core.errors import InputError, ShapeError
+
+_MEMORY = 24
+"""Contexts before the fall that it is compared with."""
+
+
+class RankWatch:
+    """Takes contexts as they come. `reached` is the rank that they seem to have, None until it shows.
+
+    `fall`: how many times less than the least of the contexts before them (24, or as many as there were) each of
+    `spare` contexts in a row must add. Memory: float64, contexts x tokens.
+    """
+
+    def __init__(self, *, spare: int = 4, fall: float = 20.0) -> None:
+        self.spare = spare
+        self.fall = fall
+        self.contexts = 0
+        self.reached: int | None = None
+        self._basis_RM: Float64Array = np.zeros((0, 0))
+        self._directions = 0
+        self._added: list[float] = []
+        self._looked = 1
+
+    def push(self, outputs_BM: FloatArray) -> int | None:
+        """Adds contexts (B, M) and returns `reached`. Raises ShapeError unless all have the same tokens, InputError for
+        values that are not finite."""
+        if outputs_BM.ndim != 2 or (self.contexts and outputs_BM.shape[1] != self._basis_RM.shape[1]):
+            expected = f"B x {self._basis_RM.shape[1]}" if self.contexts else "contexts x tokens"
+            raise ShapeError("contexts differ in their tokens", expected=expected, actual=outputs_BM.shape)
+        rows_BM = outputs_BM.astype(np.float64)
+        rows_BM -= rows_BM.mean(axis=1, keepdims=True)
+        norms_B = np.sqrt((rows_BM**2).sum(axis=1))
+        if not np.isfinite(norms_B).all():
+            raise InputError("outputs with missing values", expected="finite values")
+        rows_BM /= np.maximum(norms_B, np.finfo(np.float64).tiny)[:, None]
+        for start in range(0, len(rows_BM), 64):
+            self._add(rows_BM[start : start + 64])
+        self._look()
+        return self.reached
+
+    def _add(self, rows_BM: Float64Array) -> None:
+        basis_RM = self._basis_RM[: self._directions]
+        for _ in range(2 if len(basis_RM) else 0):  # once leaves rounding errors as large as what a context adds
+            rows_BM = rows_BM - (rows_BM @ basis_RM.T) @ basis_RM
+        directions_MB, triangle_BB = np.linalg.qr(rows_BM.T)
+        self._added.extend(np.abs(np.diagonal(triangle_BB)))
+        self._added.extend([0.0] * (len(rows_BM) - triangle_BB.shape[0]))
+        self.contexts += len(rows_BM)
+        self._append(directions_MB.T)
+
+    def _append(self, new_BM: Float64Array) -> None:
+        needed = self._directions + len(new_BM)
+        if needed > len(self._basis_RM):
+            grown = np.zeros((max(needed, 2 * len(self._basis_RM)), new_BM.shape[1]))
+            if self._directions:
+                grown[: self._directions] = self._basis_RM[: self._directions]
+            self._basis_RM = grown
+        self._basis_RM[self._directions : needed] = new_BM
+        self._directions = needed
+
+    def _look(self) -> None:
+        """The first context from which on all, and at least `spare`, add little beside those shortly before them."""
+        added_N = np.array(self._added)
+        if self.reached is not None and not self._falls_at(added_N, self.reached):
+            self.reached = None
+        while self.reached is None and self._looked + self.spare <= len(added_N):
+            if self._falls_at(added_N, self._looked):
+                self.reached = self._looked
+            self._looked += 1
+
+    def _falls_at(self, added_N: Float64Array, rank: int) -> bool:
+        before = added_N[max(0, rank - _MEMORY) : rank].min()
+        return bool(added_N[rank:].max() * self.fall < before)

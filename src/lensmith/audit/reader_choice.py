@@ -1,0 +1,97 @@
+"""Which reader, with which limits, and which columns: from what the probe found."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lensmith.audit.columns import distinct_texts
+from lensmith.audit.findings import ReadOut
+from lensmith.audit.forced import Force, ForcedTokenReader, PromptReader
+from lensmith.audit.greedy import GreedyReader
+from lensmith.audit.meter import Meter
+from lensmith.audit.probe import Probed
+from lensmith.audit.readers import ChosenIdsReader, WholeVocabularyReader
+from lensmith.audit.reading import Reader, greedy
+from lensmith.audit.top_bias import SingleTopReader, TopBiasReader
+from lensmith.core.endpoint import IdArray, Request
+from lensmith.core.errors import InputError
+
+_ALL = 1 << 20
+"""More top logprobs than any vocabulary has tokens: servers tell what they have."""
+_MOST_AT_ONCE = 300
+"""More biased ids in one request bring nothing to the greedy read-out, and long requests."""
+_LEAST_ID = 3
+"""The first ids are special tokens as a rule."""
+_ASSUMED_VOCABULARY = 4096
+"""How many ids are used where the number is not known; ids that do not exist come back unread."""
+
+
+def reader_for(read_out: ReadOut, probed: Probed) -> Reader:
+    """The reader for a read-out of this interface. Raises InputError for one that reads no logits (P0, P8, P9)."""
+    if read_out is ReadOut.P1:
+        return WholeVocabularyReader(top=None if probed.tells_ids and probed.whole_vocabulary else _ALL)
+    if read_out is ReadOut.P2:
+        return ChosenIdsReader(cap=probed.wanted_ids)
+    if read_out is ReadOut.P3:
+        return TopBiasReader(
+            top=min(probed.top_logprobs, 20), bias_limit=probed.largest_bias, biased_ids=probed.biased_ids
+        )
+    if read_out in (ReadOut.P4A, ReadOut.P4B):
+        force = Force.BIAS if read_out is ReadOut.P4A else Force.ALLOW_LIST
+        return ForcedTokenReader(force=force, bias=probed.largest_bias or 1.0)
+    if read_out is ReadOut.P5:
+        return PromptReader()
+    if read_out is ReadOut.P6:
+        return SingleTopReader(bias_limit=probed.largest_bias)
+    if read_out is ReadOut.P7:
+        return GreedyReader(bias_limit=probed.largest_bias, biased_ids=min(probed.biased_ids, _MOST_AT_ONCE))
+    raise InputError("this read-out tells no logits", actual=f"{read_out.value}: {read_out.title}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A reader, and the tokens to read in order; the first is the reference of a growing matrix."""
+
+    reader: Reader
+    columns: IdArray
+
+
+def choose(
+    read_out: ReadOut, probed: Probed, endpoint: Meter, contexts: Sequence[Request], *, columns: int, seed: int
+) -> Choice:
+    """A reader that is ready for `columns` tokens. Asks the endpoint where those cannot be known beforehand."""
+    reader = reader_for(read_out, probed)
+    ids = columns_for(reader, probed, endpoint, contexts, seed)[:columns]
+    if isinstance(reader, GreedyReader) and not probed.tells_ids:
+        reader = replace(reader, texts=_forced_texts(endpoint, contexts[0], ids, probed.largest_bias))
+        ids = ids[np.isin(ids, list(reader.texts or ()))]
+    return Choice(reader=reader, columns=ids)
+
+
+def _forced_texts(endpoint: Meter, context: Request, ids: IdArray, bias: float) -> dict[int, str]:
+    """What each token is called, by forcing it once; tokens that share a text, or have none, are left out."""
+    requests = [greedy(context, logit_bias={int(token_id): bias}) for token_id in ids]
+    texts = [answer.choices[0].text for answer in endpoint.answer(requests)]
+    shared = Counter(texts)
+    return {int(each): text for each, text in zip(ids, texts, strict=True) if text and shared[text] == 1}
+
+
+def columns_for(reader: Reader, probed: Probed, endpoint: Meter, contexts: Sequence[Request], seed: int) -> IdArray:
+    """The ids to read, in a random order that the seed decides. The first is the reference of a growing matrix.
+
+    Where ids cannot be chosen, those that every one of `contexts` tells, and whose text no other token shares.
+    """
+    rng = np.random.default_rng(seed)
+    if not (isinstance(reader, WholeVocabularyReader) and not probed.tells_ids):
+        return rng.permutation(np.arange(_LEAST_ID, probed.vocabulary_size or _ASSUMED_VOCABULARY, dtype=np.int64))
+    ids = reader.common_ids(endpoint, contexts)
+    if endpoint.texts is None:
+        return rng.permutation(ids)
+    # The order by a hash of the text is the same for every client, however it numbers the texts.
+    names = {int(token_id): endpoint.texts.data(int(token_id)) for token_id in ids}
+    distinct = distinct_texts({token_id: name.decode("utf-8", "replace") for token_id, name in names.items()})
+    order = sorted(distinct.tolist(), key=lambda token_id: hashlib.sha256(b"%d " % seed + names[token_id]).digest())
+    return np.array(order, dtype=np.int64)

@@ -1,0 +1,278 @@
+"""An audit as one HTML page: no other file, no network, no script, light and dark, and legible when printed.
+
+The page forbids itself everything but its own style (a content security policy), so even text that slipped through the
+escaping could load nothing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+import lensmith
+from lensmith.audit import wording
+from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severity, Verdict
+from lensmith.audit.gaps import significant_gaps
+from lensmith.audit.report_plot import Mark, ratio_text, singular_plot
+from lensmith.audit.report_style import STYLE
+from lensmith.audit.wording import by_severity, headline, lead, public_target, visible, width_text
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+_SEVERITIES = {
+    Severity.CRITICAL: "the last layer was recovered, or can be within the budget",
+    Severity.HIGH: "the model's width was found",
+    Severity.MEDIUM: "a read-out works; the attack was proven on a small block",
+    Severity.LOW: "a signature, or a fact about the model",
+    Severity.INFO: "noted; leaks nothing by itself",
+}
+_EXITS = {
+    0: "clean: nothing at or above the threshold, and nothing left open",
+    1: "findings at or above the threshold",
+    2: "bad usage or input",
+    3: "could not tell",
+}
+_READ_OUTS = {read_out.value: read_out.title for read_out in ReadOut}
+_CLASSES = {Verdict.CLEAN: "clean", Verdict.FINDINGS: "found", Verdict.COULD_NOT_TELL: "open"}
+
+
+def as_html(report: AuditReport) -> str:
+    """The whole page."""
+    title = f"Leak audit of {visible(report.model)}"
+    body = "".join((_header(report), _findings(report), _spectrum(report), _unresolved(report), _capabilities(report)))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="referrer" content="no-referrer">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{body}{_legend(report)}{_footer(report)}</main></body></html>\n"
+    )
+
+
+# --- the verdict --------------------------------------------------------------------------------------------------
+
+
+def _header(report: AuditReport) -> str:
+    facts = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _facts(report))
+    return (
+        f'<header class="{_CLASSES[report.verdict]}"><p class="kicker">Leak audit</p>'
+        f'<h1>{escape(headline(report))}</h1><p class="lead">{escape(lead(report))}</p>'
+        f'<p class="target"><bdi class="model">{_text(report.model)}</bdi>'
+        f"<bdi>{escape(public_target(report.target))}</bdi></p>"
+        f'<dl class="facts">{facts}</dl></header>'
+    )
+
+
+def _facts(report: AuditReport) -> list[tuple[str, str]]:
+    """What a hurried reader wants, as (name, HTML)."""
+    facts = [("Hidden width", _big(f"{report.width:,}") if report.width else escape(width_text(report)))]
+    priced = [(finding, finding.whole) for finding in by_severity(report) if finding.whole is not None]
+    if priced:
+        finding, whole = min(priced, key=lambda pair: pair[1].queries)
+        name = finding.read_out.value if finding.read_out else visible(finding.code)
+        facts.append(("Cheapest whole attack", f"{_big(wording.queries(whole.queries))} {_dim(_money(whole, name))}"))
+    facts.append(("This audit spent", f"{_big(wording.queries(report.spent.queries))} {_dim(_money(report.spent))}"))
+    facts.append(("Exit status", f"{_big(str(report.verdict.exit_code))} {_dim(report.verdict.value)}"))
+    return facts
+
+
+def _money(cost: Cost, through: str = "") -> str:
+    parts = [f"through {through}"] if through else []
+    parts += [wording.money(cost.usd)] if cost.usd else []
+    parts += [wording.duration(cost.seconds)] if cost.seconds else []
+    return ", ".join(parts)
+
+
+# --- the findings -------------------------------------------------------------------------------------------------
+
+
+def _findings(report: AuditReport) -> str:
+    if not report.findings:
+        return "<section><h2>Findings</h2><p>None.</p></section>"
+    rows = "".join(_finding(finding, report.threshold) for finding in by_severity(report))
+    return (
+        '<section><h2>Findings</h2><div class="scroll"><table class="findings"><thead><tr>'
+        '<th>Severity</th><th>What was read</th><th class="cost">Spent here</th><th class="cost">The whole attack</th>'
+        f"</tr></thead>{rows}</table></div></section>"
+    )
+
+
+def _finding(finding: Finding, threshold: Severity) -> str:
+    name = finding.severity.name.lower()
+    below = "" if finding.severity >= threshold else '<span class="below">below threshold</span>'
+    read_out = ""
+    if finding.read_out is not None:
+        read_out = f'<p class="through"><b>{finding.read_out.value}</b> {escape(finding.read_out.title)}</p>'
+    remedies = "".join(
+        f"<div><dt>{label}</dt><dd>{html}</dd></div>"
+        for label, html in (
+            ("Cure", _ticked(finding.cure)),
+            ("Test again", f'<code class="line">{_text(finding.retest)}</code>' if finding.retest else ""),
+        )
+        if html
+    )
+    remedies = f'<dl class="remedy">{remedies}</dl>' if remedies else ""
+    evidence = _evidence(finding.evidence)
+    return (
+        f'<tbody><tr><td><span class="chip {name}">{name}</span>{below}</td>'
+        f"<td><h3>{_text(finding.title)}<small>{_text(finding.code)}</small></h3>{read_out}"
+        f"<p>{_ticked(finding.was_read)}</p>"
+        f"{remedies}{evidence}</td>"
+        f'<td class="cost">{_cost(finding.spent)}</td><td class="cost">{_cost(finding.whole)}</td></tr></tbody>'
+    )
+
+
+def _evidence(values: Mapping[str, Any]) -> str:
+    if not values:
+        return ""
+    return f'<details><summary>Figures</summary><table class="plain">{_rows(values)}</table></details>'
+
+
+def _cost(cost: Cost | None) -> str:
+    if cost is None:
+        return _dim("not priced")
+    if cost == Cost(queries=0):
+        return _dim("nothing")
+    lines = [f"<b>{escape(wording.queries(cost.queries))}</b>"]
+    lines += [f"{wording.count(cost.tokens)} tokens"] if cost.tokens else []
+    lines += [wording.duration(cost.seconds)] if cost.seconds else []
+    lines += [f"<b>{wording.money(cost.usd)}</b>"] if cost.usd else []
+    lines += [_dim("extrapolated")] if cost.extrapolated else []
+    return "<br>".join(lines)
+
+
+# --- the spectrum -------------------------------------------------------------------------------------------------
+
+
+def _spectrum(report: AuditReport) -> str:
+    marks = _marks(report)
+    plot = singular_plot(report.singular_values, marks, report.width)
+    if not plot:
+        return ""
+    title = "Where the width shows" if report.width is not None else "What the singular values show"
+    return (
+        f"<section><h2>{title}</h2><p>Width: <b>{escape(width_text(report))}</b>. "
+        "Outputs of a model of width h fill h directions; the singular values fall where they end. "
+        f'{_gap_sentence(marks, report.width)}</p><figure class="scroll">{plot}</figure></section>'
+    )
+
+
+def _marks(report: AuditReport) -> list[Mark]:
+    """Every significant gap, and in any case the one that was accepted as the width."""
+    values = report.singular_values
+    positive = np.array([value for value in values if math.isfinite(value) and value > 0])
+    marks = {gap.rank: Mark(after=gap.rank, ratio=gap.ratio) for gap in significant_gaps(positive)}
+    width = report.width
+    if width is not None and 1 <= width < len(values) and width not in marks:
+        ratio = values[width - 1] / values[width] if values[width] > 0 else math.inf
+        marks[width] = Mark(after=width, ratio=ratio)
+    return [marks[after] for after in sorted(marks)]
+
+
+def _gap_sentence(marks: Sequence[Mark], width: int | None) -> str:
+    if not marks:
+        return "No gap stands out from the values around it."
+    told = wording.listing([f"after {mark.after:,} ({ratio_text(mark.ratio)} times)" for mark in marks])
+    others = " More than one may mean that the width was padded after training." if len(marks) > 1 else ""
+    open_end = "" if width is not None else " None of them was accepted as the width."
+    return f"Significant gaps: {told}.{others}{open_end}"
+
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+
+
+def _unresolved(report: AuditReport) -> str:
+    if not report.unresolved:
+        return ""
+    items = "".join(f"<li>{_ticked(sentence)}</li>" for sentence in report.unresolved)
+    return f"<section><h2>What could not be told</h2><ul>{items}</ul></section>"
+
+
+def _capabilities(report: AuditReport) -> str:
+    if not report.capabilities:
+        return ""
+    plain = {key: value for key, value in report.capabilities.items() if not isinstance(value, Mapping)}
+    nested = {key: value for key, value in report.capabilities.items() if isinstance(value, Mapping) and value}
+    tables = [f'<table class="plain">{_rows(plain)}</table>'] if plain else []
+    for key, value in nested.items():
+        tables.append(f'<details><summary>{_label(key)}</summary><table class="plain">{_rows(value)}</table></details>')
+    return f"<section><h2>What the interface allows</h2>{''.join(tables)}</section>"
+
+
+def _legend(report: AuditReport) -> str:
+    rows = []
+    for severity, meaning in _SEVERITIES.items():
+        name, mark = severity.name.lower(), " <b>(the threshold)</b>" if severity is report.threshold else ""
+        rows.append(f'<li><span class="chip {name}">{name}</span><span>{meaning}{mark}</span></li>')
+    exits = "".join(f"<li><code>{code}</code><span>{meaning}</span></li>" for code, meaning in _EXITS.items())
+    return (
+        '<section class="legend"><h2>How to read this</h2><div class="two">'
+        f"<div><h3>Severity</h3><ul>{''.join(rows)}</ul></div>"
+        f'<div><h3>Exit status</h3><ul class="codes">{exits}</ul></div></div>'
+        "<p>A figure marked <i>extrapolated</i> was worked out from what a small block cost; nobody ran it. "
+        "Findings concern OWASP LLM10:2025 (model extraction through an API) and MITRE ATLAS AML.T0024.002 "
+        "(Extract AI Model).</p></section>"
+    )
+
+
+def _footer(report: AuditReport) -> str:
+    return (
+        f"<footer>lensmith {escape(lensmith.__version__)}, {_text(report.started_at)}, "
+        f"{wording.duration(report.seconds)}, seed {report.seed}, report schema {report.schema_version}</footer>"
+    )
+
+
+def _rows(values: Mapping[str, Any]) -> str:
+    return "".join(f"<tr><th>{_label(key)}</th><td>{_value(values[key])}</td></tr>" for key in values)
+
+
+def _value(value: Any) -> str:
+    """A JSON value for a person."""
+    if value is None:
+        return _dim("none")
+    if isinstance(value, bool):
+        return "yes" if value else _dim("no")
+    if isinstance(value, Mapping):
+        return f'<table class="plain">{_rows(value)}</table>' if value else _dim("none")
+    if (
+        isinstance(value, list | tuple)
+        and value
+        and all(isinstance(item, str) and item in _READ_OUTS for item in value)
+    ):
+        return "<br>".join(f"<b>{item}</b> {escape(_READ_OUTS[item])}" for item in value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value)) if value else _dim("none")
+    if hasattr(value, "tolist"):
+        return _value(value.tolist())
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    return f"{value:,}" if isinstance(value, int) else _text(str(value))
+
+
+def _ticked(text: str) -> str:
+    """Escaped text in which what stands between backticks is code."""
+    pieces = visible(text).split("`")
+    if len(pieces) % 2 == 0:
+        return escape("`".join(pieces))
+    return "".join(
+        f"<code>{escape(piece)}</code>" if place % 2 else escape(piece) for place, piece in enumerate(pieces)
+    )
+
+
+def _label(key: object) -> str:
+    return _text(str(key).replace("_", " "))
+
+
+def _text(text: str) -> str:
+    return escape(visible(text))
+
+
+def _big(text: str) -> str:
+    return f"<strong>{escape(text)}</strong>"
+
+
+def _dim(text: str) -> str:
+    return f'<span class="dim">{escape(text)}</span>' if text else ""

@@ -1,0 +1,154 @@
+"""Recording an endpoint's outputs on fixed questions, and telling two recordings apart.
+
+A customer, or an operator of a fleet, keeps a snapshot and compares it with a later one: the questions follow from the
+seed alone, so two snapshots with one seed ask the same (Finlayson et al., arXiv 2403.09539, section on model changes).
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lensmith.audit.change import Change, Comparison, Snapshot, compare, load_snapshot, save_snapshot
+from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of
+from lensmith.audit.findings import ReadOut
+from lensmith.audit.growth import GrowingMatrix
+from lensmith.audit.meter import EventLog, Limits, Meter, TokenTexts
+from lensmith.audit.price import load_prices
+from lensmith.audit.probe import probe
+from lensmith.audit.reader_choice import choose
+from lensmith.audit.stages import Stage, prove, repeat_difference
+from lensmith.core.endpoint import TEXT_IDS_FROM, Endpoint, IdArray
+from lensmith.core.errors import NotExposedError
+
+READ_OUTS = (ReadOut.P1, ReadOut.P2, ReadOut.P5, ReadOut.P3, ReadOut.P4A, ReadOut.P4B, ReadOut.P6, ReadOut.P7)
+"""From the cheapest to the dearest: a snapshot takes the first that reads."""
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotConfig:
+    """What to record: `contexts` by `tokens`. More contexts than the model is wide show its image.
+
+    `folder` takes the event log and what was read so far, so that an interrupted recording goes on.
+    """
+
+    model: str
+    folder: Path
+    contexts: int = 720
+    tokens: int = 1024
+    seed: int = 0
+    form: Form | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotInfo:
+    """What was recorded."""
+
+    out: Path
+    sha256: str
+    contexts: int
+    tokens: int
+    read_out: str
+    repeat_nats: float
+    queries: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.out}: {self.contexts} contexts x {self.tokens} tokens through {self.read_out}, repeats differ by "
+            f"{self.repeat_nats:.2g} nats, {self.queries} queries"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diff:
+    """What `lensmith audit diff` prints."""
+
+    comparison: Comparison
+
+    @property
+    def exit_code(self) -> int:
+        """0 the same, 1 changed, 3 could not tell."""
+        return {Change.SAME: 0, Change.COULD_NOT_TELL: 3}.get(self.comparison.change, 1)
+
+    def __str__(self) -> str:
+        found = self.comparison
+        rank = "" if found.rank is None else f" of rank {found.rank}"
+        return f"{found.change.value}{rank}: {found.reason}"
+
+
+def take_snapshot(
+    endpoint: Endpoint,
+    config: SnapshotConfig,
+    out: Path,
+    *,
+    texts: TokenTexts | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> SnapshotInfo:
+    """Records the endpoint's outputs into `out`. Raises NotExposedError where it tells no logits, BudgetError."""
+    header = {"snapshot": config.model, "seed": config.seed}
+    log = EventLog(config.folder / "events.jsonl", header)
+    try:
+        meter = Meter(endpoint, config.limits, log, None, texts)
+        forms = first_of_each_form(config.seed) if config.form is None else [Contexts(config.form, config.seed)[0]]
+        probed = probe(meter, forms)
+        stage = Stage(
+            meter=meter,
+            probed=probed,
+            form=form_of(probed.context),
+            folder=config.folder / "matrices",
+            price=load_prices().of(config.model),
+            server=None,
+            retest="",
+            seed=config.seed,
+        )
+        there = probed.read_outs()
+        read_out = next((each for each in READ_OUTS if each in there and prove(stage, each).holds), None)
+        if read_out is None:
+            raise NotExposedError(
+                "the endpoint tells no logits", hint="what cannot be read cannot be compared; its text can, by hand"
+            )
+        contexts = stage.contexts(read_out)
+        chosen = choose(read_out, probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.seed)
+        matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.columns)
+        matrix.grow(meter, config.contexts, matrix.most_columns, on_progress)
+        repeat_nats = repeat_difference(stage, chosen)
+    finally:
+        log.close()
+    whole_NM = matrix.whole(config.contexts, matrix.most_columns)
+    snapshot = Snapshot(
+        outputs_NM=whole_NM.logits_NM,
+        contexts=tuple(f"{contexts.form.value} {config.seed} {number}" for number in range(config.contexts)),
+        token_ids_M=_lasting_ids(whole_NM.token_ids_M, texts),
+        repeat_nats=repeat_nats,
+    )
+    return SnapshotInfo(
+        out=out,
+        sha256=save_snapshot(snapshot, out),
+        contexts=config.contexts,
+        tokens=len(whole_NM.token_ids_M),
+        read_out=read_out.value,
+        repeat_nats=repeat_nats,
+        queries=meter.spent.queries,
+    )
+
+
+def compare_files(before: Path, after: Path) -> Diff:
+    """Compares two snapshots. Raises InputError for a file that is none."""
+    return Diff(comparison=compare(load_snapshot(before), load_snapshot(after)))
+
+
+def _lasting_ids(ids_M: IdArray, texts: TokenTexts | None) -> IdArray:
+    """Ids that mean the same in another client: tokens that are known by text get a number made of the text."""
+    if texts is None:
+        return ids_M
+    lasting = [_hash_id(texts.data(each)) if each >= TEXT_IDS_FROM else each for each in ids_M.tolist()]
+    return np.array(lasting, dtype=np.int64)
+
+
+def _hash_id(name: bytes) -> int:
+    return TEXT_IDS_FROM + int.from_bytes(hashlib.sha256(name).digest()[:6], "big")

@@ -1,0 +1,264 @@
+"""Singular values of a centred matrix of logprobs, by a streamed float64 Gram matrix.
+
+The width of a model is the rank of its outputs (Carlini et al., arXiv 2403.06634, algorithm 1; Finlayson et al.,
+arXiv 2403.09539, section 3). Every row is centred over its tokens first, because the log-normaliser of logprobs would
+add one direction. The symmetric eigenvalue problem of a Gram matrix is several times cheaper than a singular value
+decomposition and takes the outputs in blocks; its price is a floor at about 1e-8 of the largest singular value, below
+which nothing can be seen. Eigenvalues are clamped above zero before anyone takes their ratios, and where the values
+reach down to that floor, a QR decomposition looks below it. Values that an endpoint did not tell are never filled in,
+because a filled-in mean has another rank: their rows and columns are dropped.
+
+Legend: N contexts, M tokens, B tokens of one block, K values, at most min(N, M).
+"""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensmith.core.endpoint import FloatArray, IdArray
+from lensmith.core.errors import InputError, ShapeError
+
+Float64Array = NDArray[np.float64]
+
+GRAM_FLOOR = 1e-7
+"""Below this part of the largest singular value, values from a Gram matrix are not trusted."""
+_CLAMP = 1e-15
+_TINY = float(np.finfo(np.float64).tiny)
+_BLOCK = 2048
+_WHOLE_QR_LIMIT = 2600
+"""Up to this many contexts the singular values of R are all computed; beyond, those of its last block."""
+
+
+class Centring(enum.Enum):
+    """What is subtracted before the rank is taken: each row's mean, and each column's too."""
+
+    TOKENS = "tokens"
+    TOKENS_AND_CONTEXTS = "tokens and contexts"
+
+
+class Method(enum.Enum):
+    """Where singular values come from. TAIL_QR: from the Gram matrix down to its floor, from a QR below it."""
+
+    GRAM = "gram"
+    QR = "qr"
+    TAIL_QR = "tail-qr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """Singular values, largest first, all above zero; those that centring makes zero are left out."""
+
+    values_K: Float64Array
+    centring: Centring
+    method: Method
+    contexts: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletePart:
+    """A matrix without the rows and columns that were not told in full, and where its rows and columns stood."""
+
+    matrix_NM: FloatArray
+    contexts_N: IdArray
+    tokens_M: IdArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gram:
+    """Products of all pairs of contexts of a matrix of `tokens` columns without its row means."""
+
+    products_NN: Float64Array
+    means_N: Float64Array
+    tokens: int
+
+    def centred(self, centring: Centring) -> Float64Array:
+        """The same for the matrix whose columns are centred too, where `centring` says so."""
+        if centring is Centring.TOKENS:
+            return self.products_NN
+        means_N = self.products_NN.mean(axis=0)
+        result: Float64Array = self.products_NN - means_N - means_N[:, None] + means_N.mean()
+        return result
+
+
+def drop_missing(matrix_NM: FloatArray) -> CompletePart:
+    """Drops contexts and tokens until no value is missing (NaN or infinite), the emptiest first.
+
+    Raises ShapeError unless the matrix has two axes.
+    """
+    if matrix_NM.ndim != 2:
+        raise ShapeError("a matrix of contexts x tokens is needed", expected="2 axes", actual=matrix_NM.shape)
+    missing_NM = ~np.isfinite(matrix_NM)
+    rows_N, columns_M = np.arange(matrix_NM.shape[0]), np.arange(matrix_NM.shape[1])
+    if not missing_NM.any():
+        return CompletePart(matrix_NM=matrix_NM, contexts_N=rows_N, tokens_M=columns_M)
+    keep_N, keep_M = np.ones(len(rows_N), dtype=bool), np.ones(len(columns_M), dtype=bool)
+    by_row_N, by_column_M = missing_NM.sum(axis=1), missing_NM.sum(axis=0)
+    while by_row_N.any():
+        row, column = int(by_row_N.argmax()), int(by_column_M.argmax())
+        # A row's share of its own length against a column's, so that a wide matrix does not lose all its tokens.
+        if by_row_N[row] / max(keep_M.sum(), 1) >= by_column_M[column] / max(keep_N.sum(), 1):
+            keep_N[row] = False
+            by_column_M -= missing_NM[row] & keep_M
+            by_row_N[row] = 0
+        else:
+            keep_M[column] = False
+            by_row_N -= missing_NM[:, column] & keep_N
+            by_column_M[column] = 0
+    return CompletePart(
+        matrix_NM=matrix_NM[np.ix_(keep_N, keep_M)], contexts_N=rows_N[keep_N], tokens_M=columns_M[keep_M]
+    )
+
+
+def context_gram(blocks: Iterable[FloatArray]) -> Gram:
+    """Products of all pairs of contexts over tokens that come in blocks (N, B), centred over all tokens at the end.
+
+    Raises ShapeError where blocks differ in their number of contexts, InputError for values that are not finite.
+    """
+    products_NN: Float64Array | None = None
+    sums_N = shift_N = np.zeros(0)
+    tokens = 0
+    for block_NB in blocks:
+        if products_NN is None:
+            # Almost centred from the start: the centring at the end then subtracts nothing large from large.
+            shift_N = block_NB.mean(axis=1, dtype=np.float64)
+            products_NN, sums_N = np.zeros((len(block_NB), len(block_NB))), np.zeros(len(block_NB))
+        if len(block_NB) != len(products_NN):
+            raise ShapeError("blocks differ in contexts", expected=len(products_NN), actual=len(block_NB))
+        shifted_NB = block_NB.astype(np.float64) - shift_N[:, None]
+        products_NN += shifted_NB @ shifted_NB.T
+        sums_N += shifted_NB.sum(axis=1)
+        tokens += shifted_NB.shape[1]
+    if products_NN is None:
+        raise InputError("no outputs", expected="at least one block of tokens", actual="none")
+    if not np.isfinite(sums_N).all():
+        raise InputError("outputs with missing values", expected="finite values", hint="drop_missing removes them")
+    products_NN -= np.outer(sums_N, sums_N / tokens)
+    return Gram(products_NN=products_NN, means_N=shift_N + sums_N / tokens, tokens=tokens)
+
+
+def token_blocks(matrix_NM: FloatArray, block: int = _BLOCK) -> Iterable[FloatArray]:
+    """The matrix in blocks of columns."""
+    return (matrix_NM[:, start : start + block] for start in range(0, matrix_NM.shape[1], block))
+
+
+def gram_values(products_KK: Float64Array, rank_limit: int) -> Float64Array:
+    """Square roots of the eigenvalues, largest first, clamped above zero; the first `rank_limit` of them."""
+    eigenvalues_K = np.linalg.eigvalsh(products_KK)[::-1]
+    largest = max(float(eigenvalues_K[0]), _TINY)
+    result: Float64Array = np.sqrt(np.maximum(eigenvalues_K, _CLAMP * largest))[: max(rank_limit, 0)]
+    return result
+
+
+def spectra(matrix_NM: FloatArray, centrings: Iterable[Centring]) -> dict[Centring, Spectrum]:
+    """The singular values of a complete matrix for each centring.
+
+    Memory: beside the matrix, a square of float64 on its smaller side, and where the values reach the Gram matrix's
+    floor a QR decomposition's blocks. Raises ShapeError for less than 2 x 2, InputError for values that are not finite.
+    """
+    contexts, tokens = _checked_shape(matrix_NM)
+    scale = float(np.abs(matrix_NM).max())
+    if not np.isfinite(scale):
+        raise InputError("outputs with missing values", expected="finite values", hint="drop_missing removes them")
+    gram = context_gram(token_blocks(matrix_NM)) if contexts <= tokens else None
+    result = {}
+    for centring in centrings:
+        limit = min(contexts - (centring is Centring.TOKENS_AND_CONTEXTS), tokens - 1)
+        products_KK = gram.centred(centring) if gram else _token_gram(matrix_NM, centring)
+        values_K = gram_values(products_KK, limit)
+        method = Method.GRAM
+        if values_K.size and values_K[-1] < GRAM_FLOOR * values_K[0]:
+            values_K, method = _below_the_floor(matrix_NM, centring, values_K)
+        result[centring] = Spectrum(
+            values_K=values_K, centring=centring, method=method, contexts=contexts, tokens=tokens
+        )
+    return result
+
+
+def spectrum(matrix_NM: FloatArray, centring: Centring = Centring.TOKENS) -> Spectrum:
+    """As `spectra`, for one centring."""
+    return spectra(matrix_NM, [centring])[centring]
+
+
+def _checked_shape(matrix_NM: FloatArray) -> tuple[int, int]:
+    if matrix_NM.ndim != 2 or min(matrix_NM.shape) < 2:
+        raise ShapeError("too few outputs", expected="2 contexts x 2 tokens or more", actual=matrix_NM.shape)
+    return matrix_NM.shape[0], matrix_NM.shape[1]
+
+
+def _token_gram(matrix_NM: FloatArray, centring: Centring) -> Float64Array:
+    """Products of all pairs of tokens (M x M), where there are fewer tokens than contexts."""
+    tokens = matrix_NM.shape[1]
+    products_MM, sums_M = np.zeros((tokens, tokens)), np.zeros(tokens)
+    for block_BM in _row_blocks(matrix_NM):
+        products_MM += block_BM.T @ block_BM
+        sums_M += block_BM.sum(axis=0)
+    if centring is Centring.TOKENS_AND_CONTEXTS:
+        products_MM -= np.outer(sums_M, sums_M / len(matrix_NM))
+    return products_MM
+
+
+def _row_blocks(matrix_NM: FloatArray) -> Iterable[Float64Array]:
+    for start in range(0, len(matrix_NM), _BLOCK):
+        block_BM = matrix_NM[start : start + _BLOCK].astype(np.float64)
+        yield block_BM - block_BM.mean(axis=1, keepdims=True)
+
+
+def _below_the_floor(
+    matrix_NM: FloatArray, centring: Centring, gram_values_K: Float64Array
+) -> tuple[Float64Array, Method]:
+    """The values again, by QR, which sees down to 1e-15 of the largest instead of 1e-8."""
+    side = min(matrix_NM.shape)
+    triangle_KK = _triangle(matrix_NM, centring)
+    if side <= _WHOLE_QR_LIMIT:
+        values_K = np.linalg.svd(triangle_KK, compute_uv=False)[: len(gram_values_K)]
+        return np.maximum(values_K, _TINY), Method.QR
+    floor = GRAM_FLOOR * gram_values_K[0]
+    kept = int((gram_values_K > 10 * floor).sum())
+    try:
+        small_KT = triangle_KK @ _almost_null_space(triangle_KK, kept)
+        tail_K = np.linalg.svd(small_KT, compute_uv=False)[: len(gram_values_K) - kept]
+    except np.linalg.LinAlgError:
+        tail_K = np.full(1, np.inf)
+    if not tail_K[0] <= 100 * floor:  # the first contexts repeat one another, so they explain nothing: no short cut
+        return np.maximum(np.linalg.svd(triangle_KK, compute_uv=False)[: len(gram_values_K)], _TINY), Method.QR
+    tail_K = np.clip(tail_K, _TINY, gram_values_K[kept - 1])
+    return np.concatenate([gram_values_K[:kept], tail_K]), Method.TAIL_QR
+
+
+def _almost_null_space(triangle_KK: Float64Array, kept: int) -> Float64Array:
+    """An orthonormal basis (K, T) of the combinations that the first `kept` columns explain of the T others.
+
+    What R makes of any T-dimensional space bounds its T smallest singular values from above (Courant-Fischer); what it
+    makes of this one is as small as they are.
+    """
+    others = len(triangle_KK) - kept
+    explained_KT = np.linalg.solve(triangle_KK[:kept, :kept], triangle_KK[:kept, kept:])
+    basis_KT: Float64Array = np.linalg.qr(np.vstack([-explained_KT, np.eye(others)]))[0]
+    return basis_KT
+
+
+def _triangle(matrix_NM: FloatArray, centring: Centring) -> Float64Array:
+    """R of the QR decomposition of the matrix with its longer side down, taken in blocks of that side."""
+    row_means_N = matrix_NM.mean(axis=1, dtype=np.float64)
+    column_means_M: Any = 0.0
+    if centring is Centring.TOKENS_AND_CONTEXTS:
+        column_means_M = matrix_NM.mean(axis=0, dtype=np.float64) - row_means_N.mean()
+    contexts, tokens = matrix_NM.shape
+    block = max(_BLOCK, min(contexts, tokens))
+    triangle: Float64Array | None = None
+    for start in range(0, max(contexts, tokens), block):
+        part = slice(start, start + block)
+        if tokens >= contexts:
+            means = column_means_M[part] if np.ndim(column_means_M) else 0.0
+            tall = (matrix_NM[:, part].astype(np.float64) - row_means_N[:, None] - means).T
+        else:
+            tall = matrix_NM[part].astype(np.float64) - row_means_N[part, None] - column_means_M
+        stacked = tall if triangle is None else np.vstack([triangle, tall])
+        triangle = np.asarray(np.linalg.qr(stacked, mode="r"), dtype=np.float64)
+    assert triangle is not None
+    return triangle

@@ -1,0 +1,254 @@
+"""The hidden width of a model, from a matrix of its outputs: exact, an interval, or unresolved; never a guess.
+
+Source: Carlini et al., arXiv 2403.06634, algorithm 1 and the section on normalisation layers; Finlayson et al.,
+arXiv 2403.09539. We differ in the decision (`gaps`), in confirming it on parts of the data, and in abstaining.
+
+Outputs are centred over tokens, and compared with the same centred over contexts too, which removes a bias and with it
+one direction. What the two ranks say of the width H:
+
+    final norm                       centred over tokens   and over contexts
+    RMSNorm                          H                     H
+    RMSNorm, head bias               H + 1                 H
+    LayerNorm                        H - 1                 H - 1
+    LayerNorm with any bias          H                     H - 1
+
+So each pair of ranks has two readings, and no output can tell them apart: a LayerNorm without a bias is an RMSNorm of
+one less. The common ones (RMSNorm without, LayerNorm with a bias) are believed outright where their width is a multiple
+of 8 from 32 on, as those of real models are; otherwise the answer is the interval of both, and `width` the likelier.
+
+Legend: N contexts, M tokens, K values.
+"""
+
+import enum
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lensmith.audit.gaps import MIN_TAIL, Gap, RankReading, is_deep_enough, read_rank, shows_gap_at
+from lensmith.audit.rank_watch import RankWatch
+from lensmith.audit.repeats import distinct_rows
+from lensmith.audit.spectrum import Centring, Float64Array, Method, Spectrum, drop_missing, spectra, spectrum
+from lensmith.core.endpoint import FloatArray
+
+__all__ = ["Confirmation", "Needs", "NormType", "RankWatch", "Status", "WidthEstimate", "estimate_width", "next_size"]
+
+_SMALLEST_SIDE = 16
+_COMMON_MULTIPLE = 8
+_LIKELY_MULTIPLE = 32
+_SMALLEST_COMMON = 32
+
+
+class Status(enum.Enum):
+    """EXACT: the width. INTERVAL: it is one of `interval`. UNRESOLVED: nothing is claimed."""
+
+    EXACT = "exact"
+    INTERVAL = "interval"
+    UNRESOLVED = "unresolved"
+
+
+class NormType(enum.Enum):
+    """The last normalisation layer, as the two centrings tell it under the common reading."""
+
+    RMS_NORM = "RMSNorm"
+    LAYER_NORM = "LayerNorm"
+    UNKNOWN = "unknown"
+
+
+class Confirmation(enum.Enum):
+    """On what the rank was found again: two parts with no context (or no token) in common, two that overlap."""
+
+    DISJOINT = "disjoint halves"
+    OVERLAPPING = "overlapping parts"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """How many contexts and tokens to read in all for the next attempt."""
+
+    contexts: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthEstimate:
+    """What a matrix of outputs says of the width.
+
+    `rank` is what was measured; `width` follows from it and the norm (None where unresolved), within `interval`
+    (inclusive). `score` and `ratio` are those of the gap believed, `gaps` all significant ones: an earlier one may be
+    the true width of a model that was padded after training. `at_least`: where nothing was resolved but the noise is
+    known, the number of values that noise cannot explain. `contexts` and `tokens` are those used, after dropping.
+    """
+
+    status: Status
+    reason: str
+    width: int | None = None
+    interval: tuple[int, int] | None = None
+    rank: int | None = None
+    score: float | None = None
+    ratio: float | None = None
+    gaps: tuple[Gap, ...] = ()
+    norm: NormType = NormType.UNKNOWN
+    confirmation: Confirmation = Confirmation.NONE
+    at_least: int | None = None
+    needs: Needs | None = None
+    contexts: int
+    tokens: int
+    method: Method = Method.GRAM
+    values_K: Float64Array = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+
+
+def next_size(contexts: int, tokens: int, rank: int | None = None) -> Needs:
+    """What to read next: 1.25 / 2, then 2 / 4, then 4 / 8 times the suspected rank, else twice as much as before."""
+    if rank is not None:
+        for context_factor, token_factor in ((1.25, 2), (2, 4), (4, 8)):
+            size = Needs(contexts=math.ceil(context_factor * rank) + 24, tokens=token_factor * rank + 48)
+            if size.contexts > contexts:
+                return Needs(contexts=size.contexts, tokens=max(size.tokens, tokens))
+    contexts = max(2 * contexts, 2 * _SMALLEST_SIDE)
+    return Needs(contexts=contexts, tokens=max(2 * tokens, math.ceil(1.6 * contexts)))
+
+
+def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, seed: int = 0) -> WidthEstimate:
+    """The width of the model whose logprobs (or logits) these are, N contexts by M tokens, M over N if possible.
+
+    Missing values are NaN. `noise_nats`, where known (from repeats or rounding: the standard deviation of one value),
+    gives a lower bound when nothing is resolved. `seed` chooses the parts that confirm. Raises ShapeError for anything
+    but a matrix.
+    """
+    part = drop_missing(matrix_NM)
+    contexts, tokens = part.matrix_NM.shape
+    if min(contexts, tokens) < _SMALLEST_SIDE:
+        reason = f"{contexts} contexts x {tokens} tokens are complete, too few to see any width"
+        return WidthEstimate(
+            status=Status.UNRESOLVED,
+            reason=reason,
+            contexts=contexts,
+            tokens=tokens,
+            needs=next_size(*matrix_NM.shape[:2]),
+        )
+    by_centring = spectra(part.matrix_NM, Centring)
+    whole = by_centring[Centring.TOKENS]
+    if whole.values_K[0] <= 1e-12 * math.sqrt(contexts * tokens) * max(float(np.abs(part.matrix_NM).max()), 1e-100):
+        return _unresolved(
+            whole,
+            RankReading(gap=None, gaps=(), count=len(whole.values_K), reason="every token has the same value"),
+            noise_nats,
+        )
+    without_bias = read_rank(by_centring[Centring.TOKENS_AND_CONTEXTS].values_K)
+    reading = _with_help(read_rank(whole.values_K), without_bias)
+    if reading.rank is None:
+        return _unresolved(whole, reading, noise_nats)
+    problem = _too_few_distinct(part.matrix_NM, whole, reading.rank)
+    confirmation = Confirmation.NONE if problem else _confirm(part.matrix_NM, reading.rank, seed)
+    if problem or confirmation is Confirmation.NONE:
+        problem = problem or f"the gap at {reading.rank} was not found again in parts of the data"
+        reading = replace(reading, gap=None, reason=problem)
+        return _unresolved(whole, reading, noise_nats)
+    return _resolved(whole, reading, without_bias, confirmation)
+
+
+def _with_help(reading: RankReading, without_bias: RankReading) -> RankReading:
+    """A bias adds one direction of any size; a weak one stands alone between two gaps, and the larger of them is no
+    reason to doubt the last where the values without the bias end clearly right there."""
+    last = reading.gaps[-1] if reading.gaps else None
+    if reading.gap is None and last and without_bias.rank == last.rank - 1 and is_deep_enough(last, reading.count):
+        return replace(reading, gap=last, reason=f"values fall x{last.ratio:.3g} after number {last.rank}, a bias")
+    return reading
+
+
+def _resolved(
+    whole: Spectrum, reading: RankReading, without_bias: RankReading, confirmation: Confirmation
+) -> WidthEstimate:
+    gap = reading.gap
+    assert gap is not None
+    norm, readings = _readings(gap.rank, without_bias.rank)
+    common, *others = readings
+    likely = [width for width in others if width % _LIKELY_MULTIPLE == 0]
+    exact = common % _COMMON_MULTIPLE == 0 and common >= _SMALLEST_COMMON
+    width = common if exact or len(likely) != 1 else likely[0]
+    if exact:
+        reason = reading.reason
+    else:
+        names = " or ".join(map(str, sorted(readings)))
+        reason = f"{reading.reason}; by the final norm's biases, which no output shows, the width is {names}"
+    return WidthEstimate(
+        status=Status.EXACT if exact else Status.INTERVAL,
+        reason=reason,
+        width=width,
+        interval=(width, width) if exact else (min(readings), max(readings)),
+        rank=gap.rank,
+        score=gap.score,
+        ratio=gap.ratio,
+        gaps=reading.gaps,
+        norm=norm if width == common else NormType.UNKNOWN,
+        confirmation=confirmation,
+        contexts=whole.contexts,
+        tokens=whole.tokens,
+        method=whole.method,
+        values_K=whole.values_K,
+    )
+
+
+def _readings(rank: int, without_bias: int | None) -> tuple[NormType, tuple[int, ...]]:
+    """The norm under the common reading, and the widths that the pair of ranks allows, the common one first."""
+    if without_bias == rank:
+        return NormType.RMS_NORM, (rank, rank + 1)
+    if without_bias == rank - 1:
+        return NormType.LAYER_NORM, (rank, rank - 1)
+    return NormType.UNKNOWN, (rank, rank - 1, rank + 1)
+
+
+def _unresolved(whole: Spectrum, reading: RankReading, noise_nats: float | None) -> WidthEstimate:
+    suspect = reading.gaps[-1].rank if reading.gaps else None
+    return WidthEstimate(
+        status=Status.UNRESOLVED,
+        reason=reading.reason,
+        gaps=reading.gaps,
+        at_least=None if noise_nats is None else _beyond_noise(whole, noise_nats),
+        needs=next_size(whole.contexts, whole.tokens, suspect),
+        contexts=whole.contexts,
+        tokens=whole.tokens,
+        method=whole.method,
+        values_K=whole.values_K,
+    )
+
+
+def _beyond_noise(whole: Spectrum, noise_nats: float) -> int:
+    """How many values are over twice the largest that independent noise of this size makes, less one for a bias."""
+    edge = noise_nats * (math.sqrt(whole.contexts) + math.sqrt(whole.tokens))
+    return max(int((whole.values_K > 2 * edge).sum()) - 1, 0)
+
+
+def _too_few_distinct(matrix_NM: FloatArray, whole: Spectrum, rank: int) -> str | None:
+    """Contexts or tokens that repeat one another make a rank of their own: says so where that explains the gap."""
+    tail_energy = float((whole.values_K[rank:] ** 2).sum())
+    share = (1 - rank / whole.contexts) * (1 - rank / whole.tokens)
+    noise_energy = tail_energy / max(share, 1e-3)  # in the whole matrix, of which the tail is what signal leaves
+    for name, rows, count in (("contexts", matrix_NM, whole.contexts), ("tokens", matrix_NM.T, whole.tokens)):
+        distinct = distinct_rows(rows, noise_energy / count)
+        if distinct < rank + 1 + MIN_TAIL:
+            return f"{distinct} different {name} are too few to believe the gap at {rank}"
+    return None
+
+
+def _confirm(matrix_NM: FloatArray, rank: int, seed: int) -> Confirmation:
+    """Looks for the same gap in two parts that share as few contexts and tokens as the spare ones allow."""
+    rng = np.random.default_rng(seed)
+    contexts, contexts_disjoint = _parts(matrix_NM.shape[0], rank, rng)
+    tokens, tokens_disjoint = _parts(matrix_NM.shape[1], rank, rng)
+    for chosen_contexts, chosen_tokens in zip(contexts, tokens, strict=True):
+        values_K = spectrum(matrix_NM[chosen_contexts][:, chosen_tokens]).values_K
+        if not shows_gap_at(values_K, rank):
+            return Confirmation.NONE
+    return Confirmation.DISJOINT if contexts_disjoint and tokens_disjoint else Confirmation.OVERLAPPING
+
+
+def _parts(count: int, rank: int, rng: np.random.Generator) -> tuple[list[np.ndarray], bool]:
+    """Two parts of `count` things: halves where each has enough for `rank`, else all but half of the spare ones."""
+    order = rng.permutation(count)
+    if count // 2 >= 1.1 * rank + 2 * MIN_TAIL:
+        return [order[: count // 2], order[count // 2 :]], True
+    left_out = (count - rank) // 2
+    return [order[left_out:], order[: count - left_out]], False

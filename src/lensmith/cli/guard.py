@@ -1,0 +1,56 @@
+"""`lensmith guard`: a reverse proxy that enforces what an interface may reveal."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lensmith.cli.extras import needs
+
+EXPOSE = "What may be told, e.g. top-logprobs=5,no-logit-bias; metadata only where it is named."
+UPSTREAM_TAKEN = "When the server takes logprobs: before-bias (vLLM, llama.cpp, lensmith) or after-bias (SGLang, TGI)."
+UPSTREAM_TOP = "How many top logprobs the server tells at most."
+BIAS = (
+    "Distinct ids that one client may bias on one prompt within the window; below the model's width, it stays unread."
+)
+TOKENS = "as-asked, or ids: tokens are always named by id, so that frozen noise is the one a server would add."
+
+
+@needs("guard")
+def guard(
+    upstream: Annotated[str, typer.Option(help="Base URL of the server, e.g. http://127.0.0.1:8000/v1.")],
+    expose: Annotated[str, typer.Option(help=EXPOSE)] = "top-logprobs=5,no-logit-bias",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    api_key: Annotated[
+        list[str] | None, typer.Option(envvar="LENSMITH_API_KEY", help="A key that clients may use; repeatable.")
+    ] = None,
+    keys_file: Annotated[Path | None, typer.Option(help="A file of keys, one a line: NAME KEY, or KEY alone.")] = None,
+    upstream_key: Annotated[
+        str, typer.Option(envvar="LENSMITH_UPSTREAM_KEY", help="The guard's own key at the server.", show_default=False)
+    ] = "",
+    metrics_key: Annotated[
+        str, typer.Option(envvar="LENSMITH_METRICS_KEY", help="Key for /metrics; without, this machine only.")
+    ] = "",
+    unknown_fields: Annotated[str, typer.Option(help="Fields that are not known: strip or refuse.")] = "strip",
+    on_refusal: Annotated[str, typer.Option(help="What is not allowed: reject the request, or strip it.")] = "reject",
+    pass_field: Annotated[list[str] | None, typer.Option(help="A further field to pass on; repeatable.")] = None,
+    remote_pictures: Annotated[bool, typer.Option(help="Let clients name pictures by http URL.")] = False,
+    upstream_taken: Annotated[str, typer.Option(help=UPSTREAM_TAKEN)] = "before-bias",
+    upstream_top_logprobs: Annotated[int, typer.Option(min=0, help=UPSTREAM_TOP)] = 20,
+    naming: Annotated[str, typer.Option(help=TOKENS)] = "as-asked",
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Requests of one client.")] = None,
+    bias_per_prompt: Annotated[int | None, typer.Option(min=1, help=BIAS)] = None,
+    window_s: Annotated[float, typer.Option(min=1, help="Window of these statistics in seconds.")] = 600.0,
+    on_extraction: Annotated[str, typer.Option(help="Requests that look like an extraction: log or block.")] = "log",
+    body_mib: Annotated[int, typer.Option(min=1, help="Largest request body in MiB.")] = 16,
+    timeout_s: Annotated[float, typer.Option(min=1, help="Longest silence of the server in seconds.")] = 300.0,
+) -> None:
+    """Guard an OpenAI-compatible server.
+
+    Requests and answers go through as far as --expose allows; what the guard does not know does not pass.
+    """
+    from lensmith.serve.guard_run import Options, run_guard
+
+    values = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
+    run_guard(Options(**values), host=host, port=port, on_ready=lambda line: typer.echo(line, err=True))

@@ -1,0 +1,152 @@
+"""What passes over the wire of an OpenAI-compatible server, beside the core types: kinds, names, usage, errors.
+
+Source: OpenAI's API reference (completions, chat completions) and, for the fields that it lacks, vLLM's names.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from lensmith.core.endpoint import Feature, Request
+from lensmith.core.errors import InputError, LensmithError
+
+MASKED_LOGPROB = -9999.0
+"""Stands for a logprob that is not told, as OpenAI writes it; also for minus infinity, which JSON lacks."""
+
+TOKEN_ID_PREFIX = "token_id:"
+"""Before a token's id where a token is named by id (vLLM's `return_tokens_as_token_ids`)."""
+
+MOST_STOPS = 4
+MOST_CHOICES = 128
+HIGHEST_TEMPERATURE = 2.0
+
+
+class Kind(enum.Enum):
+    """Which of the two interfaces a request is made to. The value is its path below the base URL."""
+
+    CHAT = "chat/completions"
+    COMPLETION = "completions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WireRequest:
+    """A request as it came over the wire: the core request, and how its answer is to be written.
+
+    `tokens_as_ids`: tokens are named `token_id:123` in logprobs. `token_ids`: the answer's token ids stand beside its
+    text (vLLM's `return_token_ids`), whether or not logprobs are asked for. `echo`: the prompt stands before the
+    answer's text.
+    """
+
+    kind: Kind
+    request: Request
+    model: str
+    stream: bool = False
+    include_usage: bool = False
+    tokens_as_ids: bool = False
+    token_ids: bool = False
+    echo: bool = False
+    user: str | None = None
+
+
+class TokenNames(Protocol):
+    """What tokens are called on the wire."""
+
+    def text(self, token_id: int) -> str:
+        """The token alone, as text; broken UTF-8 is replaced."""
+
+    def data(self, token_id: int) -> bytes:
+        """The token's bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """How many tokens a request took."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+
+
+class WireError(InputError):
+    """A request that came over the wire makes no sense. `param` names the field that is wrong."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        param: str | None = None,
+        expected: object = None,
+        actual: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.param = param
+        super().__init__(problem, expected=expected, actual=actual, hint=hint)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        parts = {"param": self.param, "expected": self.expected, "actual": self.actual, "hint": self.hint}
+        return _rebuild, (type(self), self.problem, parts)
+
+
+class EndpointError(LensmithError):
+    """An endpoint failed, or answered something that is no answer."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class MalformedAnswerError(EndpointError):
+    """An endpoint's answer is not what the protocol says. `where` is the path to the wrong part."""
+
+
+class BusyError(EndpointError):
+    """An endpoint cannot answer now. `status` is 429 (a rate limit) or 503 (no room); None: no time is named."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        status: int = 429,
+        retry_after_s: float | None = None,
+        expected: object = None,
+        actual: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.status = status
+        self.retry_after_s = retry_after_s
+        super().__init__(problem, expected=expected, actual=actual, hint=hint)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        parts = {"expected": self.expected, "actual": self.actual, "hint": self.hint}
+        return _rebuild, (
+            type(self),
+            self.problem,
+            {"status": self.status, "retry_after_s": self.retry_after_s, **parts},
+        )
+
+
+def _rebuild(kind: Any, problem: str, parts: dict[str, Any]) -> LensmithError:
+    error: LensmithError = kind(problem, **parts)
+    return error
+
+
+PARAMS = {
+    Feature.MESSAGES: "messages",
+    Feature.PICTURES: "messages",
+    Feature.PROMPT_TEXT: "prompt",
+    Feature.TOKEN_IDS: "prompt",
+    Feature.SEED: "seed",
+    Feature.STOP: "stop",
+    Feature.LOGIT_BIAS: "logit_bias",
+    Feature.ALLOWED_IDS: "allowed_token_ids",
+    Feature.TOP_LOGPROBS: "top_logprobs",
+    Feature.WANTED_IDS: "logprob_token_ids",
+    Feature.SAMPLED_LOGPROB: "logprobs",
+    Feature.VOCABULARY_LOGPROBS: "top_logprobs",
+    Feature.PROMPT_LOGPROBS: "echo",
+}
+"""The field of a request by which each feature is asked for."""

@@ -1,0 +1,303 @@
+"""An OpenAI-compatible server as an `Endpoint`: what a person who operates one points lensmith at.
+
+Requests of one call are sent at the same time, at most `concurrency` of them, and answered in order. What a server
+refuses becomes RefusedError with the feature that its error names; what is no answer becomes an error that says where;
+what will pass (429, 502, 503, 504, no connection) is tried again after the time that the server names, or a growing
+one.
+"""
+
+import collections
+import dataclasses
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import fsspec
+import httpx
+
+from lensmith.core.endpoint import Answer, Capabilities, Choice, Feature, Request, needed_features
+from lensmith.core.errors import ConfigError, InputError
+from lensmith.core.types import Message, Part, Picture
+from lensmith.core.wire import (
+    DIALECTS,
+    BusyError,
+    Dialect,
+    EndpointError,
+    Kind,
+    MalformedAnswerError,
+    TextVocabulary,
+    kind_of,
+    read_answer,
+    write_request,
+)
+from lensmith.endpoints.http_errors import error_of
+from lensmith.endpoints.http_find import find_dialect, is_loopback
+
+RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+_MOST_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How often and how long to wait for a server that cannot answer now. Waits double from `first_wait_s`."""
+
+    tries: int = 6
+    first_wait_s: float = 0.5
+
+    def wait_s(self, attempt: int, named_s: float | None) -> float:
+        """Before try `attempt` + 1: what the server named, else doubling, with up to a quarter more by chance."""
+        usual = self.first_wait_s * 2**attempt * (1 + random.random() / 4)
+        return min(named_s if named_s is not None else usual, _MOST_WAIT_S)
+
+
+class HttpClient:
+    """A server below `base_url` (which ends in /v1 as a rule) and one of its models.
+
+    `dialect` is found out at first use where it is None: one or two GETs. `timeout_s` is the longest wait for a
+    connection and for the next bytes of an answer. `transport` and `sleep` are seams for tests. A proxy of the
+    environment is used for other hosts only.
+    Use it as a context manager, or `close` it.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        dialect: Dialect | None = None,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        concurrency: int = 8,
+        retries: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise ConfigError("the endpoint's URL", expected="http://... or https://...", actual=base_url)
+        if concurrency < 1:
+            raise ConfigError("concurrency: too small", expected="at least 1", actual=concurrency)
+        self.base_url, self.model = base_url.rstrip("/"), model
+        self.vocabulary = TextVocabulary()
+        """The tokens of which this server told the text and not the id."""
+        self._dialect, self._concurrency = dialect, concurrency
+        self._retries, self._sleep = retries or RetryPolicy(), sleep
+        self._lock = threading.Lock()
+        self._client = httpx.Client(
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            transport=transport,
+            trust_env=not is_loopback(base_url),
+        )
+        self._pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="lensmith-http")
+
+    @classmethod
+    def named(cls, base_url: str, model: str, dialect: str, **options: Any) -> Self:
+        """A client that speaks a dialect by its name. Raises ConfigError for an unknown one."""
+        if dialect not in DIALECTS:
+            raise ConfigError("unknown dialect", expected=", ".join(DIALECTS), actual=dialect)
+        return cls(base_url, model, dialect=DIALECTS[dialect], **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives up requests that were not sent yet, and closes the connections."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._client.close()
+
+    # --- the endpoint ---------------------------------------------------------------------------------------------
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the server speaks; asks it at first use."""
+        with self._lock:
+            if self._dialect is None:
+                self._dialect = find_dialect(self.base_url, self._client)
+            return self._dialect
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """One answer for each request, in order.
+
+        Raises RefusedError for what the server (or its dialect) does not allow, BusyError where it stays busy,
+        EndpointError where it fails, MalformedAnswerError where what it says is no answer.
+        """
+        dialect = self.dialect
+        parts = [split for request in requests for split in _split(_with_bytes(request), dialect)]
+        bodies = [write_request(part, kind=kind_of(part), model=self.model, dialect=dialect) for part in parts]
+        responses = self._send_all(parts, bodies)
+        answers = (self._read(part, response) for part, response in zip(parts, responses, strict=True))
+        return [_merged([next(answers) for _ in _split(request, dialect)]) for request in requests]
+
+    def supports(self) -> Capabilities:
+        """What the dialect has fields for; whether the server honours them, an auditor finds out."""
+        return Capabilities(features=self.dialect.features, max_top_logprobs=self.dialect.max_top_logprobs)
+
+    def metadata(self) -> dict[str, Any]:
+        """The server's entry for this model in its list of models; empty where it has none."""
+        models = self.raw("models").get("data")
+        entries = [entry for entry in models if isinstance(entry, dict)] if isinstance(models, list) else []
+        named = [entry for entry in entries if entry.get("id") == self.model]
+        return dict(named[0]) if named else {}
+
+    def raw(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Sends `body` (None: a GET) to `path` below the base URL and returns the JSON object that comes back."""
+        return _object(self._with_retries(f"{self.base_url}/{path.lstrip('/')}", body))
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """The text of a single answer, piece by piece as it comes. Logprobs are not read from a stream."""
+        body = write_request(
+            _with_bytes(request), kind=kind_of(request), model=self.model, dialect=self.dialect, stream=True
+        )
+        url = f"{self.base_url}/{kind_of(request).value}"
+        try:
+            with self._client.stream("POST", url, json=body) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise error_of(response, body, needed_features(request))
+                yield from _pieces(response.iter_lines(), kind_of(request))
+        except httpx.HTTPError as error:
+            raise EndpointError("the endpoint did not answer", actual=f"{type(error).__name__}: {error}") from error
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def _send_all(self, requests: Sequence[Request], bodies: Sequence[Mapping[str, Any]]) -> Iterator[httpx.Response]:
+        """The responses in order; at most twice `concurrency` are under way or waiting to be read."""
+        waiting: collections.deque[Future[httpx.Response]] = collections.deque()
+        try:
+            for request, body in zip(requests, bodies, strict=True):
+                url, asked = f"{self.base_url}/{kind_of(request).value}", needed_features(request)
+                waiting.append(self._pool.submit(self._with_retries, url, body, asked))
+                if len(waiting) >= 2 * self._concurrency:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _with_retries(self, url: str, body: Mapping[str, Any] | None, asked: Feature | None = None) -> httpx.Response:
+        for attempt in range(self._retries.tries):
+            failure: Exception | None = None
+            try:
+                response = self._client.get(url) if body is None else self._client.post(url, json=body)
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
+                failure, named_s = error, None
+            except httpx.HTTPError as error:
+                raise EndpointError("the endpoint did not answer", actual=f"{type(error).__name__}: {error}") from error
+            else:
+                if response.status_code not in RETRIED_STATUSES:
+                    if response.status_code != 200:
+                        raise error_of(response, body, asked)
+                    return response
+                named_s = _retry_after_s(response)
+            if attempt + 1 < self._retries.tries:
+                self._sleep(self._retries.wait_s(attempt, named_s))
+        if failure is not None:
+            raise EndpointError(
+                "the endpoint cannot be reached", expected=f"a server at {self.base_url}", actual=failure
+            ) from failure
+        raise BusyError(
+            f"the endpoint stayed busy over {self._retries.tries} tries",
+            status=response.status_code,
+            retry_after_s=named_s,
+            hint="ask for less at once, or later",
+        )
+
+    def _read(self, request: Request, response: httpx.Response) -> Answer:
+        with self._lock:
+            assert self._dialect is not None
+            return read_answer(kind_of(request), _object(response), request, self._dialect, self.vocabulary)
+
+
+def _split(request: Request, dialect: Dialect) -> list[Request]:
+    """The request, or several with seeds of their own where the server gives fewer choices at once."""
+    if dialect.most_choices is None or request.n <= dialect.most_choices:
+        return [request]
+    seeds = [None if request.seed is None else request.seed + number for number in range(request.n)]
+    return [dataclasses.replace(request, n=1, seed=seed) for seed in seeds]
+
+
+def _merged(answers: Sequence[Answer]) -> Answer:
+    first = answers[0]
+    choices: tuple[Choice, ...] = sum((answer.choices for answer in answers), ())
+    return Answer(
+        choices=choices,
+        prompt_ids_P=first.prompt_ids_P,
+        prompt_logprobs=first.prompt_logprobs,
+        prompt_tokens=first.prompt_tokens,
+    )
+
+
+def _with_bytes(request: Request) -> Request:
+    """The request with its pictures read; those on the web are the server's to fetch."""
+    if all(isinstance(part, str) or part.data for message in request.messages for part in message.parts):
+        return request
+    messages = tuple(
+        Message(role=message.role, parts=tuple(_part_with_bytes(part) for part in message.parts))
+        for message in request.messages
+    )
+    return dataclasses.replace(request, messages=messages)
+
+
+def _part_with_bytes(part: Part) -> Part:
+    if isinstance(part, str) or part.data or part.url.startswith(("http://", "https://")):
+        return part
+    try:
+        with fsspec.open(part.url, "rb") as file:
+            return Picture(data=file.read())
+    except (OSError, ValueError) as error:
+        raise InputError("a picture cannot be read", actual=f"{part.url}: {error}") from error
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = json.loads(response.content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        shown = response.text[:120]
+        raise MalformedAnswerError("the answer is not JSON", expected="a JSON object", actual=shown) from error
+    if not isinstance(body, dict):
+        raise MalformedAnswerError("the answer is malformed", expected="a JSON object", actual=type(body).__name__)
+    return body
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _pieces(lines: Iterator[str], kind: Kind) -> Iterator[str]:
+    """The text in the chunks of a stream. Raises MalformedAnswerError where it breaks off."""
+    for line in lines:
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        try:
+            chunk = json.loads(data)
+            error, choices = chunk.get("error"), chunk.get("choices", [])
+            text = choices and (choices[0]["delta"].get("content") if kind is Kind.CHAT else choices[0]["text"])
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as cause:
+            raise MalformedAnswerError("a chunk of the stream is malformed", actual=data[:120]) from cause
+        if error:
+            raise EndpointError("the endpoint failed within its stream", actual=str(error)[:200])
+        if text:
+            yield text
+    raise MalformedAnswerError("the stream broke off", expected="data: [DONE] at its end", actual="its end")
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """The seconds that a server names; a date, which few send, counts as none."""
+    try:
+        seconds = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None

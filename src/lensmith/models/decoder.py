@@ -1,0 +1,321 @@
+"""Requests to answers, token by token: rows join and leave between steps, whatever the others do.
+
+The one decoding loop of what answers requests: a local endpoint runs it until all is answered, a server runs it in a
+thread of its own. Logits become an answer in `core.exposure.apply` and nowhere else. A choice draws from a generator of
+its own, so that with a seed it is the same in any company; in float32 its logits are, too, but for their last digits.
+
+Legend: B rows, P prompt positions, C positions of a chunk, T answer positions, V vocabulary.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from lensmith.core.endpoint import Finish, IdArray, Logprobs, Request, Reveal
+from lensmith.core.errors import InputError, LensmithError
+from lensmith.core.exposure import Exposure, Noise, Revealed, apply, check
+from lensmith.models.gathering import joined
+from lensmith.models.reader import Float32Array, Prompt, Reader, ReadPrompt
+from lensmith.models.slots import SlotCache
+from lensmith.models.text_stream import Released, TextStream
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRead:
+    """The prompt of a job was read. `logprobs` (P positions) where its echo was asked for."""
+
+    tokens: int
+    known_tokens: int
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What was added to one choice: text that is certain, and the tokens it comes from. `finish` ends the choice."""
+
+    choice: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: Logprobs | None = None
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The job cannot be answered, and nothing more comes."""
+
+    error: Exception
+
+
+class Sink(Protocol):
+    """Hears of a job: `PromptRead`, pieces in any order of choices, each choice ended; or at any time `Failed`."""
+
+    def __call__(self, event: PromptRead | Piece | Failed) -> None: ...
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """One request with its prompt. `cancelled` may be set at any time, from any thread: its rows leave."""
+
+    request: Request
+    prompt: Prompt
+    sink: Sink
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """How token ids become text, and which of them end an answer."""
+
+    decode: Callable[[Sequence[int]], str]
+    end_ids: frozenset[int]
+
+
+class _Row:
+    """One choice of a job while it runs."""
+
+    def __init__(self, job: Job, choice: int, text: Text) -> None:
+        seed = job.request.seed
+        self.job, self.choice, self._text = job, choice, text
+        self.rng = np.random.default_rng(None if seed is None else (seed % (1 << 64), choice))
+        self.stream = TextStream(text.decode, job.request.stop)
+        self.tokens: list[int] = []
+        self.finish: Finish | None = None
+        self.slot: int | None = None
+        self._untold: list[tuple[int, Logprobs | None]] = []
+
+    @property
+    def is_running(self) -> bool:
+        return self.finish is None and not self.job.cancelled
+
+    def take(self, revealed: Revealed, most_tokens: int) -> Piece | None:
+        """Takes in the next token; what can be told of the answer now, if anything."""
+        token = int(revealed.token_ids_T[0])
+        self.tokens.append(token)
+        self._untold.append((token, revealed.logprobs))
+        if token in self._text.end_ids:
+            # An end token is told with its logprobs; it has no text, and a stop string cannot span it.
+            return self._end(Finish.STOP, self.stream.finish())
+        released = self.stream.push(token)
+        if released.stopped:
+            return self._end(Finish.STOP, released)
+        if len(self.tokens) >= most_tokens:
+            rest = self.stream.finish()
+            both = Released(text=released.text + rest.text, tokens=released.tokens + rest.tokens)
+            return self._end(Finish.STOP if rest.stopped else Finish.LENGTH, replace(both, stopped=rest.stopped))
+        return self._piece(released.text, released.tokens) if released.tokens or released.text else None
+
+    def _end(self, finish: Finish, released: Released) -> Piece:
+        self.finish = finish
+        tokens = released.tokens if released.stopped else len(self._untold)
+        return self._piece(released.text, tokens)
+
+    def _piece(self, text: str, tokens: int) -> Piece:
+        told, self._untold = self._untold[:tokens], self._untold[tokens:]
+        logprobs = [part for _, part in told if part is not None]
+        return Piece(
+            choice=self.choice,
+            text=text,
+            token_ids=tuple(token for token, _ in told),
+            logprobs=joined(logprobs) if logprobs else None,
+            finish=self.finish,
+        )
+
+
+class Decoder:
+    """Answers jobs on at most `slots` rows at once; not for several threads. Rows are served in the order they came."""
+
+    def __init__(self, reader: Reader, text: Text, exposure: Exposure, *, slots: int, max_length: int) -> None:
+        if slots < 1:
+            raise InputError("slots: nothing could run", expected="at least 1", actual=slots)
+        self.reader, self.text, self.exposure = reader, text, exposure
+        self.slots, self.max_length = slots, max_length
+        self.generated_tokens = 0
+        self.steps = 0
+        self._waiting: deque[_Row] = deque()
+        self._running: list[_Row] = []
+        self._cache = SlotCache(slots)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._running and not self._waiting
+
+    def check(self, request: Request, prompt: Prompt, vocabulary_size: int) -> None:
+        """Raises RefusedError where the exposure does not allow the request, InputError where it cannot be answered."""
+        check(request, self.exposure)
+        for name, ids in (
+            ("logit_bias", request.logit_bias),
+            ("allowed_token_ids", request.allowed_ids or ()),
+            ("logprob_token_ids", request.wanted_ids),
+            ("prompt", prompt.token_ids_P.tolist()),
+        ):
+            if ids and max(ids) >= vocabulary_size:
+                raise InputError(f"{name}: a token id is outside the vocabulary")  # its size may be a secret
+        if prompt.length + (request.max_tokens > 0) > self.max_length:
+            raise InputError(
+                "the prompt is longer than the model can read",
+                expected=f"at most {self.max_length - 1} tokens",
+                actual=f"{prompt.length} tokens",
+            )
+
+    def submit(self, job: Job) -> None:
+        """Takes a job that passed `check`."""
+        self._waiting.extend(_Row(job, choice, self.text) for choice in range(job.request.n))
+
+    def step(self) -> None:
+        """One token for each row that runs or can start. A failure fails the jobs that it concerns, not the others."""
+        self._drop_cancelled()
+        rows = list(self._running)
+        try:
+            logits_BV = self.reader.step(self._cache, [row.tokens[-1] for row in rows]) if rows else None
+        except Exception as error:  # noqa: BLE001  # whatever a model raises, its jobs must hear of it
+            self._fail_all(rows, error)
+            return
+        for index, row in enumerate(rows):
+            self._choose(row, logits_BV[index])  # type: ignore[index]  # there are logits where there are rows
+        self._start()
+        self._leave()
+        self.steps += 1
+
+    def abandon(self, error: Exception) -> None:
+        """Fails every job that runs or waits."""
+        rows = [*self._running, *self._waiting]
+        self._waiting.clear()
+        self._fail_all(rows, error)
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Reads the prompts of rows that find a free slot, and chooses their first tokens."""
+        # Rows that end in this very step still hold their slots' memory: they leave first.
+        self._leave()
+        room = self.slots - len(self._running)
+        rows = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        echoes = [row for row in rows if Reveal.PROMPT in row.job.request.reveal and row.choice == 0]
+        plain = [row for row in rows if row not in echoes]
+        read: list[tuple[_Row, ReadPrompt, Logprobs | None]] = []
+        for row in echoes:
+            if (result := self._guarded([row], lambda row=row: [self._read_with_echo(row)])) is not None:  # type: ignore[misc]
+                read.append((row, *result[0]))
+        results = self._guarded(plain, lambda: self.reader.read([row.job.prompt for row in plain]))
+        read += [(row, result, None) for row, result in zip(plain, results or (), strict=bool(results))]
+        for row, result, logprobs in sorted(read, key=lambda entry: rows.index(entry[0])):
+            self._begin(row, result, logprobs)
+
+    def _guarded(self, rows: list[_Row], read: Callable[[], list]) -> list | None:  # type: ignore[type-arg]
+        try:
+            return read() if rows else []
+        except Exception as error:  # noqa: BLE001  # as in `step`
+            for row in rows:
+                self._fail(row.job, error)
+            return None
+
+    def _begin(self, row: _Row, result: ReadPrompt, logprobs: Logprobs | None) -> None:
+        job = row.job
+        if job.cancelled:
+            return
+        if row.choice == 0:
+            job.sink(PromptRead(tokens=job.prompt.length, known_tokens=result.known_tokens, logprobs=logprobs))
+        if job.request.max_tokens == 0:
+            job.sink(Piece(choice=row.choice, text="", token_ids=(), finish=Finish.LENGTH))
+            return
+        self._choose(row, result.logits_V)
+        if row.is_running:
+            self._cache.join(result.memory)
+            self._running.append(row)
+
+    def _choose(self, row: _Row, logits_V: Float32Array) -> None:
+        request = row.job.request
+        if row.job.cancelled:
+            return
+        try:
+            context = self._context(row.job.prompt.keys_P, row.tokens)
+            revealed = apply(logits_V[None], request, self.exposure, rng=row.rng, context=context)
+        except LensmithError as error:
+            self._fail(row.job, error)
+            return
+        self.generated_tokens += 1
+        piece = row.take(revealed, min(request.max_tokens, self.max_length - row.job.prompt.length))
+        if piece is not None:
+            row.job.sink(piece)
+
+    def _leave(self) -> None:
+        """Rows that ended, or whose client went away, free their slots."""
+        for index in reversed(range(len(self._running))):
+            if not self._running[index].is_running:
+                self._cache.leave(index)
+                last = self._running.pop()
+                if index < len(self._running):
+                    self._running[index] = last
+
+    def _drop_cancelled(self) -> None:
+        self._leave()
+        if any(row.job.cancelled for row in self._waiting):
+            self._waiting = deque(row for row in self._waiting if not row.job.cancelled)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        if not job.cancelled:
+            job.cancelled = True
+            job.sink(Failed(error=error))
+
+    def _fail_all(self, rows: list[_Row], error: Exception) -> None:
+        for row in rows:
+            self._fail(row.job, error)
+        self._running.clear()
+        self._cache = SlotCache(self.slots)
+
+    # --- prompts ------------------------------------------------------------------------------------------------------
+
+    def _read_with_echo(self, row: _Row) -> tuple[ReadPrompt, Logprobs]:
+        """The prompt's logprobs at P positions: each token's, given those before it."""
+        request, prompt = row.job.request, row.job.prompt
+        parts: list[Logprobs] = []
+
+        def tell(start: int, logits_CV: Float32Array) -> None:
+            following_C = prompt.token_ids_P[start + 1 : start + 1 + len(logits_CV)]
+            if not len(following_C):
+                return
+            revealed = apply(
+                logits_CV[: len(following_C)],
+                request,
+                self.exposure,
+                forced_T=following_C,
+                rng=row.rng,
+                context=self._context(prompt.keys_P[: start + 1], []),
+            )
+            if revealed.logprobs is not None:
+                parts.append(revealed.logprobs)
+
+        read = self.reader.read_all(prompt, tell)
+        return read, _after_nothing(parts, request, len(read.logits_V))
+
+    def _context(self, keys_P: IdArray, tokens: list[int]) -> bytes:
+        """What frozen noise belongs to: the tokens before a position, wherever the prompt ends among them."""
+        if not self.exposure.noise_nats or self.exposure.noise is not Noise.FROZEN:
+            return b""
+        return b"".join(key.to_bytes(8, "big", signed=True) for key in [*keys_P.tolist(), *tokens])
+
+
+def _after_nothing(parts: list[Logprobs], request: Request, vocabulary_size: int) -> Logprobs:
+    """The parts behind a first position without context, of which nothing can be told."""
+    count = min(request.top_logprobs, vocabulary_size)
+    whole = Reveal.VOCABULARY in request.reveal
+    first = Logprobs(
+        sampled_T=np.full(1, np.nan),
+        top_ids_TK=np.full((1, count), -1, dtype=np.int64),
+        top_TK=np.full((1, count), np.nan),
+        wanted_TW=np.full((1, len(request.wanted_ids)), np.nan),
+        vocabulary_TV=np.full((1, vocabulary_size), np.nan) if whole else None,
+    )
+    return joined([first, *parts])

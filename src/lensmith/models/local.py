@@ -1,0 +1,247 @@
+"""A model in this process as an endpoint, and what it takes to answer requests with it."""
+
+import contextlib
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lensmith.core.endpoint import Answer, Capabilities, Feature, Request
+from lensmith.core.errors import InputError
+from lensmith.core.exposure import Exposure, Sampled, visible_metadata
+from lensmith.models.config import VisionLanguageConfig
+from lensmith.models.decoder import Decoder, Failed, Job, Piece, PromptRead, Text
+from lensmith.models.families.sightseer import SHIPPED, load, shipped_model
+from lensmith.models.gathering import Gatherer
+from lensmith.models.language.loading import LanguageModel, load_language_model
+from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.models.prompts import PicturePrompts, PromptMaker, TextPrompts
+from lensmith.models.reader import Prompt, Reader
+from lensmith.models.token_table import TokenTable
+
+CACHE_BYTES = 512 << 20
+SLOTS = 8
+_FALLBACK_LENGTH = 2048
+
+Reading = PreTrainedTokenizerBase | VisionLanguageProcessor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """A model with all that turns requests into answers. One `decoder` at a time may use it."""
+
+    name: str
+    model: PreTrainedModel
+    prompts: PromptMaker
+    reader: Reader
+    text: Text
+    tokens: TokenTable
+    max_length: int
+    vocabulary_size: int
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        reading: Reading,
+        *,
+        name: str,
+        max_length: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> "Answering":
+        """`reading` is the model's tokenizer or processor. Raises InputError where `max_length` is beyond the model."""
+        if isinstance(reading, VisionLanguageProcessor):
+            prompts: PromptMaker = PicturePrompts(reading)
+        else:
+            prompts = TextPrompts(reading)
+        # A copy: tokenizers may be used by one thread only, and prompts are made in another than answers.
+        own = copy.deepcopy(prompts.tokenizer)
+
+        def decode(token_ids: Sequence[int]) -> str:
+            # Without cleaning up: a space before a full stop is part of the text.
+            text: str = own.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            return text
+
+        return cls(
+            name=name,
+            model=model,
+            prompts=prompts,
+            reader=Reader(model, cache_bytes=cache_bytes),
+            text=Text(decode=decode, end_ids=_end_ids(model, own)),
+            tokens=TokenTable(own),
+            max_length=_max_length(model, max_length),
+            vocabulary_size=int(model.get_output_embeddings().weight.shape[0]),
+        )
+
+    def prompt(self, request: Request) -> Prompt:
+        """What the model reads. Raises InputError where the request makes no sense for it.
+
+        A text that cannot fit, whatever its tokens, is refused before it is taken apart, which would take long.
+        """
+        texts = [part for message in request.messages for part in message.parts if isinstance(part, str)]
+        size = sum(len(text.encode("utf-8", "replace")) for text in (*texts, request.prompt))
+        if size > self.max_length * self.tokens.longest_bytes:
+            raise InputError("the prompt is longer than the model can read", expected=f"{self.max_length} tokens")
+        return self.prompts.prompt(request)
+
+    def decoder(self, exposure: Exposure, *, slots: int) -> Decoder:
+        return Decoder(self.reader, self.text, exposure, slots=slots, max_length=self.max_length)
+
+    def facts(self) -> dict[str, Any]:
+        """What may be told of the model, as JSON values; `id` is its name."""
+        config = self.model.config.get_text_config()
+        return {
+            "id": self.name,
+            "architecture": type(self.model).__name__,
+            "width": int(self.model.get_output_embeddings().weight.shape[1]),
+            "layers": int(config.num_hidden_layers),
+            "vocabulary_size": self.vocabulary_size,
+            "context_tokens": self.max_length,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
+
+    def capabilities(self, exposure: Exposure) -> Capabilities:
+        """What the model can do, as far as the exposure allows it. Sizes are told where metadata is."""
+        can = {
+            Feature.MESSAGES: self.prompts.reads_messages,
+            Feature.PICTURES: self.prompts.reads_pictures,
+            Feature.PROMPT_TEXT | Feature.TOKEN_IDS | Feature.SEED | Feature.STOP: True,
+            Feature.LOGIT_BIAS: exposure.logit_bias > 0 and exposure.biased_ids != 0,
+            Feature.ALLOWED_IDS: exposure.allowed_ids != 0,
+            Feature.TOP_LOGPROBS: exposure.top_logprobs != 0,
+            Feature.WANTED_IDS: exposure.wanted_ids != 0,
+            Feature.SAMPLED_LOGPROB: exposure.sampled_logprob is not Sampled.HIDDEN,
+            Feature.VOCABULARY_LOGPROBS: exposure.top_logprobs is None,
+            Feature.PROMPT_LOGPROBS: exposure.echo,
+        }
+        features = Feature.NOTHING
+        for feature, is_there in can.items():
+            features |= feature if is_there else Feature.NOTHING
+        return Capabilities(
+            features=features,
+            max_top_logprobs=exposure.top_logprobs,
+            vocabulary_size=self.vocabulary_size if exposure.metadata else None,
+            context_tokens=self.max_length if exposure.metadata else None,
+        )
+
+
+def load_answering(
+    source: str | Path | None,
+    *,
+    name: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    max_length: int | None = None,
+    cache_bytes: int = CACHE_BYTES,
+) -> Answering:
+    """From a lensmith model's folder, a transformers folder or name, or a GGUF file; None: the model that ships.
+
+    `name` is by default the folder's or file's. Raises InputError where there is no such model.
+    """
+    source = shipped_model() if source is None or str(source) == SHIPPED else source
+    named = name or Path(source).name.removesuffix(".gguf")
+    if _is_lensmith(Path(source)):
+        model, processor = load(source)
+        return Answering.of(
+            model.to(device=device, dtype=dtype), processor, name=named, max_length=max_length, cache_bytes=cache_bytes
+        )
+    loaded: LanguageModel = load_language_model(source, dtype=dtype, device=device)
+    return Answering.of(
+        loaded.model, loaded.tokenizer, name=name or named, max_length=max_length, cache_bytes=cache_bytes
+    )
+
+
+class LocalEndpoint:
+    """A model in this process as an endpoint; it reveals what `exposes` says. Not for several threads.
+
+    In float32 an answer has the same tokens as it would have alone, and logprobs within 1e-5.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer_or_processor: Reading,
+        *,
+        exposes: Exposure | None = None,
+        name: str = "local",
+        slots: int = SLOTS,
+        max_length: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.exposure = Exposure.everything() if exposes is None else exposes
+        self.answering = Answering.of(
+            model, tokenizer_or_processor, name=name, max_length=max_length, cache_bytes=cache_bytes
+        )
+        self._slots = slots
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """One answer for each request, in order, computed in batches of at most `slots` rows.
+
+        Raises RefusedError where the exposure does not allow what one asks, InputError where one makes no sense for
+        this model, both before anything is computed.
+        """
+        answering = self.answering
+        decoder = answering.decoder(self.exposure, slots=self._slots)
+        gatherers = []
+        jobs = []
+        for request in requests:
+            prompt = answering.prompt(request)
+            decoder.check(request, prompt, answering.vocabulary_size)
+            gatherer = Gatherer(request, prompt.token_ids_P, answering.vocabulary_size)
+            gatherers.append(gatherer)
+            jobs.append(Job(request=request, prompt=prompt, sink=_into(gatherer)))
+        for job in jobs:
+            decoder.submit(job)
+        while not decoder.is_idle:
+            decoder.step()
+        return [gatherer.answer() for gatherer in gatherers]
+
+    def supports(self) -> Capabilities:
+        return self.answering.capabilities(self.exposure)
+
+    def metadata(self) -> Mapping[str, Any]:
+        return visible_metadata(self.answering.facts(), self.exposure)
+
+
+def _into(gatherer: Gatherer) -> Any:
+    def sink(event: PromptRead | Piece | Failed) -> None:
+        match event:
+            case PromptRead():
+                gatherer.add_prompt(event.logprobs)
+            case Piece():
+                gatherer.add(event.choice, event.text, event.token_ids, event.logprobs, event.finish)
+            case Failed():
+                raise event.error
+
+    return sink
+
+
+def _is_lensmith(folder: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        values = json.loads((folder / "config.json").read_bytes())
+        return isinstance(values, dict) and values.get("model_type") == VisionLanguageConfig.model_type
+    return False
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    generation = model.generation_config
+    ends = None if generation is None else generation.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends
+    if ends is None:
+        return frozenset()
+    return frozenset([ends] if isinstance(ends, int) else map(int, ends))
+
+
+def _max_length(model: PreTrainedModel, wanted: int | None) -> int:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if wanted is None:
+        return int(limit) if limit else _FALLBACK_LENGTH
+    if wanted < 1 or (limit and wanted > limit):
+        raise InputError("max_model_len: not possible", expected=f"1 to {limit or 'any number of'} tokens", actual=wanted)
+    return wanted

@@ -1,0 +1,180 @@
+"""Requests to prompts: chat templates, token ids, and pictures as the tower reads them.
+
+Legend: P prompt positions.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lensmith.core.endpoint import Request
+from lensmith.core.errors import ImageError, InputError
+from lensmith.core.images import DEFAULT_LIMITS, ImageLimits, open_picture
+from lensmith.core.types import Message, Picture
+from lensmith.models.lru import ByteLru
+from lensmith.models.pictures import prepare_pictures
+from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.models.reader import PreparedPicture, Prompt
+
+_PICTURES_KEPT_BYTES = 64 << 20
+
+
+class PromptMaker(Protocol):
+    """Turns what a request says into what a model reads. Not for several threads."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def reads_messages(self) -> bool: ...
+
+    @property
+    def reads_pictures(self) -> bool: ...
+
+    def prompt(self, request: Request) -> Prompt:
+        """Raises InputError (ImageError for a picture) where the request makes no sense for this model."""
+
+
+class TextPrompts:
+    """Prompts of a model that reads text only. Messages need the tokenizer's chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    @property
+    def reads_messages(self) -> bool:
+        return self.tokenizer.chat_template is not None
+
+    @property
+    def reads_pictures(self) -> bool:
+        return False
+
+    def prompt(self, request: Request) -> Prompt:
+        if request.messages:
+            return self._of_messages(request.messages)
+        ids = request.token_ids or self.tokenizer(request.prompt)["input_ids"]
+        return _text_prompt(ids)
+
+    def _of_messages(self, messages: Sequence[Message]) -> Prompt:
+        if any(isinstance(part, Picture) for message in messages for part in message.parts):
+            raise InputError("this model reads no pictures", expected="messages of text")
+        chat = [{"role": message.role, "content": "".join(map(str, message.parts))} for message in messages]
+        text = _templated(self.tokenizer, chat)
+        # The template writes the special tokens itself.
+        return _text_prompt(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class PicturePrompts:
+    """Prompts of a lensmith vision-language model: `<image>` in its text stands for one picture, in order.
+
+    Without a chat template the prompt is Sightseer's: what the messages hold in reading order, then the token that
+    begins an answer. A last message of the assistant's is then the beginning of the answer.
+    """
+
+    def __init__(self, processor: VisionLanguageProcessor, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self.processor, self.limits = processor, limits
+        self.tokenizer: PreTrainedTokenizerBase = processor.tokenizer
+        self._known: ByteLru[bytes, PreparedPicture] = ByteLru(_PICTURES_KEPT_BYTES, lambda picture: picture.num_bytes)
+
+    @property
+    def reads_messages(self) -> bool:
+        return True
+
+    @property
+    def reads_pictures(self) -> bool:
+        return True
+
+    def prompt(self, request: Request) -> Prompt:
+        if not request.messages:
+            ids = request.token_ids or self.tokenizer(request.prompt)["input_ids"]
+            return self._prompt(ids, [])
+        parts = [part for message in request.messages for part in message.parts]
+        pictures = [self._prepared(part) for part in parts if isinstance(part, Picture)]
+        text = self._text(request.messages)
+        first, *others = text.split(self.processor.image_token)
+        if len(others) != len(pictures):
+            raise InputError(
+                "placeholders and pictures differ in number",
+                expected=f"{len(pictures)} placeholders, one for each picture",
+                actual=f"{len(others)}",
+                hint=f"leave {self.processor.image_token} out of the text",
+            )
+        pairs = zip(pictures, others, strict=True)
+        text = first + "".join(self.processor.image_token * picture.tokens + other for picture, other in pairs)
+        ids = self.tokenizer(text, add_special_tokens=self._template is None)["input_ids"]
+        return self._prompt(ids, pictures)
+
+    @property
+    def _template(self) -> str | None:
+        return cast(str | None, self.processor.chat_template or self.tokenizer.chat_template)
+
+    def _text(self, messages: Sequence[Message]) -> str:
+        image = self.processor.image_token
+        if self._template is not None:
+            chat = [{"role": message.role, "content": _content(message)} for message in messages]
+            return _templated(self.processor, chat)
+        *others, last = messages
+        answer = last.parts if last.role == "assistant" else ()
+        asked = [part for message in ([*others] if answer else messages) for part in message.parts]
+        written = [part if isinstance(part, str) else image for part in asked]
+        return "".join([*written, self.tokenizer.bos_token, *(part for part in answer if isinstance(part, str))])
+
+    def _prepared(self, picture: Picture) -> PreparedPicture:
+        if not picture.data:
+            raise ImageError("the picture is not here", expected="its bytes", actual="a URL")
+        digest = hashlib.sha256(picture.data).digest()
+        known = self._known.get(digest)
+        if known is None:
+            batch = prepare_pictures([open_picture(picture.data, self.limits)], self.processor.pictures)
+            known = PreparedPicture(
+                digest=digest,
+                tokens=self.processor.visual_tokens(batch)[0],
+                pixels_N3HW=batch.pixels_N3HW,
+                patch_mask_NHpWp=batch.patch_mask_NHpWp,
+            )
+            self._known.put(digest, known)
+        return known
+
+    def _prompt(self, ids: Sequence[int], pictures: list[PreparedPicture]) -> Prompt:
+        token_ids_P = np.array(ids, dtype=np.int64)
+        placeholders = int((token_ids_P == self.processor.image_token_id).sum())
+        if placeholders != sum(picture.tokens for picture in pictures):
+            raise InputError(
+                "the prompt has image placeholders without pictures",
+                expected="pictures in messages",
+                actual=f"{placeholders} placeholders",
+            )
+        if not len(token_ids_P):
+            raise InputError("the prompt is empty", expected="at least one token")
+        return Prompt(
+            token_ids_P=token_ids_P, pictures=tuple(pictures), image_token_id=self.processor.image_token_id
+        )
+
+
+def _text_prompt(ids: Sequence[int]) -> Prompt:
+    if not len(ids):
+        raise InputError("the prompt is empty", expected="at least one token")
+    return Prompt(token_ids_P=np.array(ids, dtype=np.int64))
+
+
+def _content(message: Message) -> list[dict[str, str]]:
+    return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.parts]
+
+
+def _templated(template_of: Any, chat: list[dict[str, Any]]) -> str:
+    if template_of.chat_template is None:
+        raise InputError(
+            "this model has no chat template",
+            expected="a prompt, not messages",
+            hint="ask at /v1/completions",
+        )
+    import jinja2  # noqa: PLC0415  # transformers loads it as late, for chat only
+
+    try:
+        text: str = template_of.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    except (jinja2.TemplateError, TypeError, json.JSONDecodeError) as error:
+        raise InputError("the chat template refuses the messages", actual=str(error)) from error
+    return text

@@ -1,0 +1,80 @@
+"""Tokens to text as they come: whole characters only, and nothing that may be the start of a stop string.
+
+Legend: T tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_UNFINISHED_CHARACTER = "\ufffd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """Text that may be shown, and how many further tokens it comes from. `stopped`: a stop string was met."""
+
+    text: str
+    tokens: int
+    stopped: bool = False
+
+
+class TextStream:
+    """The text of one answer. The pieces that it releases, joined, are the answer's text.
+
+    A token's text can depend on the one before it, and a character can take several tokens, so a window of tokens is
+    decoded twice, without and with the newest. `stops` end the text before any of them.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()) -> None:
+        self._decode, self._stops = decode, stops
+        self._tokens: list[int] = []
+        self._window, self._read = 0, 0
+        self._text = ""
+        self._starts: list[int] = []
+        self._told_characters, self._told_tokens = 0, 0
+
+    def push(self, token: int) -> Released:
+        """The text that is certain now."""
+        self._tokens.append(token)
+        self._starts.append(len(self._text))
+        before = self._decode(self._tokens[self._window : self._read])
+        now = self._decode(self._tokens[self._window :])
+        if len(now) <= len(before) or now.endswith(_UNFINISHED_CHARACTER):
+            return Released(text="", tokens=0)
+        self._window, self._read = self._read, len(self._tokens)
+        return self._grown(now[len(before) :], final=False)
+
+    def finish(self) -> Released:
+        """What was held back, at the end of the answer."""
+        before = self._decode(self._tokens[self._window : self._read])
+        rest = self._decode(self._tokens[self._window :])[len(before) :]
+        return self._grown(rest, final=True)
+
+    def _grown(self, piece: str, *, final: bool) -> Released:
+        unseen_from = max(0, len(self._text) - max(map(len, self._stops), default=1) + 1)
+        self._text += piece
+        found = [place for stop in self._stops if (place := self._text.find(stop, unseen_from)) >= 0]
+        if found:
+            tokens = sum(start < min(found) for start in self._starts)
+            return self._release(min(found), max(tokens, self._told_tokens), stopped=True)
+        certain = len(self._text) if final else len(self._text) - self._held_back()
+        if final:
+            return self._release(certain, len(self._tokens))
+        # A token is told with the last of its characters: where the next one starts.
+        ends = [*self._starts[1 : self._read], len(self._text)]
+        tokens = sum(end <= certain for end in ends)
+        return self._release(certain, max(tokens, self._told_tokens))
+
+    def _held_back(self) -> int:
+        """How many characters at the end may be the start of a stop string."""
+        longest = min(len(self._text) - self._told_characters, max(map(len, self._stops), default=1) - 1)
+        for length in range(longest, 0, -1):
+            if any(stop.startswith(self._text[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+    def _release(self, characters: int, tokens: int, *, stopped: bool = False) -> Released:
+        text = self._text[self._told_characters : characters]
+        new = tokens - self._told_tokens
+        self._told_characters, self._told_tokens = characters, tokens
+        return Released(text=text, tokens=new, stopped=stopped)

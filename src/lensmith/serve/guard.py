@@ -1,0 +1,269 @@
+"""A streaming reverse proxy that enforces an `Exposure` in front of any OpenAI-compatible server.
+
+For servers that cannot close the read-outs of the two leak papers themselves (Carlini et al., arXiv 2403.06634;
+Finlayson et al., arXiv 2403.09539): `guard_policy` decides what may be asked, `guard_answers` what is told,
+`guard_patterns` who asks too much. It fails closed: a path, a field or an answer that it does not know does not pass.
+Of a stream nothing is held back but what is not yet a whole event.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from lensmith.core.errors import LensmithError
+from lensmith.core.exposure import visible_metadata
+from lensmith.core.wire import SSE_DONE, BusyError, Kind, MalformedAnswerError
+from lensmith.serve.guard_answers import Rewriter
+from lensmith.serve.guard_config import GuardConfig
+from lensmith.serve.guard_events import EventReader
+from lensmith.serve.guard_fields import get_list, get_text
+from lensmith.serve.guard_http import (
+    STRIPPED_HEADER,
+    ClientGone,
+    EventStream,
+    ProblemError,
+    bearer,
+    check_headers,
+    client_name,
+    json_response,
+    read_body,
+    write_problem,
+)
+from lensmith.serve.guard_json import Json, read_object, write_object
+from lensmith.serve.guard_metrics import Metrics
+from lensmith.serve.guard_patterns import Watcher
+from lensmith.serve.guard_policy import Plan, make_plan
+from lensmith.serve.guard_upstream import Upstream, parse
+
+log = logging.getLogger("lensmith.guard")
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+_LISTING_TIMEOUT_S = 10.0
+_MALFORMED = ProblemError(
+    502, "the upstream server's answer could not be read", reason="unparsable_answer", kind="upstream_error"
+)
+
+
+class Guard:
+    """What all requests share: the upstream client, the counters and the statistics of clients."""
+
+    def __init__(
+        self,
+        config: GuardConfig,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.watcher = Watcher(config.watch, config.limits, clock=clock)
+        self.upstream = Upstream(config, transport)
+
+    def app(self) -> Starlette:
+        """The web application. It closes the upstream client when it stops."""
+
+        @contextlib.asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            yield
+            await self.upstream.close()
+
+        return Starlette(
+            routes=[
+                Route("/health", self.health, methods=["GET"]),
+                Route("/metrics", self.show_metrics, methods=["GET"]),
+                Route("/v1/models", self.models, methods=["GET"]),
+                *(Route(f"/v1/{kind.value}", _Completions(self, kind), methods=["POST"]) for kind in Kind),
+            ],
+            exception_handlers={HTTPException: _http_error, ProblemError: _handled, LensmithError: _handled},
+            lifespan=lifespan,
+        )
+
+    async def health(self, request: Request) -> Response:
+        """Whether the guard runs; it says nothing of the server behind it, which has its own."""
+        return json_response({"status": "ok"})
+
+    async def show_metrics(self, request: Request) -> Response:
+        """The counters, for whoever has the metrics key, or without one for callers on this machine."""
+        if self.config.metrics_key:
+            allowed = hmac.compare_digest(bearer(request).encode(), self.config.metrics_key.encode())
+        else:
+            allowed = request.client is None or request.client.host in _LOOPBACK
+        if not allowed:
+            raise HTTPException(404)
+        gauges = {"in_flight": self.metrics.in_flight, "clients": self.watcher.clients}
+        return PlainTextResponse(self.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+    async def models(self, request: Request) -> Response:
+        """The models' names; what else the server tells of them, where the exposure has metadata."""
+        self.watcher.arrive(client_name(request, self.config))
+        try:
+            listing = await self.upstream.models(_LISTING_TIMEOUT_S)
+            data = [self._model(model) for model in get_list(listing, "data")]
+        except MalformedAnswerError:
+            self.metrics.count("unparsable_answers_total")
+            raise _MALFORMED from None
+        return json_response({"object": "list", "data": data})
+
+    def _model(self, model: object) -> Json:
+        if not isinstance(model, Mapping):
+            raise MalformedAnswerError("a model is no object")
+        facts = {**model, "id": get_text(model, "id")}
+        return {"object": "model", "created": 0, "owned_by": "", **visible_metadata(facts, self.config.exposure)}
+
+
+class _Completions:
+    """One of the two paths that models answer on, as an ASGI application."""
+
+    def __init__(self, guard: Guard, kind: Kind) -> None:
+        self.guard, self.kind = guard, kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        metrics = self.guard.metrics
+        metrics.in_flight += 1
+        try:
+            status = await self._serve(scope, receive, send)
+            metrics.count("requests_total", path=self.kind.value, status=str(status))
+        except ClientGone:
+            metrics.count("cancelled_total")
+        finally:
+            metrics.in_flight -= 1
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answers one request and returns its status."""
+        try:
+            plan = await self._admit(HTTPConnection(scope), receive)
+        except (ProblemError, LensmithError) as error:
+            written = write_problem(error)
+            self.guard.metrics.count("refused_total", reason=written.reason)
+            await json_response(written.body, written.status, written.headers)(scope, receive, send)
+            return written.status
+        headers = {STRIPPED_HEADER: ", ".join(plan.stripped)} if plan.stripped else {}
+        stream = EventStream(send, headers)
+
+        async def answer() -> int:
+            response = await self._answer(plan, stream)
+            if response is None:
+                return 200
+            response.headers.update(headers)
+            await response(scope, receive, send)
+            return response.status_code
+
+        return await _while_connected(receive, answer())
+
+    async def _admit(self, connection: HTTPConnection, receive: Receive) -> Plan:
+        guard = self.guard
+        client = client_name(connection, guard.config)
+        guard.watcher.arrive(client)
+        if guard.metrics.in_flight > guard.config.limits.concurrent:
+            raise BusyError("too many requests at a time", status=503, retry_after_s=1)
+        length = check_headers(connection, guard.config)
+        body = await read_body(receive, length, guard.config.timeouts.body_s)
+        plan = make_plan(self.kind, read_object(body), guard.config)
+        for pattern in guard.watcher.admit(client, plan.seen):
+            guard.metrics.count("extraction_total", pattern=pattern.value)
+            log.warning("client %s: its requests look like an extraction: %s", client, pattern.value)
+        for name in plan.stripped:
+            guard.metrics.count("stripped_total", field=name)
+        return plan
+
+    async def _answer(self, plan: Plan, stream: EventStream) -> Response | None:
+        """The whole response; None where a stream was written."""
+        config = self.guard.config
+        rewriter = Rewriter(plan=plan, exposure=config.exposure, is_stream=plan.wires[0].stream)
+        try:
+            async with asyncio.timeout(config.timeouts.total_s):
+                if not rewriter.is_stream:
+                    body = await self.guard.upstream.answer(self.kind, plan.upstream)
+                    return json_response(rewriter.whole(body))
+                await self._pass_stream(plan, rewriter, stream)
+                return None
+        except (ProblemError, MalformedAnswerError, TimeoutError) as error:
+            problem = self._note(error)
+        if not stream.is_started:
+            written = write_problem(problem)
+            return json_response(written.body, written.status, written.headers)
+        await stream.write(b"data: " + write_object(problem.body) + b"\n\n")
+        await stream.close()
+        return None
+
+    def _note(self, error: ProblemError | MalformedAnswerError | TimeoutError) -> ProblemError:
+        """Counts what went wrong behind the guard, and what the client is told of it."""
+        if isinstance(error, MalformedAnswerError):
+            self.guard.metrics.count("unparsable_answers_total")
+            log.warning("an upstream answer was not passed on: %s", error.problem)
+            return _MALFORMED
+        if isinstance(error, TimeoutError):
+            message = "the upstream server did not answer in time"
+            error = ProblemError(504, message, reason="upstream_timeout", kind="upstream_error")
+        self.guard.metrics.count("upstream_errors_total", kind=error.reason)
+        return error
+
+    async def _pass_stream(self, plan: Plan, rewriter: Rewriter, stream: EventStream) -> None:
+        """Every event goes on as soon as it is whole. A stream that ends without its end is malformed."""
+        reader = EventReader(self.guard.config.limits.event_bytes)
+        async with self.guard.upstream.stream(self.kind, plan.upstream) as pieces:
+            async for piece in pieces:
+                for event in reader.feed(piece):
+                    if event == b"[DONE]":
+                        if not rewriter.is_finished:
+                            raise MalformedAnswerError("the stream ended before the answer")
+                        await stream.write(SSE_DONE)
+                        await stream.close()
+                        return
+                    await self._pass_event(event, rewriter, stream)
+        raise MalformedAnswerError("the stream broke off")
+
+    async def _pass_event(self, event: bytes, rewriter: Rewriter, stream: EventStream) -> None:
+        body = parse(event)
+        if "error" in body:
+            raise ProblemError(502, "the upstream server failed", reason="upstream_failed", kind="upstream_error")
+        chunk = rewriter.chunk(body)
+        if chunk is not None:
+            await stream.write(b"data: " + write_object(chunk) + b"\n\n")
+            self.guard.metrics.count("events_total")
+
+
+async def _while_connected(receive: Receive, answering: Any) -> int:
+    """Runs `answering` until it is done or the client goes away, which cancels it, and with it the upstream request."""
+    work = asyncio.ensure_future(answering)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientGone
+        status: int = work.result()
+        return status
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    message = {404: "no such path", 405: "another method is needed"}.get(status, "not possible")
+    written = write_problem(ProblemError(status, message, reason="unknown_url"))
+    return json_response(written.body, written.status)
+
+
+async def _handled(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError | LensmithError)
+    written = write_problem(error)
+    return json_response(written.body, written.status, written.headers)

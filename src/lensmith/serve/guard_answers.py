@@ -1,0 +1,208 @@
+"""Answers and chunks of a stream, read strictly and written anew: what is not known here does not pass.
+
+Ids, times and the model's name are the guard's and the client's own, because an upstream's tell which server it is,
+when it started and where its files lie.
+"""
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lensmith.core.endpoint import Reveal
+from lensmith.core.exposure import Exposure
+from lensmith.core.wire import Kind, MalformedAnswerError
+from lensmith.serve.guard_fields import (
+    get_count,
+    get_finish,
+    get_list,
+    get_message,
+    get_object,
+    get_text,
+    get_usage,
+    read_named,
+    read_told,
+    write_told,
+)
+from lensmith.serve.guard_json import LARGEST_INT, Json, kind_of
+from lensmith.serve.guard_logprobs import Position, Teller
+from lensmith.serve.guard_policy import Plan
+
+_CHAT_OBJECTS = ("chat.completion", "chat.completion.chunk")
+_LONGEST_FINGERPRINT = 128
+
+
+@dataclass(kw_only=True)
+class _Choice:
+    teller: Teller
+    has_begun: bool = False
+    is_finished: bool = False
+
+
+@dataclass(kw_only=True)
+class Rewriter:
+    """Rewrites the answer to one request: one whole body, or the chunks of a stream in order.
+
+    Raises MalformedAnswerError for anything that is not an answer to this request.
+    """
+
+    plan: Plan
+    exposure: Exposure
+    is_stream: bool
+    answer_id: str = field(default_factory=lambda: secrets.token_hex(12))
+    created: int = field(default_factory=lambda: int(time.time()))
+    _choices: dict[int, _Choice] = field(default_factory=dict)
+
+    def whole(self, body: Mapping[str, Any]) -> Json:
+        """The answer's body as the client may see it."""
+        choices = [self._whole_choice(choice) for choice in get_list(body, "choices")]
+        if len(choices) != self.plan.choices:
+            raise MalformedAnswerError("wrong number of choices", expected=self.plan.choices, actual=len(choices))
+        usage = get_usage(body)
+        return {**self._envelope(body), "choices": choices, **({} if usage is None else {"usage": usage})}
+
+    def chunk(self, body: Mapping[str, Any]) -> Json | None:
+        """A chunk as the client may see it; None where nothing is left of it."""
+        choices = [self._chunk_choice(choice) for choice in get_list(body, "choices")]
+        wants_usage = self.plan.wires[0].include_usage
+        usage = get_usage(body) if wants_usage else None
+        if not choices and usage is None:
+            return None
+        return {**self._envelope(body), "choices": choices, **({"usage": usage} if wants_usage else {})}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every choice of a stream has said why it ended."""
+        finished = sum(choice.is_finished for choice in self._choices.values())
+        return finished == self.plan.choices
+
+    def _envelope(self, body: Mapping[str, Any]) -> Json:
+        is_chat = self.plan.kind is Kind.CHAT
+        result: Json = {
+            "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{self.answer_id}",
+            "object": _CHAT_OBJECTS[self.is_stream] if is_chat else "text_completion",
+            "created": self.created,
+            "model": self.plan.wires[0].model,
+        }
+        fingerprint = body.get("system_fingerprint")
+        if self.exposure.metadata and isinstance(fingerprint, str):
+            result["system_fingerprint"] = fingerprint[:_LONGEST_FINGERPRINT]
+        return result
+
+    def _whole_choice(self, choice: object) -> Json:
+        body, index, state = self._open(choice)
+        if state.is_finished:
+            raise MalformedAnswerError("a choice stands twice", actual=index)
+        state.is_finished = True
+        finish = get_finish(body)
+        if finish is None:
+            raise MalformedAnswerError("a choice without a reason for its end")
+        if self.plan.kind is Kind.CHAT:
+            shown: Json = {"message": {"role": "assistant", "content": None, **get_message(body, "message")}}
+        else:
+            shown = {"text": get_text(body, "text")}
+        return {"index": index, **shown, "logprobs": self._logprobs(state, body), "finish_reason": finish}
+
+    def _chunk_choice(self, choice: object) -> Json:
+        body, index, state = self._open(choice)
+        is_chat = self.plan.kind is Kind.CHAT
+        shown = {"delta": get_message(body, "delta")} if is_chat else {"text": get_text(body, "text")}
+        finish = get_finish(body)
+        state.is_finished |= finish is not None
+        return {"index": index, **shown, "logprobs": self._logprobs(state, body), "finish_reason": finish}
+
+    def _open(self, choice: object) -> tuple[Mapping[str, Any], int, _Choice]:
+        if not isinstance(choice, Mapping):
+            raise MalformedAnswerError("choices: not possible", expected="objects", actual=kind_of(choice))
+        index = get_count(choice, "index", self.plan.choices - 1)
+        if index not in self._choices:
+            asked = self.plan.wires[index // self.plan.told.n].request
+            request = dataclasses.replace(
+                self.plan.told, messages=asked.messages, prompt=asked.prompt, token_ids=asked.token_ids
+            )
+            # Fresh noise from the system's own source: a client could draw and subtract what the request's seed gives.
+            merged_top = None if self.plan.kind is Kind.CHAT else self.plan.upstream.get("logprobs")
+            teller = Teller(request, self.exposure, np.random.default_rng(), merged_top=merged_top)
+            self._choices[index] = _Choice(teller=teller)
+        return choice, index, self._choices[index]
+
+    # --- logprobs -------------------------------------------------------------------------------------------------
+
+    def _logprobs(self, state: _Choice, body: Mapping[str, Any]) -> Json | None:
+        if body.get("logprobs") is None or not self.plan.told.wants_logprobs:
+            return None
+        value = get_object(body, "logprobs")
+        if self.plan.kind is Kind.CHAT:
+            if value.get("content") is None:
+                return {"content": None}
+            told = [state.teller.tell(position) for position in _of_chat(value)]
+            return {
+                "content": [
+                    {**write_told(each.sampled), "top_logprobs": [*map(write_told, each.listed)]} for each in told
+                ]
+            }
+        if "content" in value:  # llama.cpp's server writes a chat's logprobs for completions too
+            return self._columns([state.teller.tell(position) for position in _of_chat(value)], None)
+        first_may_be_null = self.plan.wires[0].echo and not state.has_begun
+        positions = _of_completion(value, first_may_be_null=first_may_be_null)
+        state.has_begun |= bool(positions)
+        told_or_null = [None if position is None else state.teller.tell(position) for position in positions]
+        return self._columns(told_or_null, value)
+
+    def _columns(self, told: Sequence[Position | None], value: Mapping[str, Any] | None) -> Json:
+        """The logprobs of a completion: a list for each part, over its positions."""
+        names = [each.sampled.name for each in told if each is not None]
+        tokens = names if value is None else [get_text({"token": token}, "token") for token in value["tokens"]]
+        return {
+            "tokens": tokens,
+            "token_logprobs": [None if each is None else each.sampled.logprob for each in told],
+            "top_logprobs": self._top_column(told),
+            "text_offset": _offsets(value or {}, len(told)),
+        }
+
+    def _top_column(self, told: Sequence[Position | None]) -> list[Json | None] | None:
+        request = self.plan.told
+        if not (request.top_logprobs or request.wanted_ids or Reveal.VOCABULARY in request.reveal):
+            return None
+        return [None if each is None else {one.name: one.logprob for one in each.listed} for each in told]
+
+
+def _of_chat(value: Mapping[str, Any]) -> list[Position]:
+    positions = []
+    for entry in get_list(value, "content"):
+        sampled = read_told(entry)
+        listed = [] if entry.get("top_logprobs") is None else get_list(entry, "top_logprobs")
+        positions.append(Position(sampled=sampled, listed=tuple(map(read_told, listed))))
+    return positions
+
+
+def _of_completion(value: Mapping[str, Any], *, first_may_be_null: bool) -> list[Position | None]:
+    """The positions of a completion. The first token of an echoed prompt has no context, and so no logprob."""
+    tokens, logprobs = get_list(value, "tokens"), get_list(value, "token_logprobs")
+    tops = [None] * len(tokens) if value.get("top_logprobs") is None else get_list(value, "top_logprobs")
+    if not len(tokens) == len(logprobs) == len(tops):
+        raise MalformedAnswerError("columns of logprobs differ in length")
+    positions: list[Position | None] = []
+    for place, (token, logprob, top) in enumerate(zip(tokens, logprobs, tops, strict=True)):
+        if logprob is None and place == 0 and first_may_be_null:
+            positions.append(None)
+            continue
+        if top is not None and not isinstance(top, Mapping):
+            raise MalformedAnswerError("top_logprobs: not possible", expected="objects", actual=kind_of(top))
+        listed = tuple(read_named(name, each) for name, each in (top or {}).items())
+        positions.append(Position(sampled=read_named(token, logprob), listed=listed))
+    return positions
+
+
+def _offsets(value: Mapping[str, Any], count: int) -> list[int]:
+    """Where each token begins in the text; only the server knows, where tokens are named by id."""
+    if value.get("text_offset") is None:
+        return [0] * count
+    offsets = get_list(value, "text_offset")
+    if len(offsets) != count:
+        raise MalformedAnswerError("columns of logprobs differ in length")
+    return [get_count({"text_offset": offset}, "text_offset", LARGEST_INT) for offset in offsets]

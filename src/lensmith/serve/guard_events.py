@@ -1,0 +1,57 @@
+"""Server-sent events from a server that may send anything: the data of each event as it completes, within a limit."""
+
+from lensmith.core.wire import MalformedAnswerError
+
+_IGNORED = (b"event", b"id", b"retry")
+
+
+class EventReader:
+    """Collects bytes and gives out the data of each event once its blank line has come.
+
+    Comments (servers send them to keep a connection alive) and fields without use here are dropped. Raises
+    MalformedAnswerError for a line that is no field, and for an event longer than `most_bytes`.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._rest = bytearray()
+        self._data: list[bytes] = []
+        self._size = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come since the last whole event."""
+        return not self._rest.strip() and not self._data
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The events that this piece completes."""
+        self._rest += piece  # in place: a long line in many small pieces is not copied for each
+        events = []
+        if b"\n" in piece:
+            *lines, last = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(last)
+            for line in lines:
+                event = self._line(line.removesuffix(b"\r"))
+                events += [] if event is None else [event]
+        if len(self._rest) + self._size > self._most_bytes:
+            raise _too_long()
+        return events
+
+    def _line(self, line: bytes) -> bytes | None:
+        if not line:
+            event = b"\n".join(self._data) if self._data else None
+            self._data, self._size = [], 0
+            return event
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._size += len(value)
+            if self._size > self._most_bytes:
+                raise _too_long()
+            self._data.append(value.removeprefix(b" "))
+        elif name and name not in _IGNORED:
+            raise MalformedAnswerError("a line of the stream is no field")
+        return None
+
+
+def _too_long() -> MalformedAnswerError:
+    return MalformedAnswerError("an event of the stream is too long")

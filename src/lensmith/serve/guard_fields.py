@@ -1,0 +1,127 @@
+"""The fields of an upstream answer, one by one: each has the type that the protocol says, or the answer does not pass.
+
+Error messages name the field and the type that came, never the value: they may reach a log.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lensmith.core.wire import TOKEN_ID_PREFIX, MalformedAnswerError
+from lensmith.serve.guard_json import LARGEST_INT, Json, kind_of
+from lensmith.serve.guard_logprobs import Told
+
+FINISHES = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})
+_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+_TEXTS = ("content", "reasoning_content", "refusal")
+_HIGHEST_ID = 1 << 40
+
+
+def get_object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = body.get(name)
+    if not isinstance(value, Mapping):
+        raise _wrong(name, "an object", value)
+    return value
+
+
+def get_list(body: Mapping[str, Any], name: str) -> list[Any]:
+    value = body.get(name)
+    if not isinstance(value, list):
+        raise _wrong(name, "a list", value)
+    return value
+
+
+def get_text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise _wrong(name, "text", value)
+    return value
+
+
+def get_count(body: Mapping[str, Any], name: str, most: int) -> int:
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise _wrong(name, f"a whole number from 0 to {most}", value)
+    return value
+
+
+def get_finish(body: Mapping[str, Any]) -> str | None:
+    value = body.get("finish_reason")
+    if value is not None and (not isinstance(value, str) or value not in FINISHES):
+        raise _wrong("finish_reason", " or ".join(sorted(FINISHES)), value)
+    return value
+
+
+def get_usage(body: Mapping[str, Any]) -> Json | None:
+    """The three counts; what else servers report there (cached tokens and the like) is left out."""
+    if body.get("usage") is None:
+        return None
+    usage = get_object(body, "usage")
+    return {name: get_count(usage, name, LARGEST_INT) for name in _USAGE if usage.get(name) is not None}
+
+
+def get_message(body: Mapping[str, Any], name: str) -> Json:
+    """A message or the delta of one: role, texts and calls of tools."""
+    message = get_object(body, name)
+    result: Json = {}
+    if message.get("role") is not None:
+        if message["role"] != "assistant":
+            raise _wrong(f"{name}.role", "assistant", message["role"])
+        result["role"] = "assistant"
+    result |= {each: get_text(message, each) for each in _TEXTS if message.get(each) is not None}
+    if message.get("tool_calls") is not None:
+        result["tool_calls"] = [_tool_call(call) for call in get_list(message, "tool_calls")]
+    return result
+
+
+def _tool_call(call: object) -> Json:
+    if not isinstance(call, Mapping):
+        raise _wrong("tool_calls", "objects", call)
+    function = get_object(call, "function")
+    result: Json = {"index": get_count(call, "index", 1 << 20)} if "index" in call else {}
+    result |= {"id": get_text(call, "id")} if call.get("id") is not None else {}
+    shown = {each: get_text(function, each) for each in ("name", "arguments") if function.get(each) is not None}
+    return {**result, "type": "function", "function": shown}
+
+
+# --- logprobs -----------------------------------------------------------------------------------------------------
+
+
+def read_told(entry: object) -> Told:
+    """A token as chat answers tell it: an object. llama.cpp adds its id."""
+    if not isinstance(entry, Mapping):
+        raise _wrong("logprobs", "objects", entry)
+    token_id = None if entry.get("id") is None else get_count(entry, "id", _HIGHEST_ID)
+    data = entry.get("bytes")
+    if data is not None and not (isinstance(data, list) and all(_is_byte(each) for each in data)):
+        raise _wrong("bytes", "numbers from 0 to 255", data)
+    told = read_named(get_text(entry, "token"), entry.get("logprob"))
+    return Told(
+        name=told.name,
+        logprob=told.logprob,
+        token_id=told.token_id if token_id is None else token_id,
+        data=None if data is None else tuple(data),
+    )
+
+
+def read_named(name: object, logprob: object) -> Told:
+    """A token as completions tell it: a name and a number."""
+    if not isinstance(name, str):
+        raise _wrong("token", "text", name)
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float):
+        raise _wrong("logprob", "a number", logprob)
+    digits = name.removeprefix(TOKEN_ID_PREFIX)
+    is_id = digits != name and digits.isascii() and digits.isdigit() and len(digits) <= 12
+    return Told(name=name, logprob=float(logprob), token_id=int(digits) if is_id else None)
+
+
+def write_told(told: Told) -> Json:
+    """A token as chat answers tell it."""
+    return {"token": told.name, "logprob": told.logprob, "bytes": None if told.data is None else list(told.data)}
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+def _wrong(where: str, expected: str, actual: object) -> MalformedAnswerError:
+    return MalformedAnswerError(f"{where}: not possible in an answer", expected=expected, actual=kind_of(actual))

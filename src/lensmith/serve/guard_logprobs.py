@@ -1,0 +1,222 @@
+"""What a guard tells of the logprobs that a server told it: the counterpart of `core.exposure.apply` for JSON.
+
+The server was asked for enough to know whether the sampled token is inside the cap; here it is masked where that is not
+proven, the top is cut, noise and rounding are applied, and ties are put into an order that says nothing.
+
+Where it equals `core.exposure` on the server: everywhere without noise if tokens are named by id (llama.cpp tells ids
+beside the text; vLLM and our own server on request), else up to the order of tokens that rounding made equal, which
+stand by text. Frozen noise: for tokens named by id and a prompt that the server too sees as messages or ids; else it is
+as frozen, but other noise, which belongs to the token's text. Fresh noise: as a distribution. Stricter than the server
+in one case: the least likely of the listed tokens, where fewer were listed than asked for, is told only if the mass of
+the others leaves no room for a likelier token that was not listed. Laxer by one rank, never by a token of the client's
+choice, where a server keys logprobs by text (llama-cpp-python): there a top token vanishes behind one with its text,
+and the next in rank is told instead.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from lensmith.core.endpoint import Request, Reveal
+from lensmith.core.exposure import Exposure, Float64Array, Noise, Sampled, frozen_noise
+from lensmith.core.wire import MASKED_LOGPROB, MalformedAnswerError
+
+_SAME_NATS = 1e-4
+"""A server may compute the sampled token's logprob and its place in the list separately."""
+_ABOVE_ZERO_NATS = 1e-2
+_ABOVE_ONE = 0.05
+"""How far rounded logprobs may add up beyond 1; more, and they are logits or something else that must not pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One token and its logprob (-9999.0: not told). `token_id` where the server names it, `data` its bytes."""
+
+    name: str
+    logprob: float
+    token_id: int | None = None
+    data: tuple[int, ...] | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        return self.logprob <= MASKED_LOGPROB
+
+    @property
+    def noise_key(self) -> int:
+        """What frozen noise belongs to: the id, else 63 bits of a hash of the text."""
+        if self.token_id is not None:
+            return self.token_id
+        return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """One position: the token that stands there, and those that are told beside it."""
+
+    sampled: Told
+    listed: tuple[Told, ...] = ()
+
+
+class Teller:
+    """Tells the positions of one choice, in order (frozen noise belongs to the tokens before).
+
+    `merged_top`, in completions, is how many top logprobs the server was asked for: there a wanted id that is among
+    them is listed once, at its place among them. In chats (None) wanted ids are all listed after them.
+    """
+
+    def __init__(
+        self, request: Request, exposure: Exposure, rng: np.random.Generator, *, merged_top: int | None
+    ) -> None:
+        self._request, self._exposure, self._rng, self._merged_top = request, exposure, rng, merged_top
+        self._is_frozen = exposure.noise_nats > 0 and exposure.noise is Noise.FROZEN
+        self._is_exact = exposure.noise_nats == 0 and exposure.decimals is None
+        start = repr((request.messages, request.prompt, request.token_ids)) if self._is_frozen else ""
+        self._before = hashlib.sha256(start.encode())
+        self._drawn: dict[int, float] = {}
+
+    def tell(self, position: Position) -> Position:
+        """What the client may know of a position. Raises MalformedAnswerError for what cannot be logprobs."""
+        context = self._before.digest()
+        self._before.update(position.sampled.noise_key.to_bytes(8, "big"))
+        self._drawn = {}
+        _check_logprobs((position.sampled, *position.listed))
+        if Reveal.VOCABULARY in self._request.reveal:
+            return self._tell_vocabulary(position, context)
+        wanted_W, others = self._split(position.listed)
+        _check_mass(others)
+        ranked = _ranked(others)
+        place = _place(position.sampled, ranked)
+        is_inside = place is not None and self._is_inside(ranked, place)
+        if place is not None and not is_inside and place == len(ranked) - 1:
+            ranked = ranked[:-1]  # the sampled token, listed among the top ones though it may not belong there
+        top = self._changed(ranked, context)
+        sampled = top[place] if place is not None and place < len(top) else None
+        shown = self._sampled(position.sampled, sampled if is_inside else None, context)
+        best = self._ordered(top[: self._request.top_logprobs])
+        return Position(sampled=shown, listed=(*best, *self._changed(wanted_W, context)))
+
+    def _tell_vocabulary(self, position: Position, context: bytes) -> Position:
+        """The whole vocabulary in the order that the server gave it, which is that of ids."""
+        told = self._changed(position.listed, context)
+        place = _place(position.sampled, position.listed)
+        shown = self._sampled(position.sampled, None if place is None else told[place], context)
+        return Position(sampled=shown, listed=told)
+
+    def _split(self, listed: tuple[Told, ...]) -> tuple[tuple[Told, ...], tuple[Told, ...]]:
+        """The wanted ids in their order, which stand last, and the rest."""
+        count = len(self._request.wanted_ids)
+        if not count:
+            return (), listed
+        if all(told.token_id is not None for told in listed):
+            by_id = {told.token_id: told for told in listed}
+            missing = [token_id for token_id in self._request.wanted_ids if token_id not in by_id]
+            if missing:
+                raise MalformedAnswerError("the logprobs of wanted ids are missing", expected=count)
+            wanted = tuple(by_id[token_id] for token_id in self._request.wanted_ids)
+            if self._merged_top is not None:
+                return wanted, _descending(listed[: self._merged_top])
+            is_listed_last = listed[-count:] == wanted
+            return wanted, listed[:-count] if is_listed_last else _without(listed, self._request.wanted_ids)
+        if len(listed) < count:
+            raise MalformedAnswerError("the logprobs of wanted ids are missing", expected=count, actual=len(listed))
+        return listed[-count:], listed[:-count]
+
+    def _is_inside(self, ranked: Sequence[Told], place: int) -> bool:
+        """Whether the token at `place` is proven to be among the tokens that the exposure may tell."""
+        cap = self._exposure.top_logprobs
+        if self._exposure.sampled_logprob is Sampled.SHOWN or cap is None:
+            return True
+        if place >= cap:
+            return False
+        if place < len(ranked) - 1:
+            return True  # a token below it is listed as one of the top: so is all that stands above
+        unlisted = 1 - math.fsum(math.exp(told.logprob) for told in ranked)
+        return unlisted < math.exp(ranked[place].logprob)
+
+    def _sampled(self, sampled: Told, listed: Told | None, context: bytes) -> Told:
+        """The sampled token with the value that the list tells of it, so that noise is not drawn for it twice."""
+        if Reveal.SAMPLED not in self._request.reveal:
+            return replace(sampled, logprob=MASKED_LOGPROB)
+        if listed is not None:
+            return replace(sampled, logprob=listed.logprob)
+        is_shown = self._exposure.sampled_logprob is Sampled.SHOWN or self._exposure.top_logprobs is None
+        return self._changed((sampled,), context)[0] if is_shown else replace(sampled, logprob=MASKED_LOGPROB)
+
+    def _changed(self, told: Sequence[Told], context: bytes) -> tuple[Told, ...]:
+        """With noise and rounding, as `core.exposure` applies them."""
+        if self._is_exact or not told:
+            return tuple(replace(each, logprob=min(each.logprob, 0.0) + 0.0) for each in told)
+        values = np.array([each.logprob for each in told])
+        if self._exposure.noise_nats:
+            values = values + self._exposure.noise_nats * self._noise(told, context)
+        if self._exposure.decimals is not None:
+            values = np.round(values, self._exposure.decimals)
+        values = np.minimum(values, 0.0) + 0.0
+        return tuple(
+            each if each.is_masked else replace(each, logprob=value)
+            for each, value in zip(told, values.tolist(), strict=True)
+        )
+
+    def _noise(self, told: Sequence[Told], context: bytes) -> Float64Array:
+        """Standard normal values; at one position, a token that is told twice has one value."""
+        keys = [each.noise_key for each in told]
+        if self._is_frozen:
+            return frozen_noise(context, np.array(keys, dtype=np.int64), self._exposure.noise_seed)
+        draws = self._rng.standard_normal(len(keys)).tolist()
+        return np.array([self._drawn.setdefault(key, draw) for key, draw in zip(keys, draws, strict=True)])
+
+    def _ordered(self, top: Sequence[Told]) -> list[Told]:
+        """By what is told; ties by id, else by text, because the order of arrival is that of the exact values."""
+        if self._is_exact and any(told.token_id is None for told in top):
+            return list(top)
+        if all(told.token_id is not None for told in top):
+            return sorted(top, key=lambda told: (-told.logprob, told.token_id or 0))
+        return sorted(top, key=lambda told: (-told.logprob, told.name))
+
+
+def _ranked(listed: Sequence[Told]) -> list[Told]:
+    """Most likely first; ties by id where ids are told, else as the server has them."""
+    has_ids = all(told.token_id is not None for told in listed)
+    told = [each for each in listed if not each.is_masked]
+    return sorted(told, key=lambda each: (-each.logprob, (each.token_id or 0) if has_ids else 0))
+
+
+def _descending(listed: tuple[Told, ...]) -> tuple[Told, ...]:
+    if any(later.logprob > told.logprob for told, later in pairwise(listed)):
+        raise MalformedAnswerError("top logprobs beside wanted ids are not in order", expected="most likely first")
+    return listed
+
+
+def _place(sampled: Told, listed: Sequence[Told]) -> int | None:
+    """Where the sampled token stands in the list: the same name and id, and the same logprob.
+
+    A name alone will not do: several tokens decode to the same text, and a likely one would vouch for an unlikely one.
+    """
+    for place, told in enumerate(listed):
+        same = told.name == sampled.name and told.token_id == sampled.token_id
+        if same and abs(told.logprob - sampled.logprob) <= _SAME_NATS:
+            return place
+    return None
+
+
+def _without(listed: tuple[Told, ...], token_ids: Sequence[int]) -> tuple[Told, ...]:
+    """The list without one entry for each of the ids, the last one that has it."""
+    left = list(listed)
+    for token_id in token_ids:
+        place = max(place for place, told in enumerate(left) if told.token_id == token_id)
+        del left[place]
+    return tuple(left)
+
+
+def _check_logprobs(told: Sequence[Told]) -> None:
+    if max(each.logprob for each in told) > _ABOVE_ZERO_NATS:
+        raise MalformedAnswerError("these are no logprobs", expected="at most 0")
+
+
+def _check_mass(listed: Sequence[Told]) -> None:
+    if math.fsum(math.exp(told.logprob) for told in listed) > 1 + _ABOVE_ONE:
+        raise MalformedAnswerError("these are no logprobs", expected="probabilities that add up to at most 1")

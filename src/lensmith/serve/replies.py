@@ -1,0 +1,127 @@
+"""What came back from the engine, as bodies and as streams."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lensmith.core.endpoint import Answer
+from lensmith.core.errors import LensmithError
+from lensmith.core.wire import (
+    SSE_DONE,
+    Delta,
+    Kind,
+    Usage,
+    WireRequest,
+    sse,
+    write_answers,
+    write_chunk,
+    write_error,
+    write_usage_chunk,
+)
+from lensmith.models.decoder import Piece, PromptRead
+from lensmith.models.gathering import Gatherer
+from lensmith.models.token_table import TokenTable
+from lensmith.serve.engine import Exchange, Prepared
+from lensmith.serve.metrics import Stopwatch
+
+_PREFIXES = {Kind.CHAT: "chatcmpl-", Kind.COMPLETION: "cmpl-"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One HTTP request while it is answered: its wire requests, their prompts, what tokens are called."""
+
+    wires: Sequence[WireRequest]
+    prepared: Sequence[Prepared]
+    exchange: Exchange
+    names: TokenTable
+    vocabulary_size: int
+    stopwatch: Stopwatch
+    created: int = field(default_factory=lambda: int(time.time()))
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def answer_id(self) -> str:
+        return _PREFIXES[self.wires[0].kind] + self.token
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(one.prompt.length for one in self.prepared)
+
+    async def answers(self) -> list[Answer]:
+        """The whole answers, when they are complete."""
+        gatherers = [Gatherer(one.request, one.prompt.token_ids_P, self.vocabulary_size) for one in self.prepared]
+        async for index, event in self.exchange.events():
+            if isinstance(event, PromptRead):
+                gatherers[index].add_prompt(event.logprobs)
+            elif isinstance(event, Piece):
+                self.stopwatch.token()
+                gatherers[index].add(event.choice, event.text, event.token_ids, event.logprobs, event.finish)
+        self.stopwatch.done(sum(gatherer.completion_tokens for gatherer in gatherers))
+        return [gatherer.answer() for gatherer in gatherers]
+
+    def body(self, answers: Sequence[Answer]) -> bytes:
+        """The answers as one JSON body."""
+        tokens = sum(len(choice.token_ids_T) for answer in answers for choice in answer.choices)
+        usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=tokens)
+        written = write_answers(
+            self.wires, answers, self.names, answer_id=self.answer_id, created=self.created, usage=usage
+        )
+        return json_bytes(written)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The answers as server-sent events, piece by piece. An error after the first piece is an event of its own."""
+        tokens = 0
+        offsets: dict[int, int] = {}
+        try:
+            async for index, event in self.exchange.events():
+                for delta in self._deltas(index, event, offsets):
+                    tokens += len(delta.token_ids) if isinstance(event, Piece) else 0
+                    wire = self.wires[index]
+                    yield sse(write_chunk(wire, delta, self.names, answer_id=self.answer_id, created=self.created))
+        except LensmithError as error:
+            yield sse(write_error(error)[1])
+            return
+        finally:
+            self.exchange.close()
+            self.stopwatch.done(tokens)
+        if self.wires[0].include_usage:
+            usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=tokens)
+            yield sse(write_usage_chunk(self.wires[0], answer_id=self.answer_id, created=self.created, usage=usage))
+        yield SSE_DONE
+
+    def _deltas(self, index: int, event: Any, offsets: dict[int, int]) -> list[Delta]:
+        """What an event adds to the stream: the echoed prompt goes before the first piece of each choice."""
+        wire = self.wires[index]
+        first_number = sum(earlier.request.n for earlier in self.wires[:index])
+        if isinstance(event, PromptRead):
+            if not wire.echo:
+                return []
+            ids = self.prepared[index].prompt.token_ids_P.tolist()
+            text = wire.request.prompt or b"".join(map(self.names.data, ids)).decode("utf-8", "replace")
+            numbers = range(first_number, first_number + wire.request.n)
+            offsets |= {number: len(text) for number in numbers}
+            delta = Delta(text=text, token_ids=tuple(ids), logprobs=event.logprobs)
+            return [replace(delta, index=number) for number in numbers]
+        self.stopwatch.token()
+        number = first_number + event.choice
+        is_first = number not in offsets
+        offset = offsets.setdefault(number, 0)
+        offsets[number] += len(event.text)
+        delta = Delta(
+            index=number,
+            text=event.text,
+            token_ids=event.token_ids,
+            logprobs=event.logprobs,
+            finish=event.finish,
+            offset=offset,
+            is_first=is_first,
+        )
+        return [delta]
+
+
+def json_bytes(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")

@@ -1,0 +1,165 @@
+"""`lensmith audit`: an endpoint behind a URL, audited, recorded or compared. Here the auditor meets the HTTP client.
+
+An audit is for one's own endpoint. An address that is not this machine's is refused unless its operator says so.
+"""
+
+import enum
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from lensmith.audit.contexts import Form
+from lensmith.audit.findings import AuditReport, ReadOut, Severity
+from lensmith.audit.meter import Limits
+from lensmith.audit.report import write_report
+from lensmith.audit.run import AuditConfig, audit
+from lensmith.audit.snapshot import SnapshotConfig, SnapshotInfo, take_snapshot
+from lensmith.core.errors import InputError
+from lensmith.endpoints.http import HttpClient
+
+OnProgress = Callable[[int, int], None]
+Name = TypeVar("Name", bound=enum.Enum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """What a person types. Names of read-outs and of the threshold as in `findings`."""
+
+    url: str
+    out: Path
+    model: str | None = None
+    max_queries: int = 20_000
+    max_tokens: int = 5_000_000
+    queries_per_s: float = 50.0
+    truth: Path | None = None
+    threshold: str = "medium"
+    read_outs: tuple[str, ...] = ()
+    contexts: str = "auto"
+    prices: Path | None = None
+    owned: bool = False
+    seed: int = 0
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(queries_per_s=self.queries_per_s, max_queries=self.max_queries, max_tokens=self.max_tokens)
+
+
+def audit_url(
+    options: AuditOptions, *, api_key: str | None = None, on_progress: OnProgress = lambda done, total: None
+) -> AuditReport:
+    """Audits the endpoint and writes the report's files into `options.out`.
+
+    Raises InputError for an address that is not this machine's (unless `owned`), and for options that make no sense.
+    """
+    require_own_host(options.url, owned=options.owned)
+    threshold = _named_severity(options.threshold)
+    read_outs = tuple(_named(ReadOut, name, "--read-out") for name in options.read_outs)
+    with _client(options, api_key) as client:
+        config = AuditConfig(
+            target=options.url,
+            model=client.model,
+            out=options.out,
+            limits=options.limits,
+            threshold=threshold,
+            read_outs=read_outs,
+            form=None if options.contexts == "auto" else _named(Form, options.contexts, "--contexts"),
+            truth=options.truth,
+            prices=options.prices,
+            seed=options.seed,
+            retest=f"lensmith audit {options.url} --model {client.model} --out NEW-FOLDER",
+        )
+        report = audit(client, config, on_progress, texts=client.vocabulary, server=client.dialect.name)
+    write_report(report, options.out)
+    return report
+
+
+def snapshot_url(
+    options: AuditOptions,
+    out: Path,
+    *,
+    contexts: int,
+    columns: int,
+    api_key: str | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> SnapshotInfo:
+    """Records the endpoint's outputs into `out`. Raises as `audit_url` does."""
+    require_own_host(options.url, owned=options.owned)
+    with _client(options, api_key) as client:
+        config = SnapshotConfig(
+            model=client.model,
+            folder=options.out,
+            contexts=contexts,
+            tokens=columns,
+            seed=options.seed,
+            form=None if options.contexts == "auto" else _named(Form, options.contexts, "--contexts"),
+            limits=options.limits,
+        )
+        return take_snapshot(client, config, out, texts=client.vocabulary, on_progress=on_progress)
+
+
+def _client(options: AuditOptions, api_key: str | None) -> HttpClient:
+    """A client for the model that was named, or for the only one that the endpoint lists."""
+    if options.model is not None:
+        return HttpClient(options.url, options.model, api_key=api_key)
+    with HttpClient(options.url, "", api_key=api_key) as client:
+        listed = client.raw("models").get("data")
+    names = [entry.get("id") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise InputError("which model?", expected="--model NAME", actual=", ".join(map(str, names)) or "none is listed")
+    return HttpClient(options.url, names[0], api_key=api_key)
+
+
+def require_own_host(url: str, *, owned: bool) -> None:
+    """Raises InputError unless every address that the URL's host stands for is this machine's, or it is `owned`."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError("this is no address of an endpoint", expected="http://HOST:PORT/v1", actual=url)
+    if owned:
+        return
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise InputError(f"{parts.hostname} has no address", actual=error) from error
+    foreign = sorted({str(address[0]) for *_, address in found if not _is_own(str(address[0]))})
+    if foreign:
+        raise InputError(
+            f"{parts.hostname} is not this machine",
+            expected="an address of this machine: an audit is for one's own endpoint",
+            actual=", ".join(foreign),
+            hint="add --i-operate-this-endpoint if it is yours to audit",
+        )
+
+
+def _is_own(address: str) -> bool:
+    """Only an address of one of this machine's interfaces can be bound."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
+    if parsed.is_loopback:
+        return True
+    if parsed.is_unspecified or parsed.is_multicast:
+        return False
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _named(kind: type[Name], name: str, option: str) -> Name:
+    """The member of an enum whose value a person typed, in any case."""
+    values = {str(member.value).lower(): member for member in kind}
+    if name.lower() not in values:
+        raise InputError(f"{option}: no such value", expected=", ".join(str(m.value) for m in kind), actual=name)
+    return values[name.lower()]
+
+
+def _named_severity(name: str) -> Severity:
+    if name.upper() not in Severity.__members__:
+        known = ", ".join(member.lower() for member in Severity.__members__)
+        raise InputError("--threshold: no such value", expected=known, actual=name)
+    return Severity[name.upper()]

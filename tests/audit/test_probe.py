@@ -1,0 +1,123 @@
+"""The probe: every switch of the fake endpoint is found out from outside."""
+
+from dataclasses import replace
+
+import pytest
+
+from lensmith.audit.contexts import first_of_each_form
+from lensmith.audit.findings import ReadOut
+from lensmith.audit.meter import EventLog, Limits, Meter
+from lensmith.audit.probe import SampledFound, probe
+from lensmith.core.errors import NotExposedError
+from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
+from lensmith.endpoints.fake import FakeEndpoint, Lattice
+
+EVERYTHING = Exposure.everything()
+MOST_QUERIES = 140
+
+
+def probed(exposure, **switches):
+    endpoint = FakeEndpoint(vocabulary=512, width=16, seed=1, exposes=exposure, **switches)
+    found = probe(endpoint, first_of_each_form(0))
+    assert endpoint.queries < MOST_QUERIES
+    return found
+
+
+def read_outs(exposure, **switches):
+    return {read_out.value for read_out in probed(exposure, **switches).read_outs()}
+
+
+def test_everything_is_found_where_everything_is_told():
+    found = probed(EVERYTHING)
+    assert found.whole_vocabulary
+    assert found.vocabulary_size == 512
+    assert found.top_logprobs == 512
+    assert found.wanted_ids == 128
+    assert found.sampled is SampledFound.TRUE_VALUE
+    assert found.taken is Taken.BEFORE_BIAS
+    assert found.largest_bias == 100
+    assert found.allow_list and found.allow_list_true_value
+    assert found.echo
+    assert found.deterministic
+    assert {"P1", "P2", "P4a", "P4b", "P5", "P7", "P8", "P9"} <= {read_out.value for read_out in found.read_outs()}
+
+
+def test_text_alone_has_no_read_out():
+    found = probed(Exposure.text_only())
+    assert found.read_outs() == (ReadOut.P9,)
+    assert not found.bias_steers
+
+
+@pytest.mark.parametrize(
+    ("exposure", "there", "not_there"),
+    [
+        (Exposure(), {"P7", "P8", "P9"}, {"P1", "P2", "P3", "P4a", "P4b", "P5", "P6"}),
+        (replace(Exposure(), sampled_logprob=Sampled.SHOWN), {"P4a", "P7"}, {"P3", "P1"}),
+        (replace(Exposure(), logprobs_taken=Taken.AFTER_BIAS), {"P3", "P7"}, {"P4a", "P6"}),
+        (replace(Exposure(), logprobs_taken=Taken.AFTER_BIAS, top_logprobs=1), {"P6", "P7"}, {"P3", "P4a", "P8"}),
+        (replace(Exposure(), top_logprobs=None), {"P1"}, set()),
+        (replace(Exposure(), wanted_ids=16), {"P2"}, {"P1"}),
+        (replace(Exposure(), allowed_ids=1, sampled_logprob=Sampled.SHOWN), {"P4a", "P4b"}, {"P1"}),
+        (replace(Exposure(), echo=True, sampled_logprob=Sampled.SHOWN), {"P5"}, {"P1"}),
+        (
+            replace(Exposure(), bias_with_logprobs=Together.REFUSED, sampled_logprob=Sampled.SHOWN),
+            {"P7", "P8"},
+            {"P3", "P4a", "P6"},
+        ),
+        (replace(Exposure(), logit_bias=0.0), {"P8", "P9"}, {"P3", "P4a", "P6", "P7"}),
+        (replace(Exposure(), top_logprobs=0, sampled_logprob=Sampled.HIDDEN), {"P7", "P9"}, {"P8", "P4a"}),
+    ],
+)
+def test_each_switch_opens_and_closes_its_read_outs(exposure, there, not_there):
+    found = read_outs(exposure)
+    assert there <= found
+    assert not found & not_there
+
+
+@pytest.mark.parametrize("limit", [5.0, 20.0])
+def test_the_limit_of_the_bias_is_found(limit):
+    assert probed(replace(EVERYTHING, logit_bias=limit)).largest_bias == limit
+
+
+@pytest.mark.parametrize("count", [1, 16, 300])
+def test_how_many_ids_may_be_biased_is_found(count):
+    assert probed(replace(EVERYTHING, biased_ids=count)).biased_ids == count
+
+
+def test_the_vocabulary_is_counted_where_it_is_not_told():
+    assert probed(replace(Exposure(), metadata=False)).vocabulary_size == 512
+
+
+def test_chance_is_noticed():
+    assert not probed(EVERYTHING, jitter_nats=0.05).deterministic
+    assert probed(replace(EVERYTHING, noise_nats=0.1, noise=Noise.FRESH)).spread_nats > 0.01
+    assert probed(replace(EVERYTHING, noise_nats=0.1, noise=Noise.FROZEN)).deterministic
+
+
+def test_rounding_and_lattices_are_noticed():
+    assert probed(replace(EVERYTHING, decimals=3)).decimals == 3
+    assert probed(EVERYTHING).decimals is None
+    assert probed(EVERYTHING).step_nats == 0
+    assert probed(EVERYTHING, lattice=Lattice.BFLOAT16).step_nats >= 2**-8
+
+
+def test_what_the_metadata_says_is_kept():
+    facts = {"meta": {"n_embd": 16, "n_params": 10}}
+    assert probed(EVERYTHING, metadata=facts).facts == {"meta.n_embd": 16, "meta.n_params": 10}
+    assert ReadOut.P0 in probed(EVERYTHING, metadata=facts).read_outs()
+    assert ReadOut.P0 not in probed(EVERYTHING).read_outs()
+
+
+def test_an_endpoint_that_answers_nothing_is_told_apart_from_a_clean_one():
+    endpoint = FakeEndpoint(vocabulary=64, width=8, context_tokens=1)
+    with pytest.raises(NotExposedError, match="answers no simple request"):
+        probe(endpoint, first_of_each_form(0))
+
+
+def test_a_probe_that_is_repeated_from_its_log_asks_little(tmp_path):
+    endpoint = FakeEndpoint(vocabulary=512, width=16, seed=1, exposes=Exposure())
+    limits, header = Limits(queries_per_s=None), {"target": "x"}
+    first = probe(Meter(endpoint, limits, EventLog(tmp_path / "e", header)), first_of_each_form(0))
+    asked = endpoint.queries
+    assert probe(Meter(endpoint, limits, EventLog(tmp_path / "e", header)), first_of_each_form(0)) == first
+    assert endpoint.queries == asked

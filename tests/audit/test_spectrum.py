@@ -1,0 +1,116 @@
+"""Singular values by the Gram route against numpy's own decomposition."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lensmith.audit import spectrum as module
+from lensmith.audit.spectrum import Centring, Method, context_gram, drop_missing, spectra, spectrum, token_blocks
+from lensmith.core.errors import InputError, ShapeError
+
+
+def _reference(matrix: np.ndarray, centring: Centring) -> np.ndarray:
+    centred = matrix - matrix.mean(axis=1, keepdims=True)
+    if centring is Centring.TOKENS_AND_CONTEXTS:
+        centred = centred - centred.mean(axis=0)
+    return np.linalg.svd(centred, compute_uv=False)
+
+
+@settings(max_examples=40)
+@given(
+    contexts=st.integers(2, 30),
+    tokens=st.integers(2, 30),
+    seed=st.integers(0, 2**16),
+    centring=st.sampled_from(Centring),
+    block=st.integers(1, 9),
+)
+def test_values_equal_a_full_decomposition(contexts, tokens, seed, centring, block):
+    matrix = np.random.default_rng(seed).standard_normal((contexts, tokens)) - 20
+    whole = spectrum(matrix, centring)
+    expected = min(contexts - (centring is Centring.TOKENS_AND_CONTEXTS), tokens - 1)
+    assert len(whole.values_K) == expected
+    reference = _reference(matrix, centring)
+    assert whole.values_K == pytest.approx(reference[:expected], abs=1e-6 * reference[0])
+    blocked = context_gram(token_blocks(matrix, block)).centred(centring)
+    assert blocked == pytest.approx(context_gram([matrix]).centred(centring), abs=1e-9 * contexts * tokens)
+
+
+@pytest.mark.parametrize("shape", [(50, 90), (90, 50), (60, 60)])
+@pytest.mark.parametrize("limit", [2600, 10], ids=["whole", "tail"])
+@pytest.mark.parametrize("centring", Centring)
+def test_qr_sees_below_the_floor_of_the_gram_matrix(monkeypatch, shape, limit, centring):
+    rng = np.random.default_rng(0)
+    left = rng.standard_normal((shape[0], 24)) * np.repeat([1.0, 1e-9], 12)
+    matrix = left @ rng.standard_normal((24, shape[1]))
+    monkeypatch.setattr(module, "_WHOLE_QR_LIMIT", limit)
+    found = spectrum(matrix, centring)
+    assert found.method is (Method.QR if limit > 100 else Method.TAIL_QR)
+    reference = _reference(matrix, centring)
+    assert found.values_K[:24] == pytest.approx(reference[:24], rel=1e-3)
+    assert found.values_K[24] < 1e-3 * found.values_K[23]
+
+
+def test_the_tail_survives_contexts_that_repeat_one_another(monkeypatch):
+    monkeypatch.setattr(module, "_WHOLE_QR_LIMIT", 10)
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((40, 8)) @ rng.standard_normal((8, 70))
+    matrix[:20] = matrix[0]
+    found = spectrum(matrix)
+    assert found.values_K[7] / found.values_K[8] > 1e6
+
+
+def test_blocks_in_any_order_of_memory_and_precision_give_the_same():
+    matrix = np.random.default_rng(1).standard_normal((20, 50)).astype(np.float32)
+    assert spectrum(np.asfortranarray(matrix)).values_K == pytest.approx(spectrum(matrix).values_K)
+    assert spectrum(matrix.astype(np.float64)).values_K == pytest.approx(spectrum(matrix).values_K)
+
+
+def test_centring_takes_the_normaliser_out():
+    rng = np.random.default_rng(2)
+    matrix = rng.standard_normal((30, 5)) @ rng.standard_normal((5, 60))
+    shifted = matrix + 100 * rng.standard_normal((30, 1))
+    assert spectrum(shifted).values_K[:5] == pytest.approx(spectrum(matrix).values_K[:5], rel=1e-9)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**16), share=st.floats(0, 0.3))
+def test_missing_values_go_with_their_rows_or_columns_and_nothing_is_changed(seed, share):
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((12, 20))
+    matrix[rng.random(matrix.shape) < share] = np.nan
+    part = drop_missing(matrix)
+    assert np.isfinite(part.matrix_NM).all()
+    assert np.array_equal(part.matrix_NM, matrix[np.ix_(part.contexts_N, part.tokens_M)])
+
+
+def test_one_empty_row_and_one_empty_column_cost_no_more():
+    matrix = np.ones((10, 30))
+    matrix[3], matrix[:, 7], matrix[4, 8] = np.nan, -np.inf, np.nan
+    part = drop_missing(matrix)
+    assert part.matrix_NM.shape in {(9, 28), (8, 29)}
+    assert 3 not in part.contexts_N
+    assert 7 not in part.tokens_M
+
+
+def test_impossible_input_is_refused():
+    with pytest.raises(ShapeError):
+        spectrum(np.zeros((1, 9)))
+    with pytest.raises(ShapeError):
+        drop_missing(np.zeros(9))
+    with pytest.raises(InputError, match="missing"):
+        spectrum(np.full((4, 9), np.nan))
+    with pytest.raises(InputError, match="no outputs"):
+        context_gram([])
+    with pytest.raises(InputError, match="missing"):
+        context_gram([np.full((4, 9), np.nan)])
+    with pytest.raises(ShapeError, match="contexts"):
+        context_gram([np.zeros((4, 9)), np.zeros((5, 9))])
+
+
+def test_both_centrings_come_from_one_call():
+    matrix = np.random.default_rng(3).standard_normal((20, 30))
+    both = spectra(matrix, Centring)
+    assert set(both) == set(Centring)
+    for centring, found in both.items():
+        assert found.values_K == pytest.approx(spectrum(matrix, centring).values_K)

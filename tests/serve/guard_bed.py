@@ -1,0 +1,148 @@
+"""A server with any exposure and a guard in front of it, in one process and without a socket."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lensmith.core.endpoint import Answer, Logprobs
+from lensmith.core.errors import LensmithError
+from lensmith.core.exposure import Exposure
+from lensmith.core.wire import (
+    SSE_DONE,
+    Delta,
+    Kind,
+    Usage,
+    WireRequest,
+    read_requests,
+    sse,
+    told_only,
+    write_answers,
+    write_chunk,
+    write_error,
+    write_usage_chunk,
+)
+from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.serve.guard import Guard
+from lensmith.serve.guard_config import GuardConfig
+
+BASE = "http://upstream/v1"
+
+
+def serve(endpoint: FakeEndpoint) -> Starlette:
+    """OpenAI's two paths over an endpoint, as any server of ours has them."""
+
+    def completions(kind: Kind) -> Route:
+        async def answer(request: Request) -> Response:
+            try:
+                wires = read_requests(kind, json.loads(await request.body()))
+                answers = endpoint.answer([told_only(wire.request, endpoint.exposes) for wire in wires])
+            except LensmithError as error:
+                status, body = write_error(error)
+                return JSONResponse(body, status)
+            if wires[0].stream:
+                return Response(b"".join(chunks(wires, answers, endpoint)), media_type="text/event-stream")
+            usage = Usage(prompt_tokens=1, completion_tokens=1)
+            body = write_answers(wires, answers, endpoint.tokens, answer_id="x", created=7, usage=usage)
+            return JSONResponse({**body, "system_fingerprint": "fp_secret"}, headers={"server": "secret/1.0"})
+
+        return Route(f"/v1/{kind.value}", answer, methods=["POST"])
+
+    async def models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [endpoint.metadata()]})
+
+    return Starlette(routes=[*map(completions, Kind), Route("/v1/models", models)])
+
+
+def chunks(wires: Sequence[WireRequest], answers: Sequence[Answer], endpoint: FakeEndpoint) -> list[bytes]:
+    """One event for each token, then the usage where it was asked for."""
+    result, index = [], 0
+    for wire, answer in zip(wires, answers, strict=True):
+        for choice in answer.choices:
+            ids = choice.token_ids_T.tolist()
+            for place, token_id in enumerate(ids):
+                told = None if choice.logprobs is None else at(choice.logprobs, place)
+                finish = choice.finish if place == len(ids) - 1 else None
+                delta = Delta(
+                    index=index,
+                    text=endpoint.tokens.text(token_id),
+                    token_ids=(token_id,),
+                    logprobs=told,
+                    finish=finish,
+                    is_first=place == 0,
+                )
+                result.append(sse(write_chunk(wire, delta, endpoint.tokens, answer_id="x", created=7)))
+            index += 1
+    if wires[0].include_usage:
+        usage = Usage(prompt_tokens=1, completion_tokens=1)
+        result.append(sse(write_usage_chunk(wires[0], answer_id="x", created=7, usage=usage)))
+    return [*result, SSE_DONE]
+
+
+def at(logprobs: Logprobs, place: int) -> Logprobs:
+    one = slice(place, place + 1)
+    whole = logprobs.vocabulary_TV
+    return Logprobs(
+        sampled_T=logprobs.sampled_T[one],
+        top_ids_TK=logprobs.top_ids_TK[one],
+        top_TK=logprobs.top_TK[one],
+        wanted_TW=logprobs.wanted_TW[one],
+        vocabulary_TV=None if whole is None else whole[one],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A response without what differs by chance: ids and times."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+
+async def ask(app: Starlette, path: str, body: Any, **options: Any) -> Reply:
+    """Posts `body` (None: a GET); a dict as JSON, bytes as they are. Streams come back as a list of their events."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://guard") as client:
+        if body is None:
+            response = await client.get(path, **options)
+        elif isinstance(body, bytes):
+            response = await client.post(
+                path,
+                content=body,
+                headers={"content-type": "application/json", **options.pop("headers", {})},
+                **options,
+            )
+        else:
+            response = await client.post(path, json=body, **options)
+    is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
+    parsed = events(response.content) if is_stream else _json(response)
+    for each in parsed if is_stream else [parsed]:
+        if isinstance(each, dict):
+            each.pop("id", None)
+            each.pop("created", None)
+    return Reply(status=response.status_code, body=parsed, headers=dict(response.headers))
+
+
+def events(content: bytes) -> list[Any]:
+    """The events of a stream, parsed; its end as text."""
+    data = [line.removeprefix(b"data: ") for line in content.split(b"\n\n") if line]
+    return [each.decode() if each == b"[DONE]" else json.loads(each) for each in data]
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def guard_before(upstream: Any, exposure: Exposure, **config: Any) -> Guard:
+    """A guard in front of an ASGI application."""
+    transport = httpx.ASGITransport(upstream, raise_app_exceptions=False)
+    return Guard(GuardConfig(upstream=BASE, exposure=exposure, **config), transport=transport)
