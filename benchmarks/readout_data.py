@@ -29,14 +29,15 @@ MEASURED = (
     "Once upon a time there was a little girl who lived in a house at the edge of a dark",
 )
 KNOWN = (
-    "The river rises in the hills above the town and flows south through farmland to the sea. In winter it often floods "
-    "the lower fields, and the road to the village is then closed for days. A new embankment was built after the storm.",
-    "To install the program, download the archive, unpack it into a folder of your choice and run the setup script. It "
-    "asks for a user name and a password, which are stored in a file that only you can read. Then restart the computer.",
-    "Mix the flour, sugar and butter until the dough is smooth, then leave it to rest for an hour. Roll it out thinly, "
-    "cut it into rounds and bake them for twelve minutes. They keep for a week in a closed tin.",
+    "The river rises in the hills above the town and flows south through farmland to the sea. In winter it often "
+    "floods the lower fields, and the road to the village is then closed for days. A new bank was built last year.",
+    "To install the program, download the archive, unpack it into a folder of your choice and run the setup script. "
+    "It asks for a user name and a password, which are stored in a file that only you can read. Then restart.",
+    "Mix the flour, sugar and butter until the dough is smooth, then leave it to rest for an hour. Roll it out "
+    "thinly, cut it into rounds and bake them for twelve minutes. They keep for a week in a closed tin.",
 )
 _SKIPPED_POSITIONS = 4
+_MOST_BIASED = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,8 @@ class Float32Server:
 
     def __init__(self, logits_NV: NDArray[np.float64], *, decimals: int | None = None) -> None:
         self._logits_NV = logits_NV.astype(np.float32)
-        self._best_first_NV = np.argsort(-self._logits_NV, axis=1, kind="stable")
+        best_first_NV = np.argsort(-self._logits_NV, axis=1, kind="stable")
+        self._best_first = best_first_NV[:, :_MOST_BIASED].tolist()
         self._decimals = decimals
         self.queries = 0
 
@@ -123,7 +125,7 @@ class Float32Server:
 
     def _greedy(self, row: int, biases: Mapping[int, float]) -> int:
         """The best of the biased tokens and of the likeliest token without a bias, without a look at all others."""
-        rest = next(each for each in self._best_first_NV[row].tolist() if each not in biases)
+        rest = next(each for each in self._best_first[row] if each not in biases)
         ids = np.array([*biases, rest], dtype=np.int64)
         scores = self._logits_NV[row][ids] + np.array([*biases.values(), 0.0], dtype=np.float32)
         return int(ids[scores.argmax()])

@@ -36,7 +36,7 @@ def _outliers(width: int) -> Array:
 
 
 SPECTRA: dict[str, Callable[[int], Array]] = {
-    "flat": lambda width: np.ones(width),
+    "flat": np.ones,
     "moderate": lambda width: np.arange(1, width + 1) ** -0.5,
     "steep": lambda width: np.arange(1, width + 1) ** -1.0,
     "outliers": _outliers,
@@ -63,7 +63,7 @@ PRECISIONS = ("float32", "fp16", "bf16", "4 decimals", "2 decimals")
 
 @dataclass(frozen=True, kw_only=True)
 class LastLayer:
-    """A final norm and an output head; `head_VH` times the norm's gain is `gained_VH`."""
+    """A final norm and an output head; `head_VH` times the norm's gain is `gained`."""
 
     head_VH: Array
     gain_H: Array
@@ -76,7 +76,7 @@ class LastLayer:
     padding_VP: Array | None = None
 
     @property
-    def gained_VH(self) -> Array:
+    def gained(self) -> Array:
         return self.head_VH * self.gain_H
 
     def normed(self, contexts: int, rng: np.random.Generator) -> Array:

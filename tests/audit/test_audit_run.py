@@ -86,7 +86,7 @@ def test_a_model_wider_than_the_budget_is_unresolved_with_what_is_proven(tmp_pat
 
 
 def test_a_head_of_full_rank_is_never_given_a_width(tmp_path):
-    report, _ = run(tmp_path, EVERYTHING, switches={"width": VOCABULARY, "vocabulary": VOCABULARY})
+    report, _ = run(tmp_path, EVERYTHING, max_queries=4_000, switches={"width": VOCABULARY})
     assert report.width is None
     assert "WIDTH" not in codes(report)
 

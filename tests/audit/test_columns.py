@@ -26,7 +26,19 @@ def test_columns_that_do_not_exist_are_an_error(count):
 
 
 def test_texts_that_may_collide_are_left_out():
-    texts = {0: " the", 1: "the", 2: "ab", 3: "�", 4: "same", 5: "same", 6: "naïve", 7: "a1b2", 8: "\nword", 9: "", 10: "  abc"}
+    texts = {
+        0: " the",
+        1: "the",
+        2: "ab",
+        3: "�",
+        4: "same",
+        5: "same",
+        6: "naïve",
+        7: "a1b2",
+        8: "\nword",
+        9: "",
+        10: "  abc",
+    }
     assert distinct_texts(texts).tolist() == [0, 1, 8]
 
 
@@ -36,6 +48,14 @@ def test_the_literal_case():
     kept = keep_complete(matrix)
     assert kept.rows_N.tolist() == [0, 1, 3] and kept.columns_M.tolist() == [0, 1, 3]
     assert kept.logits_NM.tolist() == [[1, 2, 4], [5, 6, 8], [9, 10, 12]]
+
+
+def test_no_more_is_dropped_than_must_be():
+    matrix = np.ones((6, 6))
+    matrix[[0, 1, 2], 4] = np.nan
+    assert keep_complete(matrix).logits_NM.shape == (6, 5)
+    matrix[3, :3] = np.nan
+    assert keep_complete(matrix).logits_NM.shape == (5, 5)
 
 
 @given(st.integers(0, 2**16), st.floats(0, 1), st.integers(0, 12), st.integers(0, 12))

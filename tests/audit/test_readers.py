@@ -220,9 +220,11 @@ def test_tokens_are_placed_in_a_text_by_their_text():
 def test_a_text_that_joins_the_prompt_is_unread():
     endpoint = fake()
     (wrong, right) = (int(IDS[0]), int(IDS[1]))
-    texts = {wrong: endpoint.tokens.text(right), right: endpoint.tokens.text(right)}
-    reading = PromptReader(texts=texts).read(endpoint, [Request(prompt="abc")], np.array([wrong, right]))
-    assert np.isnan(reading.logits_NM[0, 0])
+    longer = int(IDS[2])
+    text = endpoint.tokens.text
+    texts = {wrong: text(right), right: text(right), longer: text(right) + text(longer)}
+    reading = PromptReader(texts=texts).read(endpoint, [Request(prompt="abc")], np.array([wrong, right, longer]))
+    assert np.isnan(reading.logits_NM[0]).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(

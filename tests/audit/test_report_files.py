@@ -178,6 +178,21 @@ def test_the_report_marks_gaps_it_finds_itself_and_only_those():
     assert "width 140: " in html and ">100: " in html and "padded after training" in html
 
 
+def test_a_width_that_is_an_interval_or_open_is_not_shown_as_exact():
+    page = Strict(as_html(audit_report(width=17, width_interval=(16, 17), width_note="by the norm's biases"))).text
+    assert "Hidden width16 to 17" in page and "Width: 16 to 17 (by the norm's biases)." in page
+    page = Strict(as_html(audit_report(width=None, width_note="lost in noise"))).text
+    assert "Hidden widthunresolved  (lost in noise)" in page
+    assert "width: 16 to 17" in as_text(audit_report(width=17, width_interval=(16, 17)))
+
+
+def test_small_falls_among_the_first_values_are_no_second_width():
+    values = [8.0, 4.0, 3.9, *(3.8 * 0.99**place for place in range(61))]
+    values += [1e-6 * 0.99**place for place in range(40)]
+    html = as_html(audit_report(width=64, singular_values=tuple(values)))
+    assert "width 64: " in html and "padded" not in html
+
+
 @pytest.mark.parametrize("values", [(), (1.0,), (0.0, 0.0, 0.0), (float("nan"), 1.0)])
 def test_no_plot_where_there_is_nothing_to_plot(values):
     assert singular_plot(values, [], None) == ""

@@ -63,6 +63,21 @@ def test_several_positions_share_a_request():
     assert reading.spent.queries < TopBiasReader().queries_for(24, len(IDS)).queries / 2
 
 
+def test_positions_after_another_token_than_the_reference_are_unread():
+    endpoint = fake(dataclasses.replace(AFTER, logit_bias=8.0))
+    reading = TopBiasReader(positions=4, bias_limit=8.0).read(endpoint, CONTEXTS, np.arange(97))
+    tops = [int(endpoint.true_logits(context).argmax()) for context in CONTEXTS]
+    unread = 0
+    for row, row_M in enumerate(reading.logits_NM):
+        context, count = CONTEXTS[row // 4], row % 4
+        longer = Request(token_ids=(*context.token_ids, *[tops[row // 4]] * count))
+        difference_M = row_M - endpoint.true_logits(longer)
+        unread += int(np.isnan(difference_M).sum())
+        read_M = np.isfinite(difference_M)
+        assert not read_M.any() or np.ptp(difference_M[read_M]) < 1e-5
+    assert unread
+
+
 def test_a_bias_that_is_too_small_leaves_tokens_unread_and_the_rest_right():
     endpoint = fake(dataclasses.replace(AFTER, logit_bias=6.0))
     reading = TopBiasReader(bias_limit=6.0).read(endpoint, CONTEXTS, np.arange(97))

@@ -14,10 +14,16 @@ from lensmith.audit.width import Confirmation, NormType, RankWatch, Status, esti
 from lensmith.core.errors import InputError, ShapeError
 
 # What the common reading of the two centrings answers; the other norms get an interval with the truth in it.
-_COMMON = {Norm.RMS: NormType.RMS_NORM, Norm.LAYER_NORM_BIAS: NormType.LAYER_NORM, Norm.LAYER_HEAD_BIAS: NormType.LAYER_NORM}
+_COMMON = {
+    Norm.RMS: NormType.RMS_NORM,
+    Norm.LAYER_NORM_BIAS: NormType.LAYER_NORM,
+    Norm.LAYER_HEAD_BIAS: NormType.LAYER_NORM,
+}
 
 
-def _outputs(width: int, contexts: int, tokens: int, *, precision: str = "float32", seed: int = 0, **layer) -> np.ndarray:
+def _outputs(
+    width: int, contexts: int, tokens: int, *, precision: str = "float32", seed: int = 0, **layer
+) -> np.ndarray:
     made = make_layer(width, tokens, **({"spectrum": "moderate", "norm": Norm.RMS, "seed": seed} | layer))
     return told(made.logits(contexts, np.random.default_rng(seed + 1)), precision)
 
@@ -46,16 +52,18 @@ def _grid(width: int, *, sizes: int, seed: int) -> Counter:
                 assert found.interval[0] <= width <= found.interval[1], place
                 assert found.interval[1] - found.interval[0] <= 2, place
                 assert found.width == width, place
-                assert (found.status is Status.EXACT) == (norm in _COMMON), place
-                if norm in _COMMON:
+                # A weak bias can drown in noise: then the pair of ranks reads as if there were none.
+                assert found.status is Status.INTERVAL or norm in _COMMON, place
+                if found.status is Status.EXACT:
                     assert found.norm in {_COMMON[norm], NormType.UNKNOWN}, place
-    print(f"width {width}:", dict(outcomes))
+    print(f"width {width}:", dict(outcomes))  # noqa: T201  # abstentions are part of the result
     return outcomes
 
 
 def test_no_width_is_wrong_over_spectra_precisions_and_norms():
     outcomes = _grid(64, sizes=1, seed=65)
     assert sum(outcomes.values()) == 4 * 5 * 5
+    assert outcomes["exact, size 1"] >= 55
     assert outcomes["unresolved"] <= 5
 
 
@@ -129,6 +137,17 @@ def test_repeated_contexts_or_tokens_are_no_width():
     assert "different contexts" in estimate_width(repeated + 1e-3 * rng.standard_normal(repeated.shape)).reason
     few_tokens = _outputs(128, 200, 40)[:, rng.integers(0, 40, 280)]
     assert estimate_width(few_tokens).status is Status.UNRESOLVED
+
+
+def test_directions_that_single_contexts_alone_show_are_no_width():
+    rng = np.random.default_rng(0)
+    outputs = rng.standard_normal((300, 40)) @ rng.standard_normal((40, 400))
+    outputs[:20] = 6 * rng.standard_normal((20, 400))
+    outputs += 1e-4 * rng.standard_normal(outputs.shape)
+    found = estimate_width(outputs)
+    assert [gap.rank for gap in found.gaps][-1] == 60
+    assert found.status is Status.UNRESOLVED
+    assert "not found again" in found.reason
 
 
 @pytest.mark.parametrize("outputs", [np.zeros((30, 60)), np.full((30, 60), -3.0), np.full((30, 60), np.nan)])
@@ -210,8 +229,16 @@ def test_rules_on_literal_spectra():
     assert [gap.rank for gap in significant_gaps(twice)] == [60, 120]
     assert read_rank(twice).rank == 120
     assert read_rank(fallen[:64]).rank is None
-    steep = np.concatenate([2.0 ** -np.arange(8), 2.0**-12 * smooth])  # as steep as the signal before it
+    steep = np.concatenate([2.0 ** -np.arange(16), 2.0**-17.85 * smooth])  # hardly steeper than the signal before it
+    assert read_rank(steep).gaps[-1].rank == 16
     assert read_rank(steep).rank is None
+    rival = np.concatenate([smooth, smooth / 300, smooth / 1500])  # such as a soft cap's next order
+    assert [gap.rank for gap in read_rank(rival).gaps] == [60, 120]
+    assert read_rank(rival).rank is None
+    few = np.concatenate([[3.0, 2.9, 2.8], 0.2 * smooth])  # three values say little of what the fourth would be
+    assert read_rank(few).gaps[-1].rank == 3
+    assert read_rank(few).rank is None
+    assert read_rank(np.concatenate([[3.0, 2.9, 2.8], 0.02 * smooth])).rank == 3
     assert read_rank(np.array([3.0, 2.0, 1.0])).rank is None
 
 
@@ -241,11 +268,10 @@ def test_the_watch_is_silent_on_noise_and_takes_back_what_later_contexts_refute(
     watch = RankWatch()
     assert watch.push(rng.standard_normal((80, 120))) is None
     watch = RankWatch()
-    few, many = _outputs(48, 20, 200), _outputs(48, 80, 200)
-    repeated = few[rng.integers(0, 20, 200)]
-    assert watch.push(repeated) is not None
-    watch.push(many)
-    assert watch.reached == 48 or watch.reached is None
+    layer = make_layer(48, 200, spectrum="moderate", norm=Norm.RMS, seed=0)
+    few, many = told(layer.logits(20, rng)), told(layer.logits(100, rng))
+    assert watch.push(np.concatenate([few, few])) == 20
+    assert watch.push(many) in {None, 48}
 
 
 def test_the_watch_refuses_other_tokens_and_missing_values():

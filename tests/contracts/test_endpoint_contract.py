@@ -1,7 +1,8 @@
-"""What every endpoint keeps, whatever stands behind it: in process, over HTTP in each dialect, from a record.
+"""What every endpoint keeps, whatever stands behind it: the fake in process, over HTTP in each dialect and from a
+record; a real model in process and behind the real server.
 
-To hold another endpoint to it, add a `Subject`: how to make one with a given exposure, and whether it names tokens by
-id. A promise about a feature that a subject cannot be asked for is replaced by: it is refused, with that feature.
+To hold another endpoint to it, add a `Subject`: how to make one with a given exposure. Its tokens must have the fake's
+names. A promise about a feature that a subject cannot be asked for is replaced by: it is refused, with that feature.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import word_model
 
 from lensmith.core.endpoint import (
     NO_TOKEN,
@@ -44,10 +46,19 @@ Make = Callable[[Exposure], contextlib.AbstractContextManager[Endpoint]]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """`make` gives an endpoint with an exposure; `by_id`: its tokens are ids, not numbers for texts."""
+    """`make` gives an endpoint with an exposure.
+
+    `by_id`: its tokens are ids, not numbers for texts. `is_fake`: its answers are those of `fake`, to the bit.
+    """
 
     make: Make
     by_id: bool = True
+    is_fake: bool = True
+
+    @property
+    def atol(self) -> float:
+        """How far two computations of one logprob may be apart: a real model's depend on what else is in its batch."""
+        return 0.0 if self.is_fake else 1e-5
 
 
 def fake(exposure: Exposure) -> FakeEndpoint:
@@ -97,7 +108,22 @@ def replayed(tmp_path) -> Subject:
 
 
 BY_TEXT = {"openai", "compatible", "sglang", "llama-cpp-python"}
+
+
+@contextlib.contextmanager
+def real_in_process(exposure: Exposure) -> Iterator[Endpoint]:
+    yield word_model.local(VOCABULARY, exposure)
+
+
+@contextlib.contextmanager
+def real_server(exposure: Exposure) -> Iterator[Endpoint]:
+    with word_model.served(VOCABULARY, exposure) as url, HttpClient.named(url, "fake", "lensmith") as client:
+        yield client
+
+
 SUBJECTS = {
+    "real-in-process": Subject(make=real_in_process, is_fake=False),
+    "real-server": Subject(make=real_server, is_fake=False),
     "in-process": Subject(make=in_process),
     **{name: Subject(make=over_http(name), by_id=name not in BY_TEXT) for name in DIALECTS},
 }
@@ -139,11 +165,15 @@ def same(left: Answer, right: Answer) -> bool:
     )
 
 
+def near(subject: Subject, left, right) -> bool:
+    return np.allclose(left, right, rtol=0, atol=subject.atol, equal_nan=True)
+
+
 # --- text ---------------------------------------------------------------------------------------------------------
 
 
 def test_there_are_as_many_subjects_as_there_are_dialects():
-    assert len(SUBJECTS) >= 8
+    assert len(SUBJECTS) == len(DIALECTS) + 3 >= 10
 
 
 def test_it_is_an_endpoint(endpoint):
@@ -161,11 +191,11 @@ def test_order_is_kept(endpoint):
     assert endpoint.answer([]) == []
 
 
-def test_greedy_is_deterministic_and_needs_no_seed(endpoint):
+def test_greedy_is_deterministic_and_needs_no_seed(subject, endpoint):
     answers = [first(endpoint, greedy(reveal=Reveal.SAMPLED)) for _ in range(3)]
     assert same(answers[0], answers[1])
     values = [answer.choices[0].logprobs.sampled_T for answer in answers]
-    assert np.array_equal(values[0], values[2])
+    assert near(subject, values[0], values[2])
 
 
 def test_equal_seeds_give_equal_answers_and_others_do_not(endpoint):
@@ -198,13 +228,15 @@ def test_max_tokens_counts(endpoint):
         assert choice.text.count(" ") == count
 
 
-def test_messages_with_pictures(endpoint):
+def test_messages(subject, endpoint):
     def text(*parts):
         return first(endpoint, Request(messages=(Message(role="user", parts=parts),), temperature=0.0)).choices[0].text
 
+    assert text(" b", " c") == text(" b", " c") != text(" b", " d")
     pictures = [Picture(data=b"\x89PNG" + bytes([value])) for value in range(2)]
-    assert text("see", pictures[0]) == text("see", pictures[0]) != text("see", pictures[1])
-    assert text("see", pictures[0]) != text("see")
+    if subject.is_fake:  # the real one here reads no pictures
+        assert text(" b", pictures[0]) == text(" b", pictures[0]) != text(" b", pictures[1])
+        assert text(" b", pictures[0]) != text(" b")
 
 
 def test_token_ids_and_text_are_the_same_prompt(endpoint):
@@ -246,23 +278,22 @@ def test_the_top_is_sorted_and_holds_the_greedy_token(endpoint):
     assert (logprobs.top_TK <= 0).all()
 
 
-def test_the_top_is_that_of_the_vocabulary(endpoint):
+def test_the_top_is_that_of_the_vocabulary(subject, endpoint):
     request = greedy(reveal=Reveal.VOCABULARY)
     if can(endpoint, request):
         whole_TV = first(endpoint, request).choices[0].logprobs.vocabulary_TV
         logprobs = first(endpoint, greedy(top_logprobs=4)).choices[0].logprobs
-        assert np.array_equal(logprobs.top_TK, -np.sort(-whole_TV, axis=1)[:, :4])
-        assert np.array_equal(
-            np.take_along_axis(whole_TV, logprobs.top_ids_TK % TEXT_IDS_FROM, axis=1), logprobs.top_TK
-        )
+        assert near(subject, logprobs.top_TK, -np.sort(-whole_TV, axis=1)[:, :4])
+        told_TK = np.take_along_axis(whole_TV, logprobs.top_ids_TK % TEXT_IDS_FROM, axis=1)
+        assert near(subject, told_TK, logprobs.top_TK)
 
 
-def test_wanted_ids_are_columns_of_the_vocabulary(endpoint):
+def test_wanted_ids_are_columns_of_the_vocabulary(subject, endpoint):
     wanted = (7, 0, VOCABULARY - 1)
     request = greedy(wanted_ids=wanted)
     if can(endpoint, request):
         whole_TV = first(endpoint, greedy(reveal=Reveal.VOCABULARY)).choices[0].logprobs.vocabulary_TV
-        assert np.array_equal(first(endpoint, request).choices[0].logprobs.wanted_TW, whole_TV[:, wanted])
+        assert near(subject, first(endpoint, request).choices[0].logprobs.wanted_TW, whole_TV[:, wanted])
 
 
 def test_a_sampled_token_outside_the_top_has_its_own_logprob(endpoint):
@@ -274,7 +305,7 @@ def test_a_sampled_token_outside_the_top_has_its_own_logprob(endpoint):
     assert NO_TOKEN not in choice.logprobs.top_ids_TK
 
 
-def test_echo_tells_what_an_answer_would_have_told(endpoint):
+def test_echo_tells_what_an_answer_would_have_told(subject, endpoint):
     request = greedy(" b c d", max_tokens=1, reveal=Reveal.PROMPT | Reveal.SAMPLED, top_logprobs=3)
     if not can(endpoint, request):
         return
@@ -287,8 +318,8 @@ def test_echo_tells_what_an_answer_would_have_told(endpoint):
     forced = greedy(" b c", max_tokens=1, logit_bias={3: 1e3}, reveal=Reveal.SAMPLED, top_logprobs=3)
     (choice,) = first(endpoint, forced).choices
     assert choice.text == " d"
-    assert prompt.sampled_T[2] == choice.logprobs.sampled_T[0]
-    assert np.array_equal(prompt.top_TK[2], choice.logprobs.top_TK[0])
+    assert near(subject, prompt.sampled_T[2], choice.logprobs.sampled_T[0])
+    assert near(subject, prompt.top_TK[2], choice.logprobs.top_TK[0])
     assert answer.prompt_ids_P[2] == choice.token_ids_T[0]
 
 
@@ -383,19 +414,20 @@ def test_an_id_outside_the_vocabulary_is_an_error_that_tells_no_size(endpoint):
 def test_a_text_only_interface_tells_text_only(subject):
     with subject.make(TEXT_ONLY) as endpoint:
         assert first(endpoint, greedy()).choices[0].logprobs is None
-        assert endpoint.metadata().keys() <= {"id", "object", "owned_by"}
+        assert endpoint.metadata().keys() <= {"id", "object", "owned_by", "created"}
 
 
 def test_all_subjects_give_the_same_answers(subject):
     """The reference is the endpoint in process: the wire changes nothing but the names of tokens known by text."""
     request = greedy(reveal=Reveal.SAMPLED, top_logprobs=3, logit_bias={4: 1.5}, n=2, max_tokens=4)
-    expected = first(fake(EVERYTHING), request)
+    reference = fake(EVERYTHING) if subject.is_fake else word_model.local(VOCABULARY, EVERYTHING)
+    expected = first(reference, request)
     with subject.make(EVERYTHING) as endpoint:
         answer = first(endpoint, request)
     for told, true in zip(answer.choices, expected.choices, strict=True):
         assert (told.text, told.finish) == (true.text, true.finish)
-        assert np.array_equal(told.logprobs.sampled_T, true.logprobs.sampled_T)
-        assert np.array_equal(told.logprobs.top_TK, true.logprobs.top_TK)
+        assert near(subject, told.logprobs.sampled_T, true.logprobs.sampled_T)
+        assert near(subject, told.logprobs.top_TK, true.logprobs.top_TK)
         if subject.by_id:
             assert np.array_equal(told.token_ids_T, true.token_ids_T)
             assert np.array_equal(told.logprobs.top_ids_TK, true.logprobs.top_ids_TK)

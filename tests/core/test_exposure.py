@@ -359,3 +359,9 @@ def test_impossible_exposures_are_config_errors(values):
 @pytest.mark.parametrize("exposure", [Exposure(), Exposure.text_only(), ALL])
 def test_an_exposure_is_a_configuration(exposure):
     assert from_dict(Exposure, to_dict(exposure)) == exposure
+
+
+def test_the_smallest_temperature_is_greedy():
+    with np.errstate(all="raise"):
+        told = apply(LOGITS, ask(temperature=5e-324, seed=1), ALL)
+    assert told.token_ids_T.tolist() == LOGITS.argmax(axis=1).tolist()

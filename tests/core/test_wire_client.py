@@ -165,6 +165,19 @@ def test_a_withheld_logprob_is_nan_and_an_impossible_one_minus_infinity():
     assert logprobs.top_ids_TK.tolist() == [[4, NO_TOKEN]]
 
 
+def test_wanted_ids_stand_behind_the_top_and_are_none_of_it():
+    """Even where noise lifts a wanted token over the top, which was ranked before the noise."""
+    body = text_body()
+    top = {"token_id:4": -0.5, "token_id:5": -1.0, "token_id:9": -0.1, "token_id:8": -3.0}
+    body["choices"][0]["logprobs"] |= {"tokens": ["token_id:4"], "top_logprobs": [top]}
+    request = Request(prompt="hi", top_logprobs=2, wanted_ids=(9, 4, 8, 7))
+    logprobs = read_answer(Kind.COMPLETION, body, request, LENSMITH, TextVocabulary()).choices[0].logprobs
+    assert logprobs.top_ids_TK.tolist() == [[4, 5]]
+    assert np.array_equal(logprobs.wanted_TW, [[-0.1, -0.5, -3.0, np.nan]], equal_nan=True)
+    only_wanted = read_answer(Kind.COMPLETION, body, request, VLLM, TextVocabulary()).choices[0].logprobs
+    assert only_wanted.top_ids_TK.tolist() == [[NO_TOKEN, NO_TOKEN]]
+
+
 def test_what_was_not_asked_for_is_not_told():
     answer = read_answer(Kind.CHAT, chat_body(), Request(messages=CHAT.messages), OPENAI, TextVocabulary())
     assert answer.choices[0].logprobs is None

@@ -200,7 +200,7 @@ def test_a_long_value_of_the_client_is_cut():
     assert len(message) < 300
 
 
-@pytest.mark.parametrize("value", [np.nan, -np.inf, -1e30])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, -1e30, -20000.0])
 def test_json_has_no_nan_and_no_infinity(value):
     wire = WireRequest(kind=Kind.CHAT, request=chat(top_logprobs=1), model="m")
     answer = answer_of([0], logprobs_of([value], [[0]], [[value]]))

@@ -88,3 +88,8 @@ def test_a_file_that_is_no_record(tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)
     with pytest.raises(InputError, match="is no record"):
         ReplayEndpoint(tmp_path / "a.jsonl")
+
+
+def test_a_record_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        ReplayEndpoint(tmp_path / "b.jsonl")

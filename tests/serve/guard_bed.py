@@ -1,11 +1,16 @@
 """A server with any exposure and a guard in front of it, in one process and without a socket."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,6 +20,7 @@ from lensmith.core.endpoint import Answer, Logprobs
 from lensmith.core.errors import LensmithError
 from lensmith.core.exposure import Exposure
 from lensmith.core.wire import (
+    DIALECTS,
     SSE_DONE,
     Delta,
     Kind,
@@ -23,25 +29,27 @@ from lensmith.core.wire import (
     read_requests,
     sse,
     told_only,
-    write_answers,
     write_chunk,
     write_error,
     write_usage_chunk,
 )
 from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.endpoints.fake_dialects import as_read, known_fields, write_in
 from lensmith.serve.guard import Guard
 from lensmith.serve.guard_config import GuardConfig
 
 BASE = "http://upstream/v1"
 
 
-def serve(endpoint: FakeEndpoint) -> Starlette:
-    """OpenAI's two paths over an endpoint, as any server of ours has them."""
+def serve(endpoint: FakeEndpoint, dialect: str = "lensmith") -> Starlette:
+    """OpenAI's two paths over an endpoint, as servers have them; streams as ours has them."""
+    habits = DIALECTS[dialect]
 
     def completions(kind: Kind) -> Route:
         async def answer(request: Request) -> Response:
             try:
-                wires = read_requests(kind, json.loads(await request.body()))
+                wires = read_requests(kind, known_fields(json.loads(await request.body()), kind, habits))
+                wires = [as_read(wire, habits) for wire in wires]
                 answers = endpoint.answer([told_only(wire.request, endpoint.exposes) for wire in wires])
             except LensmithError as error:
                 status, body = write_error(error)
@@ -49,7 +57,7 @@ def serve(endpoint: FakeEndpoint) -> Starlette:
             if wires[0].stream:
                 return Response(b"".join(chunks(wires, answers, endpoint)), media_type="text/event-stream")
             usage = Usage(prompt_tokens=1, completion_tokens=1)
-            body = write_answers(wires, answers, endpoint.tokens, answer_id="x", created=7, usage=usage)
+            body = write_in(habits, wires, answers, endpoint.tokens, usage)
             return JSONResponse({**body, "system_fingerprint": "fp_secret"}, headers={"server": "secret/1.0"})
 
         return Route(f"/v1/{kind.value}", answer, methods=["POST"])
@@ -146,3 +154,28 @@ def guard_before(upstream: Any, exposure: Exposure, **config: Any) -> Guard:
     """A guard in front of an ASGI application."""
     transport = httpx.ASGITransport(upstream, raise_app_exceptions=False)
     return Guard(GuardConfig(upstream=BASE, exposure=exposure, **config), transport=transport)
+
+
+@contextlib.contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """Serves an ASGI application as `lensmith guard` does, on a free port; gives its address without a path."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, http="h11", ws="none", lifespan="auto", log_level="error", server_header=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+
+def until(holds: Any, timeout_s: float = 20.0) -> None:
+    """Waits for something that another thread brings about."""
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.005)

@@ -24,11 +24,13 @@ def endpoint(exposure: Exposure, seed: int = 0) -> FakeEndpoint:
     return FakeEndpoint(vocabulary=VOCABULARY, width=8, seed=seed, exposes=exposure, metadata={"n_embd": 8})
 
 
-def both(path: str, body: dict[str, Any], exposure: Exposure, **config: Any) -> tuple[Any, Any]:
+def both(
+    path: str, body: dict[str, Any], exposure: Exposure, dialect: str = "lensmith", **config: Any
+) -> tuple[Any, Any]:
     """What a server with the exposure answers, and what a guard with it answers."""
     everything = replace(Exposure.everything(), logprobs_taken=exposure.logprobs_taken)
     guard = guard_before(
-        serve(endpoint(everything)),
+        serve(endpoint(everything), dialect),
         exposure,
         upstream_taken=exposure.logprobs_taken,
         upstream_top_logprobs=VOCABULARY,
@@ -88,7 +90,7 @@ def questions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 @given(questions(), exposures)
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_guard_equals_a_server_with_its_exposure(question, exposure):
     path, body = question
     expected, actual = both(path, body, exposure)
@@ -129,3 +131,21 @@ def test_by_text_only_the_order_of_equals_differs(decimals):
         else:
             assert told["logprob"] == server["logprob"]
             assert sorted(map(repr, told["top_logprobs"])) == sorted(map(repr, server["top_logprobs"]))
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "llama-server"])
+@given(question=questions(), exposure=exposures)
+@settings(max_examples=100)
+def test_servers_with_habits_of_their_own_are_made_equal(dialect, question, exposure):
+    path, body = question
+    body.pop("logprob_token_ids", None)
+    body |= {"stream": False, "n": 1}
+    body.pop("stream_options", None)
+    if dialect == "llama-server":  # it has no ids for names, no allow-list, no whole vocabulary and no batches
+        for name in ("return_tokens_as_token_ids", "allowed_token_ids", "echo"):
+            body.pop(name, None)
+        body |= {"prompt": [1, 2]} if "prompt" in body else {}
+        body |= {name: 2 for name in ("logprobs", "top_logprobs") if body.get(name) == -1}
+    expected, actual = both(path, body, exposure, dialect)
+    assert actual.status == expected.status
+    assert_same(actual.body, expected.body)

@@ -66,10 +66,13 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """`rank`: of a low-rank change, None where noise hides it within `rank_interval`. `difference_nats`: root mean square
+    """What happened, and the figures that say so.
+
+    `rank`: of a low-rank change, None where noise hides it within `rank_interval`. `difference_nats`: root mean square
     over the contexts that both have (None: they share none), `noise_nats` what noise alone would make of it.
     `off_image_share`: the part of the new outputs' energy that lies outside the old image. `needs`: what to read for a
-    verdict."""
+    verdict.
+    """
 
     change: Change
     reason: str
@@ -161,7 +164,7 @@ def _rms_difference(old_NM: Float64Array, new_NM: Float64Array, shared: list[tup
 
 def _noise(image: Image | None, repeats: list[float]) -> float | None:
     """The root mean square difference that noise alone makes between two readings; None: unknown."""
-    known = [np.sqrt(2) * image.noise_nats] if image else []
+    known = [float(np.sqrt(2)) * image.noise_nats] if image else []
     return max([*known, *repeats], default=None)
 
 

@@ -27,6 +27,8 @@ _EDGE = 5
 """The last values fall steeply in any matrix and are not looked at."""
 _DOMINANCE = 2.0
 """How many times the largest log-ratio among the values before it a believed log-ratio must be."""
+_RIVAL = 50.0
+"""An earlier gap of this ratio, or of the square of the last one's where that is more, leaves the rank open."""
 _FEW_VALUES = 40.0
 """A gap after r values must have a ratio of at least 1 + 40 / r: 41 for the first value, 1.5 from 80 on."""
 _SMALLEST_DEVIATION = 1e-4
@@ -81,6 +83,8 @@ def read_rank(values_K: Float64Array) -> RankReading:
         reason = f"the gap at {last.rank} (x{last.ratio:.3g}, {count - last.rank} values after it) is no proof yet"
     elif last.dominance < _DOMINANCE:
         reason = f"the gap at {last.rank} (x{last.ratio:.3g}) is hardly larger than one before it"
+    elif rivals := [gap for gap in gaps[:-1] if gap.ratio >= max(_RIVAL, last.ratio**2)]:
+        reason = f"the gap at {last.rank} (x{last.ratio:.3g}) is small beside the one at {rivals[-1].rank}"
     else:
         reason = f"values fall x{last.ratio:.3g} after number {last.rank}"
         return RankReading(gap=last, gaps=gaps, count=count, reason=reason)
@@ -92,16 +96,18 @@ def is_deep_enough(gap: Gap, count: int) -> bool:
     return count - gap.rank >= MIN_TAIL and gap.ratio >= 1 + _FEW_VALUES / gap.rank
 
 
-def shows_gap_at(values_K: Float64Array, rank: int) -> bool:
+def shows_gap_at(values_K: Float64Array, rank: int, *, beside: int | None = None) -> bool:
     """Whether the largest fall among the values from `rank` - 24 on is the one after number `rank`, and stands out.
 
-    A weaker test than `read_rank`, for confirming on part of the data what the whole has shown.
+    A weaker test than `read_rank`, for confirming on part of the data what the whole has shown. `beside`: another rank
+    whose gap may be larger.
     """
     falls = -np.diff(np.log(values_K))[: len(values_K) - 3]
     start = max(0, rank - 1 - WINDOW)
     if rank < 1 or rank > len(falls):
         return False
-    is_largest = int(falls[start:].argmax()) + start == rank - 1
+    rivals = np.delete(falls, [rank - 1, beside - 1] if beside else [rank - 1])[start:]
+    is_largest = falls[rank - 1] > rivals.max(initial=0.0)
     neighbours = np.delete(falls[start : rank + WINDOW], rank - 1 - start)
     deviation = max(float(np.median(np.abs(neighbours - np.median(neighbours)))), _SMALLEST_DEVIATION)
     score = (falls[rank - 1] - np.median(neighbours)) / deviation

@@ -17,7 +17,7 @@ _MAX_DEPTH = 4
 
 @dataclass(frozen=True, kw_only=True)
 class GgufTensor:
-    """One tensor: `shape` with the contiguous axis last, ggml's number of its `kind`, and its first byte in the file."""
+    """One tensor: `shape` with the contiguous axis last, ggml's number of its `kind`, and its first byte."""
 
     shape: tuple[int, ...]
     kind: int
@@ -57,9 +57,7 @@ class _Cursor:
         if alignment < 1 or alignment > len(self.data):
             raise InputError(f"{self.name}: impossible alignment", actual=alignment)
         start = -(-self.at // alignment) * alignment
-        return {
-            name: GgufTensor(shape=shape, kind=kind, offset=start + offset) for name, shape, kind, offset in found
-        }
+        return {name: GgufTensor(shape=shape, kind=kind, offset=start + offset) for name, shape, kind, offset in found}
 
     def take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
@@ -81,7 +79,9 @@ class _Cursor:
         count = self.number("Q")
         if count * smallest > len(self.data) - self.at:
             left = len(self.data) - self.at
-            raise InputError(f"{self.name} is truncated or damaged", expected=f"{count} entries", actual=f"{left} bytes")
+            raise InputError(
+                f"{self.name} is truncated or damaged", expected=f"{count} entries", actual=f"{left} bytes"
+            )
         return count
 
     def string(self) -> bytes:

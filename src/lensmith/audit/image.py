@@ -5,7 +5,7 @@ a space of about the model's width, which is unique to the model. Knowing it, a 
 others, and one output tells whether it comes from this model. We choose the tokens by pivoted QR; about 1.5 to 2 times
 the width reaches the noise floor. The constant that all logprobs of one output share is an unknown of every fit.
 
-Legend: N contexts learned from, K outputs, M tokens of the image, R its dimension, T tokens that are read, C candidates.
+Legend: N contexts learned from, K outputs, M tokens of the image, R its dimension, T tokens read, C candidates.
 """
 
 import io
@@ -26,6 +26,7 @@ from lensmith.core.files import sha256_of_bytes, write_atomic
 
 _NOISE_ROWS = 128
 _CANDIDATES = 8
+_BLOCK = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Image:
 
     @property
     def rank(self) -> int:
-        return self.basis_MR.shape[1]
+        return int(self.basis_MR.shape[1])
 
     @property
     def content_hash(self) -> str:
@@ -153,8 +154,7 @@ def predict(image: Image, token_ids_T: IdArray, values_KT: FloatArray) -> Float6
     basis_TR = image.basis_MR[image.positions(token_ids_T)].astype(np.float64)
     design_TR = np.concatenate([basis_TR, np.ones((len(basis_TR), 1))], axis=1)
     solved_RK = np.linalg.lstsq(design_TR, values_KT.T.astype(np.float64), rcond=None)[0]
-    result: Float64Array = solved_RK[:-1].T @ image.basis_MR.T.astype(np.float64)
-    return result
+    return _outputs(image.basis_MR, solved_RK[:-1].T)
 
 
 def prediction_error(image: Image, outputs_KM: FloatArray, token_ids_T: IdArray) -> float:
@@ -218,17 +218,31 @@ def _hash_of(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def _centred(outputs_KM: FloatArray) -> Float64Array:
     outputs = outputs_KM.astype(np.float64)
-    return outputs - outputs.mean(axis=1, keepdims=True)
+    result: Float64Array = outputs - outputs.mean(axis=1, keepdims=True)
+    return result
 
 
 def _left(basis_MR: NDArray[np.float32], centred_KM: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Coordinates (K, R) of outputs, and what the image leaves of them (K, M)."""
-    basis = basis_MR.astype(np.float64)
-    coordinates_KR = centred_KM @ basis
-    left_KM = centred_KM - coordinates_KR @ basis.T
+    coordinates_KR = _coordinates(basis_MR, centred_KM)
+    left_KM = centred_KM - _outputs(basis_MR, coordinates_KR)
     # Once more: a basis in float32 is orthonormal to 1e-7 only, and outputs are large beside what is left of them.
-    more_KR = left_KM @ basis
-    return coordinates_KR + more_KR, left_KM - more_KR @ basis.T
+    more_KR = _coordinates(basis_MR, left_KM)
+    return coordinates_KR + more_KR, left_KM - _outputs(basis_MR, more_KR)
+
+
+def _coordinates(basis_MR: NDArray[np.float32], centred_KM: Float64Array) -> Float64Array:
+    coordinates_KR = np.zeros((len(centred_KM), basis_MR.shape[1]))
+    for start in range(0, len(basis_MR), _BLOCK):
+        coordinates_KR += centred_KM[:, start : start + _BLOCK] @ basis_MR[start : start + _BLOCK].astype(np.float64)
+    return coordinates_KR
+
+
+def _outputs(basis_MR: NDArray[np.float32], coordinates_KR: Float64Array) -> Float64Array:
+    outputs_KM = np.empty((len(coordinates_KR), len(basis_MR)))
+    for start in range(0, len(basis_MR), _BLOCK):
+        outputs_KM[:, start : start + _BLOCK] = coordinates_KR @ basis_MR[start : start + _BLOCK].T.astype(np.float64)
+    return outputs_KM
 
 
 def _pivots(rows_CR: Float64Array, allowed_C: NDArray[np.bool_], count: int) -> list[int]:

@@ -4,13 +4,13 @@ A race biases many tokens of one context; the answer is the token with the highe
 wins without bias, score 0). Carlini et al. (arXiv 2403.06634, appendix on logprob-free attacks) call it one-of-n where
 the biases give each token the same chance. The winner's logit is over its threshold and its score over all others';
 the losers' scores are under the winner's upper bound. Those difference constraints move bounds as winners are refined
-(`relax`, Bellman-Ford over the races so far).
+(`relax`, Bellman-Ford over the last races).
 
 Ours differs in two ways that count. The population of logits is taken as normal, with a mean and spread that are
 fitted to the intervals themselves (interval-censored likelihood on a grid), so that a first threshold cuts off the tail
 that the race needs and not a part of a uniform range. And the number of tokens that are expected over their thresholds
-is not 1/n each (one in all) but about four in all: the answer is then nearly always a token, its upper bound loses two
-bits, and the whole gains more than it costs (measured in `benchmarks/readouts.py`).
+is not one in all but about five: the answer is then nearly always a token, its interval is wider by two bits, and the
+whole gains more than it costs (`benchmarks/readouts.py` runs both).
 
 Gaps are logits minus the anchor's, in nats, so at most 0. Legend: M tokens, C tokens of one race, G grid points.
 """
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmith.audit.reading import BoolArray, Float64Array, Prior
+from lensmith.audit.wins import Placement, Wins
 from lensmith.core.endpoint import IdArray
 
 ANCHOR = -1
@@ -30,17 +31,15 @@ ANCHOR = -1
 WIDE_SPREADS = 1.0
 """A token whose interval is wider than this many standard deviations of its prior is placed by the prior."""
 
+RELAX_EVERY = 50
+"""Races between two sweeps over the races before."""
+
+EXACT_STEPS = 8.0
+"""How many times what scores are exact to a threshold lies below the upper bound, at least."""
+
 _FIT_TOKENS = 256
 _NORMAL_AT = np.linspace(-8.0, 8.0, 4097)
 _NORMAL_BELOW = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in _NORMAL_AT])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """One race: the tokens in it and their biases, by place in the race's columns."""
-
-    columns_C: IdArray
-    biases_C: Float64Array
 
 
 @dataclass(kw_only=True)
@@ -60,6 +59,7 @@ class Intervals:
     has_won_M: BoolArray = field(init=False)
     contradicted_M: BoolArray = field(init=False)
     races: int = 0
+    _wins: Wins = field(init=False)
     strangers: int = 0
     _mean: float = field(init=False, default=0.0)
     _spread: float = field(init=False, default=1.0)
@@ -70,6 +70,7 @@ class Intervals:
         self.high_M = np.zeros(self.count)
         self.has_won_M = np.zeros(self.count, dtype=bool)
         self.contradicted_M = np.zeros(self.count, dtype=bool)
+        self._wins = Wins(most=self.count)
         self._refit()
 
     # --- what is known ------------------------------------------------------------------------------------------
@@ -104,20 +105,29 @@ class Intervals:
         """The next race: the `at_once` least known tokens, of which `expected_over` are expected to beat the anchor."""
         size = min(at_once, self.count)
         error_M = np.where(self.contradicted_M, -1.0, self.errors)
-        columns_C = np.argpartition(-error_M, size - 1)[:size] if size < self.count else np.arange(self.count)
+        columns_C = np.argpartition(-error_M, size - 1)[:size]
+        columns_C = columns_C[np.argsort(-error_M[columns_C], kind="stable")].astype(np.int64)
         self._refit_if_due(columns_C)
-        chance = min(expected_over / size, 0.5)
-        thresholds_C = self._thresholds(columns_C, chance)
+        # A threshold closer to the upper bound than scores are exact would say nothing: then fewer tokens race.
+        least_C = EXACT_STEPS * self.exact_nats / np.maximum(self.widths[columns_C], self.exact_nats)
+        chance_C = np.minimum(np.maximum(expected_over / size, least_C), 0.5)
+        size = max(int(np.searchsorted(np.cumsum(chance_C), max(expected_over, 0.5) + 1e-9)), 1)
+        columns_C, chance_C = columns_C[:size], chance_C[:size]
         # As float32, which both sides hold exactly, whatever the wire and the server make of a number.
-        biases_C: Float64Array = -thresholds_C.astype(np.float32).astype(np.float64)
-        return Placement(columns_C=columns_C.astype(np.int64), biases_C=np.clip(biases_C, 0.0, -self.lowest))
+        biases_C = -self._thresholds(columns_C, chance_C).astype(np.float32).astype(np.float64)
+        return Placement(columns_C=columns_C, biases_C=np.clip(biases_C, 0.0, -self.lowest))
 
-    def place_below(self, at_once: int, margin_nats: float, seed: int) -> Placement:
-        """A race that the anchor must win, if the upper bounds of these tokens hold to within the margin."""
+    def place_known(self, at_once: int, margin_nats: float, seed: int) -> Placement:
+        """A race that its first token must win, if the bounds of these tokens hold to within the margin.
+
+        The first is the least likely one that was read, which needs the largest bias; the others are random.
+        """
         columns = np.flatnonzero(self.readable)
-        drawn = np.random.default_rng(seed).permutation(columns)[:at_once]
-        biases_C = np.maximum(-(self.high_M[drawn] + margin_nats), 0.0)
-        return Placement(columns_C=drawn.astype(np.int64), biases_C=biases_C)
+        deepest = columns[self.centres[columns].argmin()]
+        others = np.random.default_rng(seed).permutation(columns[columns != deepest])[: at_once - 1]
+        over, under = -(self.low_M[deepest] - margin_nats), -(self.high_M[others] + margin_nats)
+        biases_C = np.clip(np.concatenate([[over], under]), 0.0, -self.lowest)
+        return Placement(columns_C=np.concatenate([[deepest], others]).astype(np.int64), biases_C=biases_C)
 
     def hear(self, placement: Placement, winner: int) -> None:
         """Takes in who won: a place in `placement.columns_C`, or ANCHOR."""
@@ -134,6 +144,24 @@ class Intervals:
         ceiling_C[winner] = self.high_M[column]
         self._lower(columns_C, ceiling_C)
         self.has_won_M[column] = True
+        self._wins.add(placement, winner)
+        if self.races % RELAX_EVERY == 0:
+            self.relax()
+
+    def relax(self) -> None:
+        """One sweep over the races that a token won: each still bounds its winner from below and its losers from above.
+
+        Bounds that move here move others in the next sweep (Bellman-Ford).
+        """
+        wins, slack = self._wins.joined(), self.exact_nats
+        best_Q = np.maximum.reduceat(self.low_M[wins.columns_E] + wins.biases_E, wins.starts_Q)
+        floor_Q = best_Q - wins.winner_biases_Q - slack
+        ceiling_Q = self.high_M[wins.winners_Q] + wins.winner_biases_Q + slack
+        ceiling_E = np.repeat(ceiling_Q, wins.sizes_Q) - wins.biases_E
+        ceiling_E[wins.columns_E == np.repeat(wins.winners_Q, wins.sizes_Q)] = 0.0
+        np.maximum.at(self.low_M, wins.winners_Q, floor_Q)
+        np.minimum.at(self.high_M, wins.columns_E, ceiling_E)
+        self._contradict(np.flatnonzero(self.high_M < self.low_M))
 
     def _lower(self, columns_C: IdArray, ceiling_C: Float64Array) -> None:
         self.high_M[columns_C] = np.minimum(self.high_M[columns_C], ceiling_C)
@@ -145,7 +173,7 @@ class Intervals:
             self._contradict(np.array([column]))
 
     def _contradict(self, columns_C: IdArray) -> None:
-        """Bounds that crossed cannot both be right: such a token is not read, and bounds no other by both of its own."""
+        """Bounds that crossed cannot both be right: such a token is not read, and bounds no other from now on."""
         self.contradicted_M[columns_C] = True
         self.low_M[columns_C], self.high_M[columns_C] = self.lowest, 0.0
 
@@ -161,15 +189,15 @@ class Intervals:
         result: BoolArray = self.widths > WIDE_SPREADS * spread_M
         return result
 
-    def _thresholds(self, columns_C: IdArray, chance: float) -> Float64Array:
-        """Where each token is exceeded with this chance: by the prior where its interval is wide, else evenly."""
+    def _thresholds(self, columns_C: IdArray, chance_C: Float64Array) -> Float64Array:
+        """Where each token is exceeded with its chance: by the prior where its interval is wide, else evenly."""
         mean_M, spread_M = self._believed()
         mean_C, spread_C = mean_M[columns_C], spread_M[columns_C]
         low_C, high_C = self.low_M[columns_C], self.high_M[columns_C]
         below_low_C, below_high_C = _below((low_C - mean_C) / spread_C), _below((high_C - mean_C) / spread_C)
         mass_C = below_high_C - below_low_C
-        by_prior_C = mean_C + spread_C * _quantile(below_high_C - chance * mass_C)
-        evenly_C = high_C - chance * (high_C - low_C)
+        by_prior_C = mean_C + spread_C * _quantile(below_high_C - chance_C * mass_C)
+        evenly_C = high_C - chance_C * (high_C - low_C)
         use_prior_C = self._is_wide(spread_M)[columns_C] & (mass_C > 1e-3)
         result: Float64Array = np.where(use_prior_C, np.clip(by_prior_C, low_C, high_C), evenly_C)
         return result

@@ -82,7 +82,9 @@ def recover_layer(
     eigenvalues_N, vectors_NN = np.linalg.eigh(gram.centred(centring))
     values_R = np.sqrt(np.maximum(eigenvalues_N[::-1][:rank], 0.0))
     if values_R[-1] <= 1e-8 * values_R[0]:
-        raise InputError("the outputs have a lower rank", expected=rank, actual=int((values_R > 1e-8 * values_R[0]).sum()))
+        raise InputError(
+            "the outputs have a lower rank", expected=rank, actual=int((values_R > 1e-8 * values_R[0]).sum())
+        )
     left_NR = np.ascontiguousarray(vectors_NN[:, ::-1][:, :rank])
     del vectors_NN
     layer_VR = np.empty((gram.tokens, rank), dtype=np.float32)
@@ -91,9 +93,7 @@ def recover_layer(
         stop = start + block_NB.shape[1]
         layer_VR[start:stop] = (block_NB - gram.means_N[:, None]).T @ (left_NR / values_R)
         start = stop
-    return RecoveredLayer(
-        layer_VR=layer_VR, coordinates_NR=left_NR * values_R, values_R=values_R, centring=centring
-    )
+    return RecoveredLayer(layer_VR=layer_VR, coordinates_NR=left_NR * values_R, values_R=values_R, centring=centring)
 
 
 def score_layer(layer_VR: Rows, truth_VH: Rows, *, lost: int = 0, seed: int = 0) -> LayerScore:
@@ -145,15 +145,17 @@ class _Fit:
     def solve(self) -> Float64Array:
         """The map (R, H) that brings the layer closest to the truth."""
         centred_RR = self.products_RR - np.outer(self.layer_sum_R, self.layer_sum_R / self.tokens)
-        result: Float64Array = np.linalg.lstsq(centred_RR, self._centred_RH(), rcond=None)[0]
+        # A breath of ridge: a layer with repeated columns is no reason to fail, and one without does not feel it.
+        centred_RR[np.diag_indices_from(centred_RR)] += 1e-13 * np.trace(centred_RR) / len(centred_RR)
+        result: Float64Array = np.asarray(np.linalg.solve(centred_RR, self._centred()), dtype=np.float64)
         return result
 
     def left_over(self) -> float:
         """The square sum of what the best map leaves; for residuals that are not small beside the truth."""
         energy = self.energy - float((self.truth_sum_H**2).sum()) / self.tokens
-        return max(energy - float((self.solve() * self._centred_RH()).sum()), 0.0)
+        return max(energy - float((self.solve() * self._centred()).sum()), 0.0)
 
-    def _centred_RH(self) -> Float64Array:
+    def _centred(self) -> Float64Array:
         return self.products_RH - np.outer(self.layer_sum_R, self.truth_sum_H / self.tokens)
 
 

@@ -33,7 +33,11 @@ _VOCABULARY_END = 1 << 20
 _REPEATS = 5
 _LATTICE_VALUES = 12
 """The likeliest tokens have the largest logits, and so the coarsest steps."""
-_FACTS = ("n_embd", "hidden_size", "d_model", "n_vocab", "vocab_size", "n_params", "architecture", "architectures")
+_FACTS = frozenset(
+    "n_embd hidden_size d_model width n_vocab vocab_size vocabulary_size n_params parameters n_layer num_hidden_layers "
+    "layers architecture architectures dtype quantization".split()
+)
+"""Names under which servers state a model's size or kind."""
 
 
 class SampledFound(enum.Enum):
@@ -359,20 +363,27 @@ class _Prober:
             self.notes.setdefault("echo", "not told")
 
     def vocabulary(self) -> None:
-        """The number of ids, by bisection: an id that exists can be forced."""
-        if self.found.vocabulary_size is None and self.found.bias_steers:
-            size = self.found.largest_bias
-            if not self._steers({_VOCABULARY_END: size}):  # else unknown ids have effects of their own
-                low, high = 1, _VOCABULARY_END
-                while high - low > 1:
-                    middle = (low + high) // 2
-                    low, high = (middle, high) if self._exists(middle) else (low, middle)
-                self.notes["vocabulary"] = f"{high} ids can be forced"
-                self._learn(vocabulary_size=high)
+        """The number of ids, by bisection: one that exists can be forced, allowed, or put into a prompt."""
+        exists = self._test_of_ids()
+        if self.found.vocabulary_size is None and exists is not None and not exists(_VOCABULARY_END):
+            size = _bisect(1, _VOCABULARY_END, exists) + 1
+            self.notes["vocabulary"] = f"{size} ids are taken"
+            self._learn(vocabulary_size=size)
         stated = self.endpoint.supports().vocabulary_size
         if self.found.vocabulary_size is None and stated is not None:
             self.notes["vocabulary"] = f"{stated}, by its own word"
             self._learn(vocabulary_size=stated)
+
+    def _test_of_ids(self) -> Callable[[int], bool] | None:
+        """How to find out whether an id exists, if there is a way."""
+        if self.found.bias_steers:
+            return self._exists
+        if self.found.allow_list:
+            return lambda token_id: self._ask("vocabulary", allowed_ids=(token_id,)) is not None
+        if self.found.takes_token_ids:
+            changes = {"messages": (), "prompt": ""}
+            return lambda token_id: self._ask("vocabulary", token_ids=(*_SMALL_IDS, token_id), **changes) is not None
+        return None
 
     def _exists(self, token_id: int) -> bool:
         """An id that can be forced exists; so does the greedy token itself, which can only be pushed away."""

@@ -33,6 +33,7 @@ class RankWatch:
         self._directions = 0
         self._added: list[float] = []
         self._looked = 1
+        self._fell_at: int | None = None
 
     def push(self, outputs_BM: FloatArray) -> int | None:
         """Adds contexts (B, M) and returns `reached`. Raises ShapeError unless all have the same tokens, InputError for
@@ -74,13 +75,18 @@ class RankWatch:
     def _look(self) -> None:
         """The first context from which on all, and at least `spare`, add little beside those shortly before them."""
         added_N = np.array(self._added)
-        if self.reached is not None and not self._falls_at(added_N, self.reached):
-            self.reached = None
-        while self.reached is None and self._looked + self.spare <= len(added_N):
+        if self._fell_at is not None and not self._falls_at(added_N, self._fell_at):
+            self._fell_at = None
+        while self._fell_at is None and self._looked + self.spare <= len(added_N):
             if self._falls_at(added_N, self._looked):
-                self.reached = self._looked
+                self._fell_at = self._looked
             self._looked += 1
+        self.reached = None if self._fell_at is None else self._rank(added_N, self._fell_at)
 
-    def _falls_at(self, added_N: Float64Array, rank: int) -> bool:
-        before = added_N[max(0, rank - _MEMORY) : rank].min()
-        return bool(added_N[rank:].max() * self.fall < before)
+    def _falls_at(self, added_N: Float64Array, place: int) -> bool:
+        before = added_N[max(0, place - _MEMORY) : place].min()
+        return bool(added_N[place:].max() * self.fall < before)
+
+    def _rank(self, added_N: Float64Array, place: int) -> int:
+        """Contexts before the fall, less those that repeated others."""
+        return int((added_N[:place] > self.fall * added_N[place:].max()).sum())

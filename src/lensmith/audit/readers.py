@@ -196,7 +196,7 @@ def _pick(logprobs: Logprobs, ids_M: IdArray) -> tuple[Float64Array, Float64Arra
         inside_M = ids_M < values_TV.shape[1]
         picked_TM = np.full((len(values_TV), len(ids_M)), np.nan)
         picked_TM[:, inside_M] = values_TV[:, ids_M[inside_M]]
-        return picked_TM, np.nanmax(values_TV, axis=1)
+        return picked_TM, np.fmax.reduce(values_TV, axis=1)
     top_TK = real_values(np.asarray(logprobs.top_TK, dtype=np.float64))
     if not top_TK.shape[1]:
         raise NotExposedError("the endpoint told no logprobs beside the sampled token's")
@@ -207,7 +207,7 @@ def _pick(logprobs: Logprobs, ids_M: IdArray) -> tuple[Float64Array, Float64Arra
         columns_K = order_M[places_K]
         found_K = ids_M[columns_K] == ids_K
         picked_TM[position, columns_K[found_K]] = values_K[found_K]
-    return picked_TM, top_TK.max(axis=1, initial=-np.inf, where=np.isfinite(top_TK))
+    return picked_TM, np.fmax.reduce(top_TK, axis=1)
 
 
 def _told_ids(logprobs: Logprobs) -> list[IdArray]:

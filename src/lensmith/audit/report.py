@@ -16,7 +16,7 @@ from lensmith.audit.findings import AuditReport, Cost, Finding
 from lensmith.audit.junit import as_junit
 from lensmith.audit.report_html import as_html
 from lensmith.audit.sarif import as_sarif
-from lensmith.audit.wording import by_severity, headline, public_target, visible, width_text
+from lensmith.audit.wording import by_severity, headline, public_target, visible, width_note, width_text
 from lensmith.core.files import write_atomic
 
 
@@ -76,7 +76,7 @@ def as_dict(report: AuditReport) -> dict[str, Any]:
 def as_text(report: AuditReport) -> str:
     """The report for a terminal: the verdict, one paragraph a finding, and what stayed open. No colours."""
     lines = [headline(report), f"  {public_target(report.target)}  {visible(report.model)}"]
-    lines += [f"  width: {width_text(report)}", f"  spent: {wording.cost(report.spent)}"]
+    lines += [f"  width: {width_text(report)}{width_note(report)}", f"  spent: {wording.cost(report.spent)}"]
     for finding in by_severity(report):
         lines += ["", *_finding_lines(finding, is_counted=finding.severity >= report.threshold)]
     if report.unresolved:

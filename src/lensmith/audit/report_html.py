@@ -17,8 +17,10 @@ from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severit
 from lensmith.audit.gaps import significant_gaps
 from lensmith.audit.report_plot import Mark, ratio_text, singular_plot
 from lensmith.audit.report_style import STYLE
-from lensmith.audit.wording import by_severity, headline, lead, public_target, visible, width_text
+from lensmith.audit.wording import by_severity, headline, lead, public_target, visible, width_note, width_text
 
+_FEW_VALUES = 40.0
+"""As `gaps.read_rank` asks of the gap that it believes: 41 times after the first value, 1.5 times from 80 values on."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 _SEVERITIES = {
@@ -68,7 +70,7 @@ def _header(report: AuditReport) -> str:
 
 def _facts(report: AuditReport) -> list[tuple[str, str]]:
     """What a hurried reader wants, as (name, HTML)."""
-    facts = [("Hidden width", _big(f"{report.width:,}") if report.width else escape(width_text(report)))]
+    facts = [("Hidden width", f"{_big(width_text(report))} {_dim(width_note(report) if report.width is None else '')}")]
     priced = [(finding, finding.whole) for finding in by_severity(report) if finding.whole is not None]
     if priced:
         finding, whole = min(priced, key=lambda pair: pair[1].queries)
@@ -154,18 +156,21 @@ def _spectrum(report: AuditReport) -> str:
         return ""
     title = "Where the width shows" if report.width is not None else "What the singular values show"
     return (
-        f"<section><h2>{title}</h2><p>Width: <b>{escape(width_text(report))}</b>. "
+        f"<section><h2>{title}</h2><p>Width: <b>{width_text(report)}</b>{escape(width_note(report))}. "
         "Outputs of a model of width h fill h directions; the singular values fall where they end. "
         f'{_gap_sentence(marks, report.width)}</p><figure class="scroll">{plot}</figure></section>'
     )
 
 
 def _marks(report: AuditReport) -> list[Mark]:
-    """Every significant gap, and in any case the one that was accepted as the width."""
-    values = report.singular_values
+    """Every significant gap, and in any case the one that was accepted as the width.
+
+    Where a width is known, falls among the first values that say nothing after so few are left out.
+    """
+    values, width = report.singular_values, report.width
     positive = np.array([value for value in values if math.isfinite(value) and value > 0])
-    marks = {gap.rank: Mark(after=gap.rank, ratio=gap.ratio) for gap in significant_gaps(positive)}
-    width = report.width
+    gaps = [gap for gap in significant_gaps(positive) if width is None or gap.ratio >= 1 + _FEW_VALUES / gap.rank]
+    marks = {gap.rank: Mark(after=gap.rank, ratio=gap.ratio) for gap in gaps}
     if width is not None and 1 <= width < len(values) and width not in marks:
         ratio = values[width - 1] / values[width] if values[width] > 0 else math.inf
         marks[width] = Mark(after=width, ratio=ratio)

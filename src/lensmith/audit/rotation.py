@@ -103,7 +103,7 @@ def _fit(white_NR: Float64Array, has_centre: bool) -> Float64Array:
     assert products_PP is not None
     # A breath of ridge: the normal equations of products of coordinates are well conditioned, never exactly singular.
     products_PP[np.diag_indices_from(products_PP)] *= 1 + 1e-13
-    result: Float64Array = np.linalg.solve(products_PP, sums_P)
+    result: Float64Array = np.asarray(np.linalg.solve(products_PP, sums_P), dtype=np.float64)
     return result
 
 

@@ -6,7 +6,7 @@ Ctrl-C or because its budget is spent, goes on where it was when the same comman
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from lensmith.audit.cures import server_name
 from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severity
 from lensmith.audit.layer_stage import find_layer
 from lensmith.audit.meter import EventLog, Limits, Meter, TokenTexts
-from lensmith.audit.price import PriceList, load_prices, with_price
+from lensmith.audit.price import PriceList, load_prices, total, with_price
 from lensmith.audit.probe import Probed, probe
 from lensmith.audit.stages import Stage, WidthOutcome, find_width, metadata_finding, prove, with_whole_cost
 from lensmith.core.endpoint import Endpoint
@@ -123,9 +123,10 @@ def _read(stage: Stage, config: AuditConfig) -> tuple[list[Finding], list[str], 
             continue  # all others read what is told, with the same noise; what is chosen no noise or rounding touches
         width = find_width(stage, read_out)
         if width.finding is not None:
-            findings.append(width.finding)
+            width_paid = width.finding.spent
+            findings.append(replace(width.finding, whole=width_paid))
             layer = find_layer(stage, read_out, width, config.truth)
-            findings += layer.findings
+            findings += [replace(found, whole=total((width_paid, found.spent))) for found in layer.findings]
             unresolved += layer.unresolved
             break
         if width.out_of_budget:

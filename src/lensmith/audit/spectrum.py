@@ -12,6 +12,7 @@ Legend: N contexts, M tokens, B tokens of one block, K values, at most min(N, M)
 """
 
 import enum
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -154,40 +155,43 @@ def gram_values(products_KK: Float64Array, rank_limit: int) -> Float64Array:
     return result
 
 
-def spectra(matrix_NM: FloatArray, centrings: Iterable[Centring]) -> dict[Centring, Spectrum]:
-    """The singular values of a complete matrix for each centring.
+class Spectra:
+    """The singular values of one complete matrix, however it is centred; the Gram matrix is computed once.
 
-    Memory: beside the matrix, a square of float64 on its smaller side, and where the values reach the Gram matrix's
-    floor a QR decomposition's blocks. Raises ShapeError for less than 2 x 2, InputError for values that are not finite.
+    Memory: beside the matrix, squares of float64 on its smaller side, and where values reach the Gram matrix's floor
+    the blocks of a QR decomposition. Raises ShapeError for less than 2 x 2, InputError for values that are not finite.
     """
-    contexts, tokens = _checked_shape(matrix_NM)
-    scale = float(np.abs(matrix_NM).max())
-    if not np.isfinite(scale):
-        raise InputError("outputs with missing values", expected="finite values", hint="drop_missing removes them")
-    gram = context_gram(token_blocks(matrix_NM)) if contexts <= tokens else None
-    result = {}
-    for centring in centrings:
+
+    def __init__(self, matrix_NM: FloatArray) -> None:
+        if matrix_NM.ndim != 2 or min(matrix_NM.shape) < 2:
+            raise ShapeError("too few outputs", expected="2 contexts x 2 tokens or more", actual=matrix_NM.shape)
+        self.matrix_NM = matrix_NM
+        self.largest = max(abs(float(matrix_NM.max())), abs(float(matrix_NM.min())))
+        """The largest absolute value."""
+        if not np.isfinite(self.largest):
+            raise InputError("outputs with missing values", expected="finite values", hint="drop_missing removes them")
+
+    @functools.cached_property
+    def _gram(self) -> Gram | None:
+        contexts, tokens = self.matrix_NM.shape
+        return context_gram(token_blocks(self.matrix_NM)) if contexts <= tokens else None
+
+    def of(self, centring: Centring, *, down_to: float = 0.0) -> Spectrum:
+        """The values for this centring; those under `down_to` times the largest need not be told apart, which spares a
+        decomposition where the Gram matrix sees that far."""
+        contexts, tokens = self.matrix_NM.shape
         limit = min(contexts - (centring is Centring.TOKENS_AND_CONTEXTS), tokens - 1)
-        products_KK = gram.centred(centring) if gram else _token_gram(matrix_NM, centring)
+        products_KK = self._gram.centred(centring) if self._gram else _token_gram(self.matrix_NM, centring)
         values_K = gram_values(products_KK, limit)
         method = Method.GRAM
-        if values_K.size and values_K[-1] < GRAM_FLOOR * values_K[0]:
-            values_K, method = _below_the_floor(matrix_NM, centring, values_K)
-        result[centring] = Spectrum(
-            values_K=values_K, centring=centring, method=method, contexts=contexts, tokens=tokens
-        )
-    return result
+        if down_to < GRAM_FLOOR and values_K.size and values_K[-1] < GRAM_FLOOR * values_K[0]:
+            values_K, method = _below_the_floor(self.matrix_NM, centring, values_K)
+        return Spectrum(values_K=values_K, centring=centring, method=method, contexts=contexts, tokens=tokens)
 
 
-def spectrum(matrix_NM: FloatArray, centring: Centring = Centring.TOKENS) -> Spectrum:
-    """As `spectra`, for one centring."""
-    return spectra(matrix_NM, [centring])[centring]
-
-
-def _checked_shape(matrix_NM: FloatArray) -> tuple[int, int]:
-    if matrix_NM.ndim != 2 or min(matrix_NM.shape) < 2:
-        raise ShapeError("too few outputs", expected="2 contexts x 2 tokens or more", actual=matrix_NM.shape)
-    return matrix_NM.shape[0], matrix_NM.shape[1]
+def spectrum(matrix_NM: FloatArray, centring: Centring = Centring.TOKENS, *, down_to: float = 0.0) -> Spectrum:
+    """As `Spectra.of`, for one centring."""
+    return Spectra(matrix_NM).of(centring, down_to=down_to)
 
 
 def _token_gram(matrix_NM: FloatArray, centring: Centring) -> Float64Array:

@@ -49,7 +49,9 @@ class StoredMatrix:
     def rows(self, ids: NDArray[np.integer[Any]]) -> Float32Array:
         """These rows, in this order. Raises ShapeError for an id that is no row."""
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape[0]:
-            raise ShapeError(f"{self.name} has no such row", expected=f"0 to {self.shape[0] - 1}", actual=int(ids.max()))
+            raise ShapeError(
+                f"{self.name} has no such row", expected=f"0 to {self.shape[0] - 1}", actual=int(ids.max())
+            )
         return self._decoded(self._bytes()[ids])
 
     def _bytes(self) -> Bytes:

@@ -44,6 +44,9 @@ START_BIAS_NATS = 40.0
 """Without a prior: over the distance from the likeliest to the least likely token of most models."""
 
 CHECK_BIAS_NATS = 3.0
+TIE_STEPS = 4
+"""Biases are multiples of 1/4, which float32 holds and adds with little rounding; a tie need not be closer."""
+
 FIRST_PAIRS = 8
 """A few logits tell what bias the others need."""
 
@@ -157,7 +160,8 @@ class TopBiasReader:
         flat = [np.full(columns, min(each, self.bias_limit)) for each in (START_BIAS_NATS, self.bias_limit)]
         if prior is None:
             return flat if self.bias_limit > START_BIAS_NATS else flat[1:]
-        expected_M = SPREADS_ABOVE * prior.spread_M - prior.mean_M
+        # Whole numbers, which every server holds exactly: a bias that it rounds is an error of the logit.
+        expected_M = np.ceil(SPREADS_ABOVE * prior.spread_M - prior.mean_M)
         return [np.clip(expected_M, 0.0, self.bias_limit), *flat]
 
     def _request(
@@ -165,7 +169,7 @@ class TopBiasReader:
     ) -> Request:
         biases = dict(zip(ids_M[columns_C].tolist(), biases_M[columns_C].tolist(), strict=True))
         # Far above all targets where it must be chosen at every position; else near them, where float32 is finest.
-        lift = 2 * max(biases.values()) if self.positions > 1 else min(biases.values()) / 4
+        lift = 2 * max(biases.values()) if self.positions > 1 else min(biases.values()) // 4
         biases[base.token_id] = min(lift, self.bias_limit)
         return greedy(context, max_tokens=self.positions, logit_bias=biases, top_logprobs=self.top)
 
@@ -271,7 +275,7 @@ class _TieWork:
             for ((row, column), bias), tie in zip(open_pairs, ties, strict=True):
                 if not tie.error_nats >= self.errors_NM[row, column]:
                     self.logits_NM[row, column], self.errors_NM[row, column] = tie.logprob, tie.error_nats
-                next_bias = min(tie.next_bias, limit)
+                next_bias = min(round(tie.next_bias * TIE_STEPS) / TIE_STEPS, limit)
                 if not tie.error_nats <= self.reader.accept_nats and abs(next_bias - bias) > 0.1:
                     still_open.append(((row, column), next_bias))
             open_pairs = still_open
@@ -302,7 +306,7 @@ class _TieWork:
             total_M = np.where(known_NM, gaps_NM, 0.0).sum(axis=0)
             expected_M = (total_M + overall) / (known_NM.sum(axis=0) + 1)
         biases = [tied(expected_M[column] + tops_N[row]) for row, column in pairs]
-        return np.asarray(np.minimum(biases, self.reader.bias_limit))
+        return np.asarray(np.minimum(np.round(np.array(biases) * TIE_STEPS) / TIE_STEPS, self.reader.bias_limit))
 
 
 # --- what both need -----------------------------------------------------------------------------------------------

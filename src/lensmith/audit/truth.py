@@ -52,7 +52,9 @@ def _file_of(path: Path) -> Path:
             return path
         raise InputError(f"{path.name} is no kind of weights that we read", expected=".safetensors or .gguf")
     if not path.is_dir():
-        raise InputError(f"{path.name}: no such file or folder", hint="give a .safetensors or .gguf file, or its folder")
+        raise InputError(
+            f"{path.name}: no such file or folder", hint="give a .safetensors or .gguf file, or its folder"
+        )
     for pattern in ("*" + _INDEX_ENDING, "*.safetensors", "*.gguf"):
         found = sorted(path.glob(pattern))
         if len(found) == 1:
@@ -111,7 +113,9 @@ def _from_safetensors(path: Path, name: str | None) -> StoredMatrix:
     matrix = _checked(path, chosen, shape, data_start + start, _FORMATS[kind])
     if end - start != math.prod(shape) * _FORMATS[kind].size:
         expected = math.prod(shape) * _FORMATS[kind].size
-        raise InputError(f"{path.name}: {chosen} contradicts its shape", expected=f"{expected} bytes", actual=end - start)
+        raise InputError(
+            f"{path.name}: {chosen} contradicts its shape", expected=f"{expected} bytes", actual=end - start
+        )
     return matrix
 
 

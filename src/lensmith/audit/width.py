@@ -28,8 +28,8 @@ import numpy as np
 from lensmith.audit.gaps import MIN_TAIL, Gap, RankReading, is_deep_enough, read_rank, shows_gap_at
 from lensmith.audit.rank_watch import RankWatch
 from lensmith.audit.repeats import distinct_rows
-from lensmith.audit.spectrum import Centring, Float64Array, Method, Spectrum, drop_missing, spectra, spectrum
-from lensmith.core.endpoint import FloatArray
+from lensmith.audit.spectrum import Centring, Float64Array, Method, Spectra, Spectrum, drop_missing, spectrum
+from lensmith.core.endpoint import FloatArray, IdArray
 
 __all__ = ["Confirmation", "Needs", "NormType", "RankWatch", "Status", "WidthEstimate", "estimate_width", "next_size"]
 
@@ -104,7 +104,7 @@ def next_size(contexts: int, tokens: int, rank: int | None = None) -> Needs:
     if rank is not None:
         for context_factor, token_factor in ((1.25, 2), (2, 4), (4, 8)):
             size = Needs(contexts=math.ceil(context_factor * rank) + 24, tokens=token_factor * rank + 48)
-            if size.contexts > contexts:
+            if size.contexts > 1.2 * contexts:
                 return Needs(contexts=size.contexts, tokens=max(size.tokens, tokens))
     contexts = max(2 * contexts, 2 * _SMALLEST_SIDE)
     return Needs(contexts=contexts, tokens=max(2 * tokens, math.ceil(1.6 * contexts)))
@@ -128,20 +128,23 @@ def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, se
             tokens=tokens,
             needs=next_size(*matrix_NM.shape[:2]),
         )
-    by_centring = spectra(part.matrix_NM, Centring)
-    whole = by_centring[Centring.TOKENS]
-    if whole.values_K[0] <= 1e-12 * math.sqrt(contexts * tokens) * max(float(np.abs(part.matrix_NM).max()), 1e-100):
-        return _unresolved(
-            whole,
-            RankReading(gap=None, gaps=(), count=len(whole.values_K), reason="every token has the same value"),
-            noise_nats,
-        )
-    without_bias = read_rank(by_centring[Centring.TOKENS_AND_CONTEXTS].values_K)
-    reading = _with_help(read_rank(whole.values_K), without_bias)
+    found = Spectra(part.matrix_NM)
+    whole = found.of(Centring.TOKENS)
+    if whole.values_K[0] <= 1e-12 * math.sqrt(contexts * tokens) * max(found.largest, 1e-100):
+        nothing = RankReading(gap=None, gaps=(), count=len(whole.values_K), reason="every token has the same value")
+        return _unresolved(whole, nothing, noise_nats)
+    reading = read_rank(whole.values_K)
+    if not reading.gaps:
+        return _unresolved(whole, reading, noise_nats)
+    down_to = _down_to(whole, reading.gaps[-1].rank)
+    without_bias = read_rank(found.of(Centring.TOKENS_AND_CONTEXTS, down_to=down_to).values_K)
+    reading = _with_help(reading, without_bias)
     if reading.rank is None:
         return _unresolved(whole, reading, noise_nats)
     problem = _too_few_distinct(part.matrix_NM, whole, reading.rank)
-    confirmation = Confirmation.NONE if problem else _confirm(part.matrix_NM, reading.rank, seed)
+    beside = reading.rank - 1 if without_bias.rank == reading.rank - 1 else None
+    parts = _Parts(rank=reading.rank, beside=beside, down_to=down_to, seed=seed)
+    confirmation = Confirmation.NONE if problem else parts.confirm(part.matrix_NM)
     if problem or confirmation is Confirmation.NONE:
         problem = problem or f"the gap at {reading.rank} was not found again in parts of the data"
         reading = replace(reading, gap=None, reason=problem)
@@ -226,29 +229,47 @@ def _too_few_distinct(matrix_NM: FloatArray, whole: Spectrum, rank: int) -> str 
     tail_energy = float((whole.values_K[rank:] ** 2).sum())
     share = (1 - rank / whole.contexts) * (1 - rank / whole.tokens)
     noise_energy = tail_energy / max(share, 1e-3)  # in the whole matrix, of which the tail is what signal leaves
-    for name, rows, count in (("contexts", matrix_NM, whole.contexts), ("tokens", matrix_NM.T, whole.tokens)):
-        distinct = distinct_rows(rows, noise_energy / count)
-        if distinct < rank + 1 + MIN_TAIL:
-            return f"{distinct} different {name} are too few to believe the gap at {rank}"
+    enough = rank + 1 + MIN_TAIL
+    for name, rows in (("contexts", matrix_NM), ("tokens", matrix_NM.T)):
+        some = rows[:: max(1, len(rows) // (2 * enough))]  # most often enough, and a vocabulary's pairs are many
+        if distinct_rows(some, noise_energy / len(rows)) < enough:
+            distinct = distinct_rows(rows, noise_energy / len(rows))
+            if distinct < enough:
+                return f"{distinct} different {name} are too few to believe the gap at {rank}"
     return None
 
 
-def _confirm(matrix_NM: FloatArray, rank: int, seed: int) -> Confirmation:
-    """Looks for the same gap in two parts that share as few contexts and tokens as the spare ones allow."""
-    rng = np.random.default_rng(seed)
-    contexts, contexts_disjoint = _parts(matrix_NM.shape[0], rank, rng)
-    tokens, tokens_disjoint = _parts(matrix_NM.shape[1], rank, rng)
-    for chosen_contexts, chosen_tokens in zip(contexts, tokens, strict=True):
-        values_K = spectrum(matrix_NM[chosen_contexts][:, chosen_tokens]).values_K
-        if not shows_gap_at(values_K, rank):
-            return Confirmation.NONE
-    return Confirmation.DISJOINT if contexts_disjoint and tokens_disjoint else Confirmation.OVERLAPPING
+def _down_to(whole: Spectrum, rank: int) -> float:
+    """How far below the largest value the gap after `rank` must be seen again."""
+    return float(whole.values_K[rank - 1] / whole.values_K[0]) / 10
 
 
-def _parts(count: int, rank: int, rng: np.random.Generator) -> tuple[list[np.ndarray], bool]:
-    """Two parts of `count` things: halves where each has enough for `rank`, else all but half of the spare ones."""
-    order = rng.permutation(count)
-    if count // 2 >= 1.1 * rank + 2 * MIN_TAIL:
-        return [order[: count // 2], order[count // 2 :]], True
-    left_out = (count - rank) // 2
-    return [order[left_out:], order[: count - left_out]], False
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """Looks for the same gap in two parts that share as few contexts and tokens as the spare ones allow.
+
+    `beside`: the rank without a bias, whose gap may be the larger. `down_to`: as `Spectra.of`.
+    """
+
+    rank: int
+    beside: int | None
+    down_to: float
+    seed: int
+
+    def confirm(self, matrix_NM: FloatArray) -> Confirmation:
+        rng = np.random.default_rng(self.seed)
+        contexts, contexts_disjoint = self._split(matrix_NM.shape[0], rng)
+        tokens, tokens_disjoint = self._split(matrix_NM.shape[1], rng)
+        for chosen_contexts, chosen_tokens in zip(contexts, tokens, strict=True):
+            part_NM = matrix_NM[chosen_contexts][:, chosen_tokens]
+            if not shows_gap_at(spectrum(part_NM, down_to=self.down_to).values_K, self.rank, beside=self.beside):
+                return Confirmation.NONE
+        return Confirmation.DISJOINT if contexts_disjoint and tokens_disjoint else Confirmation.OVERLAPPING
+
+    def _split(self, count: int, rng: np.random.Generator) -> tuple[list[IdArray], bool]:
+        """Halves where each has enough for the rank, else all but half of the spare; and whether they are halves."""
+        order = rng.permutation(count)
+        if count // 2 >= 1.1 * self.rank + 2 * MIN_TAIL:
+            return [order[: count // 2], order[count // 2 :]], True
+        left_out = (count - self.rank) // 2
+        return [order[left_out:], order[: count - left_out]], False

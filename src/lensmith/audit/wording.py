@@ -111,12 +111,16 @@ def lead(report: AuditReport) -> str:
 
 
 def width_text(report: AuditReport) -> str:
-    """`576`, `570 to 580`, or `unresolved`, with the reason where one was given."""
-    note = f" ({visible(report.width_note)})" if report.width_note else ""
+    """`576`, `16 to 17`, or `unresolved`."""
     if report.width_interval is not None and len(set(report.width_interval)) > 1:
         low, high = report.width_interval
-        return f"{low:,} to {high:,}{note}"
-    return f"unresolved{note}" if report.width is None else f"{report.width:,}{note}"
+        return f"{low:,} to {high:,}"
+    return "unresolved" if report.width is None else f"{report.width:,}"
+
+
+def width_note(report: AuditReport) -> str:
+    """The reason in brackets after a space, where one was given."""
+    return f" ({visible(report.width_note)})" if report.width_note else ""
 
 
 def _spelt(char: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lensmith
-from lensmith.cli import audit, data, demo, evaluate, guard, html, render, serve, train
+from lensmith.cli import audit, data, defences, demo, evaluate, guard, html, render, serve, train
 from lensmith.cli.output import INTERRUPTED
 from lensmith.core.errors import InputError, LensmithError
 
@@ -29,6 +29,7 @@ app.command("train")(train.train)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("guard")(guard.guard)
+app.command("defences")(defences.defences)
 app.add_typer(audit.app, name="audit")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(data.app, name="data")

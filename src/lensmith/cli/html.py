@@ -1,5 +1,6 @@
 """`lensmith html`: a screenshot to HTML."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +36,12 @@ def html(
     from lensmith.workflows.html import convert_file
     from lensmith.workflows.page_writers import endpoint_writer
 
-    writer = None if endpoint is None else endpoint_writer(endpoint, model, api_key=api_key, instruction=instruction)
     on_text = None if as_json else stream_to_stderr
-    result = convert_file(picture, out, model=model, writer=writer, samples=samples, seed=seed, on_text=on_text)
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if endpoint is not None:
+            writer = stack.enter_context(endpoint_writer(endpoint, model, api_key=api_key, instruction=instruction))
+        result = convert_file(picture, out, model=model, writer=writer, samples=samples, seed=seed, on_text=on_text)
     typer.echo(err=True, nl=not as_json)
     show(result, as_json=as_json)
 

@@ -227,7 +227,10 @@ def log_softmax(logits_TV: Float64Array) -> Float64Array:
 def _choose(biased_TV: Float64Array, request: Request, rng: np.random.Generator) -> IdArray:
     if request.temperature == 0:
         return np.asarray(biased_TV.argmax(axis=1), dtype=np.int64)
-    probabilities_TV = np.exp(log_softmax(biased_TV / request.temperature))
+    # The maximum goes first, so that a temperature near 0 divides nothing that could overflow upwards.
+    with np.errstate(over="ignore"):
+        scaled_TV = (biased_TV - biased_TV.max(axis=1, keepdims=True)) / request.temperature
+    probabilities_TV = np.exp(log_softmax(scaled_TV))
     chosen = [_draw(row_V, request.top_p, rng) for row_V in probabilities_TV]
     return np.array(chosen, dtype=np.int64)
 

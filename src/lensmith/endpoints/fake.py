@@ -7,7 +7,6 @@ continued, and a token that stands in the prompt has the logprob that it would h
 Legend: T answer positions, P prompt positions, V vocabulary.
 """
 
-import dataclasses
 import functools
 import hashlib
 import threading
@@ -29,8 +28,9 @@ from lensmith.core.endpoint import (
     Reveal,
 )
 from lensmith.core.errors import InputError
-from lensmith.core.exposure import Exposure, Noise, Revealed, Sampled, apply, biased_logits, check, visible_metadata
+from lensmith.core.exposure import Exposure, Noise, Revealed, Sampled, apply, check, visible_metadata
 from lensmith.core.types import Picture
+from lensmith.endpoints.fake_columns import apply_to_named
 from lensmith.endpoints.fake_model import FakeModelConfig, FakeTruth, Float32Array, Lattice, Norm
 from lensmith.endpoints.fake_parts import RateLimit, Unfinished, joined, untold
 from lensmith.endpoints.fake_tokens import FakeTokens
@@ -232,7 +232,7 @@ class FakeEndpoint:
 
     def _reveal(self, sequence: Unfinished, logits_V: Float32Array) -> Revealed:
         if self._few_columns_do(sequence.request):
-            return _apply_to_named(logits_V, sequence.request, self.exposes)
+            return apply_to_named(logits_V, sequence.request, self.exposes)
         context = None
         if self.exposes.noise_nats and self.exposes.noise is Noise.FROZEN:
             context = _noise_context(sequence.request, sequence.token_ids)
@@ -307,27 +307,3 @@ def _noise_context(request: Request, token_ids: Sequence[int]) -> bytes:
 
 def _digest_of(picture: Picture) -> str:
     return hashlib.sha256(picture.data or picture.url.encode()).hexdigest()[:16]
-
-
-def _apply_to_named(logits_V: Float32Array, request: Request, exposure: Exposure) -> Revealed:
-    """`apply` at one greedy position, given only the columns that the request names and one for all others together.
-
-    Float32 is enough for the sum: its error is that of the normaliser, 1e-7, and the same for every token.
-    """
-    steers = bool(request.logit_bias) or request.allowed_ids is not None
-    chosen = int(biased_logits(logits_V[None], request).argmax()) if steers else int(logits_V.argmax())
-    named = np.unique([*request.wanted_ids, *request.logit_bias, *(request.allowed_ids or ()), chosen])
-    highest = logits_V.max()
-    mass_V = np.exp(logits_V - highest)
-    others = mass_V.sum(dtype=np.float64) - mass_V[named].sum(dtype=np.float64)
-    rest = np.log(others) + highest if others > 0 else -np.inf
-    few_V = np.concatenate([logits_V[named].astype(np.float64), [rest]])
-    place = {int(token_id): column for column, token_id in enumerate(named)}
-    few = dataclasses.replace(
-        request,
-        logit_bias={place[token_id]: bias for token_id, bias in request.logit_bias.items()},
-        allowed_ids=None if request.allowed_ids is None else tuple(place[each] for each in request.allowed_ids),
-        wanted_ids=tuple(place[token_id] for token_id in request.wanted_ids),
-    )
-    revealed = apply(few_V[None], few, exposure, forced_T=np.array([place[chosen]]))
-    return Revealed(token_ids_T=np.array([chosen]), logprobs=revealed.logprobs)

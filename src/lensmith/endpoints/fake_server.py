@@ -94,13 +94,14 @@ class FakeServer:
         return write_in(self.dialect, wires, answers, self.endpoint.tokens, _usage(answers))
 
     def chunks(self, wires: list[WireRequest], answers: list[Answer]) -> Iterator[bytes]:
-        names, named = self.endpoint.tokens, {"answer_id": "fake-1", "created": 0}
+        names = self.endpoint.tokens
         choices = [(wire, choice) for wire, answer in zip(wires, answers, strict=True) for choice in answer.choices]
         for index, (wire, choice) in enumerate(choices):
             for delta in self._deltas(index, choice):
                 yield sse(write_chunk(wire, delta, names, answer_id="fake-1", created=0))
         if wires[0].include_usage:
-            yield sse(write_usage_chunk(wires[0], **named, usage=_usage(answers)))  # type: ignore[arg-type]
+            usage = _usage(answers)
+            yield sse(write_usage_chunk(wires[0], answer_id="fake-1", created=0, usage=usage))
         yield SSE_DONE
 
     def _deltas(self, index: int, choice: Choice) -> Iterator[Delta]:

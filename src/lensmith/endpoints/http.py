@@ -93,6 +93,7 @@ class HttpClient:
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             transport=transport,
             trust_env=not is_loopback(base_url),
+            verify=base_url.startswith("https:"),  # loading the certificates takes longer than many a request
         )
         self._pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="lensmith-http")
 
@@ -157,15 +158,14 @@ class HttpClient:
         body = write_request(
             _with_bytes(request), kind=kind_of(request), model=self.model, dialect=self.dialect, stream=True
         )
-        url = f"{self.base_url}/{kind_of(request).value}"
+        url, asked = f"{self.base_url}/{kind_of(request).value}", needed_features(request)
+        response = self._with_retries(url, body, asked, reads_later=True)
         try:
-            with self._client.stream("POST", url, json=body) as response:
-                if response.status_code != 200:
-                    response.read()
-                    raise error_of(response, body, needed_features(request))
-                yield from _pieces(response.iter_lines(), kind_of(request))
+            yield from _pieces(response.iter_lines(), kind_of(request))
         except httpx.HTTPError as error:
-            raise EndpointError("the endpoint did not answer", actual=f"{type(error).__name__}: {error}") from error
+            raise EndpointError("the endpoint's stream broke off", actual=f"{type(error).__name__}: {error}") from error
+        finally:
+            response.close()
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -184,11 +184,17 @@ class HttpClient:
             for future in waiting:
                 future.cancel()
 
-    def _with_retries(self, url: str, body: Mapping[str, Any] | None, asked: Feature | None = None) -> httpx.Response:
+    def _with_retries(
+        self, url: str, body: Mapping[str, Any] | None, asked: Feature | None = None, *, reads_later: bool = False
+    ) -> httpx.Response:
+        """The response with status 200. `reads_later`: its content is still to come; the caller closes it."""
         for attempt in range(self._retries.tries):
             failure: Exception | None = None
+            request = self._client.build_request("POST" if body is not None else "GET", url, json=body)
             try:
-                response = self._client.get(url) if body is None else self._client.post(url, json=body)
+                response = self._client.send(request, stream=reads_later)
+                if response.status_code != 200:
+                    response.read()
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
                 failure, named_s = error, None
             except httpx.HTTPError as error:
@@ -216,6 +222,22 @@ class HttpClient:
         with self._lock:
             assert self._dialect is not None
             return read_answer(kind_of(request), _object(response), request, self._dialect, self.vocabulary)
+
+
+def connect(base_url: str, model: str | None = None, *, api_key: str | None = None, **options: Any) -> HttpClient:
+    """A client for the model that is named, or for the only one that the server lists (it is asked for that).
+
+    Raises InputError where it lists none or several.
+    """
+    if model is not None:
+        return HttpClient(base_url, model, api_key=api_key, **options)
+    with HttpClient(base_url, "", api_key=api_key, **options) as client:
+        listed = client.raw("models").get("data")
+    names = [entry.get("id") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    if len(names) != 1 or not isinstance(names[0], str):
+        told = ", ".join(map(str, names)) or "none is listed"
+        raise InputError("which model of the endpoint?", expected="the name of one (--model)", actual=told)
+    return HttpClient(base_url, names[0], api_key=api_key, **options)
 
 
 def _split(request: Request, dialect: Dialect) -> list[Request]:

@@ -57,7 +57,7 @@ def error_of(response: httpx.Response, body: Mapping[str, Any] | None, asked: Fe
     if status == 404:
         problem = f"the endpoint has no such path or model: {said.message}"
         return RefusedError(problem, actual=response.url, hint="check the URL (it ends in /v1 as a rule) and the model")
-    feature = _feature(said, body or {})
+    feature = _feature(said, body or {}, asked)
     if asked is not None and feature is Feature.TOP_LOGPROBS and not feature & asked:
         feature = asked & Feature.VOCABULARY_LOGPROBS or Feature.SAMPLED_LOGPROB
     if status in _REFUSALS or (status == 500 and feature):
@@ -85,7 +85,7 @@ def _said(response: httpx.Response) -> _Said:
     return _Said(message=_short(str(message)), param=str(error.get("param") or ""), code=str(error.get("code") or ""))
 
 
-def _feature(said: _Said, body: Mapping[str, Any]) -> Feature:
+def _feature(said: _Said, body: Mapping[str, Any], asked: Feature | None) -> Feature:
     if said.code.startswith("refused:"):
         known = {str(feature.name).lower(): feature for feature in Feature}
         feature = Feature.NOTHING
@@ -98,8 +98,9 @@ def _feature(said: _Said, body: Mapping[str, Any]) -> Feature:
         "logprobs" if param == "top_logprobs" and param not in body else param
     )  # completions have one field for both
     named = [param] if param in sent else [name for name in sent if re.search(rf"\b{name}\b", said.message)]
-    named.sort(key=[*_FEATURES].index)
-    return _asked_by(named[0], body) if named else Feature.NOTHING
+    features = [_asked_by(name, body) for name in sorted(named, key=[*_FEATURES].index)]
+    likely = [feature for feature in features if asked is None or feature & asked]
+    return next(iter(likely or features), Feature.NOTHING)
 
 
 def _asked_by(name: str, body: Mapping[str, Any]) -> Feature:

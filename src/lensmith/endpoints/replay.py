@@ -86,13 +86,14 @@ class ReplayEndpoint:
         self._path = Path(path)
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
         self._refusals: dict[tuple[str, ...], RefusedError] = {}
-        with self._path.open(encoding="utf-8") as file:
-            try:
-                self._read([json.loads(line) for line in file])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(
-                    f"{path} is no record of an endpoint", actual=f"{type(error).__name__}: {error}"
-                ) from error
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            self._read([json.loads(line) for line in lines])
+        except OSError as error:
+            raise InputError("the record cannot be read", actual=error) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            actual = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path} is no record of an endpoint", actual=actual) from error
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         keys = tuple(map(_key, requests))

@@ -10,7 +10,6 @@ Legend: B rows, P prompt positions, C positions of a chunk, T answer positions, 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -50,10 +49,9 @@ class Failed:
     error: Exception
 
 
-class Sink(Protocol):
-    """Hears of a job: `PromptRead`, pieces in any order of choices, each choice ended; or at any time `Failed`."""
-
-    def __call__(self, event: PromptRead | Piece | Failed) -> None: ...
+Event = PromptRead | Piece | Failed
+Sink = Callable[[Event], None]
+"""Hears of a job: `PromptRead`, pieces in any order of choices, each choice ended; or at any time `Failed`."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -84,8 +82,11 @@ class _Row:
         self.stream = TextStream(text.decode, job.request.stop)
         self.tokens: list[int] = []
         self.finish: Finish | None = None
-        self.slot: int | None = None
         self._untold: list[tuple[int, Logprobs | None]] = []
+
+    @property
+    def tells_prompt(self) -> bool:
+        return Reveal.PROMPT in self.job.request.reveal and self.choice == 0
 
     @property
     def is_running(self) -> bool:
@@ -123,6 +124,14 @@ class _Row:
             logprobs=joined(logprobs) if logprobs else None,
             finish=self.finish,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Beginning:
+    """What a row starts from; `logprobs` of its prompt where they are told."""
+
+    read: ReadPrompt
+    logprobs: Logprobs | None = None
 
 
 class Decoder:
@@ -178,12 +187,12 @@ class Decoder:
         self._drop_cancelled()
         rows = list(self._running)
         try:
-            logits_BV = self.reader.step(self._cache, [row.tokens[-1] for row in rows]) if rows else None
-        except Exception as error:  # noqa: BLE001  # whatever a model raises, its jobs must hear of it
+            logits_BV = self.reader.step(self._cache, [row.tokens[-1] for row in rows]) if rows else ()
+        except Exception as error:  # noqa: BLE001  # as in `_attempt`
             self._fail_all(rows, error)
             return
-        for index, row in enumerate(rows):
-            self._choose(row, logits_BV[index])  # type: ignore[index]  # there are logits where there are rows
+        for row, logits_V in zip(rows, logits_BV, strict=True):
+            self._choose(row, logits_V)
         self._start()
         self._leave()
         self.steps += 1
@@ -198,41 +207,40 @@ class Decoder:
 
     def _start(self) -> None:
         """Reads the prompts of rows that find a free slot, and chooses their first tokens."""
-        # Rows that end in this very step still hold their slots' memory: they leave first.
-        self._leave()
+        self._leave()  # rows that ended in this very step make room
         room = self.slots - len(self._running)
         rows = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        echoes = [row for row in rows if Reveal.PROMPT in row.job.request.reveal and row.choice == 0]
-        plain = [row for row in rows if row not in echoes]
-        read: list[tuple[_Row, ReadPrompt, Logprobs | None]] = []
-        for row in echoes:
-            if (result := self._guarded([row], lambda row=row: [self._read_with_echo(row)])) is not None:  # type: ignore[misc]
-                read.append((row, *result[0]))
-        results = self._guarded(plain, lambda: self.reader.read([row.job.prompt for row in plain]))
-        read += [(row, result, None) for row, result in zip(plain, results or (), strict=bool(results))]
-        for row, result, logprobs in sorted(read, key=lambda entry: rows.index(entry[0])):
-            self._begin(row, result, logprobs)
+        beginnings = self._attempt([row for row in rows if not row.tells_prompt], self._read_prompts)
+        for row in rows:
+            if row.tells_prompt:
+                beginnings |= self._attempt([row], self._read_with_echo)
+        for row in rows:
+            if row in beginnings:
+                self._begin(row, beginnings[row])
 
-    def _guarded(self, rows: list[_Row], read: Callable[[], list]) -> list | None:  # type: ignore[type-arg]
+    def _attempt(
+        self, rows: list[_Row], read: Callable[[list[_Row]], dict[_Row, _Beginning]]
+    ) -> dict[_Row, _Beginning]:
         try:
-            return read() if rows else []
-        except Exception as error:  # noqa: BLE001  # as in `step`
+            return read(rows) if rows else {}
+        except Exception as error:  # noqa: BLE001  # whatever a model raises, its jobs must hear of it
             for row in rows:
                 self._fail(row.job, error)
-            return None
+            return {}
 
-    def _begin(self, row: _Row, result: ReadPrompt, logprobs: Logprobs | None) -> None:
-        job = row.job
+    def _begin(self, row: _Row, beginning: _Beginning) -> None:
+        job, read = row.job, beginning.read
         if job.cancelled:
             return
         if row.choice == 0:
-            job.sink(PromptRead(tokens=job.prompt.length, known_tokens=result.known_tokens, logprobs=logprobs))
+            told = PromptRead(tokens=job.prompt.length, known_tokens=read.known_tokens, logprobs=beginning.logprobs)
+            job.sink(told)
         if job.request.max_tokens == 0:
             job.sink(Piece(choice=row.choice, text="", token_ids=(), finish=Finish.LENGTH))
             return
-        self._choose(row, result.logits_V)
+        self._choose(row, read.logits_V)
         if row.is_running:
-            self._cache.join(result.memory)
+            self._cache.join(read.memory)
             self._running.append(row)
 
     def _choose(self, row: _Row, logits_V: Float32Array) -> None:
@@ -277,8 +285,13 @@ class Decoder:
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 
-    def _read_with_echo(self, row: _Row) -> tuple[ReadPrompt, Logprobs]:
-        """The prompt's logprobs at P positions: each token's, given those before it."""
+    def _read_prompts(self, rows: list[_Row]) -> dict[_Row, _Beginning]:
+        read = self.reader.read([row.job.prompt for row in rows])
+        return {row: _Beginning(read=result) for row, result in zip(rows, read, strict=True)}
+
+    def _read_with_echo(self, rows: list[_Row]) -> dict[_Row, _Beginning]:
+        """Also the prompt's logprobs at P positions: each token's, given those before it. One row."""
+        [row] = rows
         request, prompt = row.job.request, row.job.prompt
         parts: list[Logprobs] = []
 
@@ -298,7 +311,7 @@ class Decoder:
                 parts.append(revealed.logprobs)
 
         read = self.reader.read_all(prompt, tell)
-        return read, _after_nothing(parts, request, len(read.logits_V))
+        return {row: _Beginning(read=read, logprobs=_after_nothing(parts, request, len(read.logits_V)))}
 
     def _context(self, keys_P: IdArray, tokens: list[int]) -> bytes:
         """What frozen noise belongs to: the tokens before a position, wherever the prompt ends among them."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,11 +14,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lensmith.core.endpoint import Answer, Capabilities, Feature, Request
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled, visible_metadata
+from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.decoder import Decoder, Failed, Job, Piece, PromptRead, Text
 from lensmith.models.families.sightseer import SHIPPED, load, shipped_model
 from lensmith.models.gathering import Gatherer
-from lensmith.models.language.loading import LanguageModel, load_language_model
+from lensmith.models.language.loading import GGUF_SUFFIX, load_language_model
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.prompts import PicturePrompts, PromptMaker, TextPrompts
 from lensmith.models.reader import Prompt, Reader
@@ -28,7 +29,7 @@ CACHE_BYTES = 512 << 20
 SLOTS = 8
 _FALLBACK_LENGTH = 2048
 
-Reading = PreTrainedTokenizerBase | VisionLanguageProcessor
+Reading: TypeAlias = PreTrainedTokenizerBase | VisionLanguageProcessor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +54,11 @@ class Answering:
         name: str,
         max_length: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        pictures: ImageLimits = DEFAULT_LIMITS,
     ) -> "Answering":
         """`reading` is the model's tokenizer or processor. Raises InputError where `max_length` is beyond the model."""
         if isinstance(reading, VisionLanguageProcessor):
-            prompts: PromptMaker = PicturePrompts(reading)
+            prompts: PromptMaker = PicturePrompts(reading, pictures)
         else:
             prompts = TextPrompts(reading)
         # A copy: tokenizers may be used by one thread only, and prompts are made in another than answers.
@@ -139,22 +141,22 @@ def load_answering(
     device: str = "cpu",
     max_length: int | None = None,
     cache_bytes: int = CACHE_BYTES,
+    pictures: ImageLimits = DEFAULT_LIMITS,
 ) -> Answering:
     """From a lensmith model's folder, a transformers folder or name, or a GGUF file; None: the model that ships.
 
-    `name` is by default the folder's or file's. Raises InputError where there is no such model.
+    `name` is by default the folder's or file's; `pictures` are the largest that are read. Raises InputError where
+    there is no such model.
     """
     source = shipped_model() if source is None or str(source) == SHIPPED else source
-    named = name or Path(source).name.removesuffix(".gguf")
     if _is_lensmith(Path(source)):
-        model, processor = load(source)
-        return Answering.of(
-            model.to(device=device, dtype=dtype), processor, name=named, max_length=max_length, cache_bytes=cache_bytes
-        )
-    loaded: LanguageModel = load_language_model(source, dtype=dtype, device=device)
-    return Answering.of(
-        loaded.model, loaded.tokenizer, name=name or named, max_length=max_length, cache_bytes=cache_bytes
-    )
+        model, reading = load(source)
+        model = model.to(device=device, dtype=dtype)
+    else:
+        loaded = load_language_model(source, dtype=dtype, device=device)
+        model, reading = loaded.model, loaded.tokenizer
+    named = name or Path(source).name.removesuffix(GGUF_SUFFIX)
+    return Answering.of(model, reading, name=named, max_length=max_length, cache_bytes=cache_bytes, pictures=pictures)
 
 
 class LocalEndpoint:
@@ -243,5 +245,7 @@ def _max_length(model: PreTrainedModel, wanted: int | None) -> int:
     if wanted is None:
         return int(limit) if limit else _FALLBACK_LENGTH
     if wanted < 1 or (limit and wanted > limit):
-        raise InputError("max_model_len: not possible", expected=f"1 to {limit or 'any number of'} tokens", actual=wanted)
+        raise InputError(
+            "max_model_len: not possible", expected=f"1 to {limit or 'any number of'} tokens", actual=wanted
+        )
     return wanted

@@ -70,8 +70,9 @@ class TextPrompts:
 class PicturePrompts:
     """Prompts of a lensmith vision-language model: `<image>` in its text stands for one picture, in order.
 
-    Without a chat template the prompt is Sightseer's: what the messages hold in reading order, then the token that
-    begins an answer. A last message of the assistant's is then the beginning of the answer.
+    Without a chat template the prompt is Sightseer's: the pictures, then the token that begins an answer. Such a model
+    has seen no words beside a picture, and they make its answer worse, so they are not read; without any picture the
+    words are. A last message of the assistant's is the beginning of the answer.
     """
 
     def __init__(self, processor: VisionLanguageProcessor, limits: ImageLimits = DEFAULT_LIMITS) -> None:
@@ -116,11 +117,12 @@ class PicturePrompts:
         if self._template is not None:
             chat = [{"role": message.role, "content": _content(message)} for message in messages]
             return _templated(self.processor, chat)
-        *others, last = messages
-        answer = last.parts if last.role == "assistant" else ()
-        asked = [part for message in ([*others] if answer else messages) for part in message.parts]
-        written = [part if isinstance(part, str) else image for part in asked]
-        return "".join([*written, self.tokenizer.bos_token, *(part for part in answer if isinstance(part, str))])
+        answer = messages[-1].parts if messages[-1].role == "assistant" else ()
+        asked = [part for message in (messages[:-1] if answer else messages) for part in message.parts]
+        pictures = [image for part in asked if isinstance(part, Picture)]
+        words = [part for part in asked if isinstance(part, str)]
+        begun = [part for part in answer if isinstance(part, str)]
+        return "".join([*(pictures or words), self.tokenizer.bos_token, *begun])
 
     def _prepared(self, picture: Picture) -> PreparedPicture:
         if not picture.data:
@@ -149,9 +151,7 @@ class PicturePrompts:
             )
         if not len(token_ids_P):
             raise InputError("the prompt is empty", expected="at least one token")
-        return Prompt(
-            token_ids_P=token_ids_P, pictures=tuple(pictures), image_token_id=self.processor.image_token_id
-        )
+        return Prompt(token_ids_P=token_ids_P, pictures=tuple(pictures), image_token_id=self.processor.image_token_id)
 
 
 def _text_prompt(ids: Sequence[int]) -> Prompt:

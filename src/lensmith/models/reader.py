@@ -24,15 +24,13 @@ from transformers import DynamicCache, PreTrainedModel
 from lensmith.core.endpoint import IdArray
 from lensmith.core.errors import LensmithError
 from lensmith.models.lru import ByteLru
-from lensmith.models.slots import FEWEST_ROWS, KeysValues, SlotCache
+from lensmith.models.slots import KeysValues, SlotCache
 
 Float32Array = NDArray[np.float32]
 
 CHUNK_TOKENS = 512
 ECHO_CHUNK_TOKENS = 64
 MAX_BATCH_TOKENS = 4096
-EQUAL_ROWS = FEWEST_ROWS
-"""Matrix products of fewer rows sum in another order on a CPU, so that a row alone would differ from one in a batch."""
 FEWEST_SHARED = 16
 """A shorter common prefix is cheaper to read again, in one batch, than to be looked up."""
 
@@ -60,7 +58,7 @@ class Prompt:
     image_token_id: int | None = None
 
     @functools.cached_property
-    def keys_P(self) -> IdArray:
+    def keys_P(self) -> IdArray:  # noqa: N802  # ends in its shape
         """Token ids in which a visual token has a number of its own, below 0, which its picture's content decides."""
         keys_P = self.token_ids_P.copy()
         if self.pictures:
@@ -118,8 +116,7 @@ class Reader:
         self._features: ByteLru[bytes, Tensor] = ByteLru(
             cache_bytes // 8, lambda features: features.numel() * features.element_size()
         )
-        self._fewest_rows = EQUAL_ROWS if model.device.type == "cpu" and model.dtype == torch.float32 else 1
-        # Stands where nothing is, behind the end of a prompt or in a row that nobody uses; never a picture.
+        # Stands behind the end of a prompt, where nothing looks back at it; never a picture.
         self._filler = next(token for token in (0, 1) if token != getattr(model.config, "image_token_id", None))
         self._arguments = frozenset(inspect.signature(model.forward).parameters)
         self._suppressed = list(model.generation_config.suppress_tokens or ()) if model.generation_config else []
@@ -134,8 +131,7 @@ class Reader:
             if not pending:
                 break
             start, group = self._group(prompts, pending)
-            for index, result in zip(group, self._read_group([prompts[i] for i in group], start), strict=True):
-                results[index] = result
+            results |= dict(zip(group, self._read_group([prompts[index] for index in group], start), strict=True))
             pending = [index for index in pending if index not in group]
         return [results[index] for index in range(len(prompts))]
 
@@ -143,13 +139,12 @@ class Reader:
     def read_all(self, prompt: Prompt, on_logits: Callable[[int, Float32Array], None]) -> ReadPrompt:
         """Reads one prompt from its beginning; `on_logits(start, logits_CV)` is told the logits at every position."""
         cache = DynamicCache()
-        ids_1P = self._padded([prompt], 0)
+        ids_1P = self._padded([prompt])
         last_V = np.empty(0, dtype=np.float32)
-        # Filled up as in `_padded`, so that the last chunk is long enough, too.
         for begin in range(0, prompt.length, ECHO_CHUNK_TOKENS):
-            end = min(begin + ECHO_CHUNK_TOKENS, ids_1P.shape[1])
-            outputs = self._forward([prompt], ids_1P, begin, end, cache)
-            logits_CV = self._to_numpy(outputs.logits[0, : prompt.length - begin])
+            end = min(begin + ECHO_CHUNK_TOKENS, prompt.length)
+            outputs = self._forward([prompt], ids_1P, range(begin, end), cache)
+            logits_CV = self._to_numpy(outputs.logits[0])
             on_logits(begin, logits_CV)
             last_V = logits_CV[-1].copy()
         self.read_tokens += prompt.length
@@ -159,20 +154,18 @@ class Reader:
     def step(self, slots: SlotCache, tokens: Sequence[int]) -> Float32Array:
         """Reads one token a row; the logits of the next (B, V)."""
         slots.make_room_for_step()
-        rows, padding = len(tokens), max(0, self._fewest_rows - len(tokens))
         arguments = {
-            "attention_mask": slots.mask(rows + padding, self.model.device),
-            "position_ids": self._tensor(np.array([*slots.lengths, *[0] * padding], dtype=np.int64)[:, None]),
+            "attention_mask": slots.mask(self.model.device),
+            "position_ids": self._tensor(np.array(slots.lengths, dtype=np.int64)[:, None]),
         }
-        ids = [*tokens, *[self._filler] * padding]
         outputs = self.model(
-            input_ids=self._tensor(np.array(ids, dtype=np.int64)[:, None]),
+            input_ids=self._tensor(np.array(tokens, dtype=np.int64)[:, None]),
             past_key_values=slots,
             use_cache=True,
             **{name: value for name, value in arguments.items() if name in self._arguments},
         )
         slots.stepped()
-        return self._to_numpy(outputs.logits[:rows, -1])
+        return self._to_numpy(outputs.logits[:, -1])
 
     def forget(self) -> None:
         """Empties both stores."""
@@ -181,9 +174,7 @@ class Reader:
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
-    def _answer_known(
-        self, prompts: Sequence[Prompt], pending: list[int], results: dict[int, ReadPrompt]
-    ) -> list[int]:
+    def _answer_known(self, prompts: Sequence[Prompt], pending: list[int], results: dict[int, ReadPrompt]) -> list[int]:
         """Results for prompts that were read before as a whole; returns the others."""
         others = []
         for index in pending:
@@ -228,15 +219,13 @@ class Reader:
             known = start.entry.memory.first(start.length)
             for layer, (keys, values) in enumerate(zip(known.keys, known.values, strict=True)):
                 cache.update(*(part[None].expand(len(prompts), -1, -1, -1) for part in (keys, values)), layer)
-        ids_BP = self._padded(prompts, start.length)
+        ids_BP = self._padded(prompts)
         logits: list[Float32Array | None] = [None] * len(prompts)
         for begin in range(start.length, ids_BP.shape[1], CHUNK_TOKENS):
             end = min(begin + CHUNK_TOKENS, ids_BP.shape[1])
             ending = [row for row, prompt in enumerate(prompts) if begin < prompt.length <= end]
             columns = sorted({prompts[row].length - 1 - begin for row in ending}) or [0]
-            fewest = -(-self._fewest_rows // len(prompts))
-            kept = [*columns, *[0] * (fewest - len(columns))]
-            outputs = self._forward(prompts, ids_BP, begin, end, cache, kept)
+            outputs = self._forward(prompts, ids_BP, range(begin, end), cache, columns)
             for row in ending:
                 column = columns.index(prompts[row].length - 1 - begin)
                 logits[row] = self._to_numpy(outputs.logits[row, column][None])[0]
@@ -263,25 +252,26 @@ class Reader:
         self,
         prompts: list[Prompt],
         ids_BP: Tensor,
-        begin: int,
-        end: int,
+        places: range,
         cache: DynamicCache,
         columns: list[int] | None = None,
     ) -> Any:
         arguments: dict[str, Any] = {}
         if columns is not None:
             arguments["logits_to_keep"] = torch.tensor(columns, device=self.model.device)
-        if (features_FL := self._features_between(prompts, begin, end)) is not None:
+        if (features_FL := self._features_at(prompts, places)) is not None:
             arguments["image_features"] = features_FL
-        return self.model(input_ids=ids_BP[:, begin:end], past_key_values=cache, use_cache=True, **arguments)
+        return self.model(
+            input_ids=ids_BP[:, places.start : places.stop], past_key_values=cache, use_cache=True, **arguments
+        )
 
-    def _features_between(self, prompts: list[Prompt], begin: int, end: int) -> Tensor | None:
+    def _features_at(self, prompts: list[Prompt], places: range) -> Tensor | None:
         """The features whose placeholders are in these columns, row by row."""
         parts = []
         for prompt in prompts:
             if prompt.pictures:
                 is_visual_P = prompt.token_ids_P == prompt.image_token_id
-                first, last = int(is_visual_P[:begin].sum()), int(is_visual_P[:end].sum())
+                first, last = (int(is_visual_P[:place].sum()) for place in (places.start, places.stop))
                 if last > first:
                     parts.append(torch.cat([self._picture(picture) for picture in prompt.pictures])[first:last])
         return torch.cat(parts) if parts else None
@@ -298,12 +288,8 @@ class Reader:
         self._features.put(picture.digest, features_FL)
         return features_FL
 
-    def _padded(self, prompts: list[Prompt], start: int) -> Tensor:
-        """Token ids (B, P), filled up behind each prompt, where nothing looks back at it."""
-        fewest = -(-self._fewest_rows // len(prompts))
-        length = max(prompt.length for prompt in prompts) - start
-        length += max(0, fewest - length % CHUNK_TOKENS) if length % CHUNK_TOKENS else 0
-        ids_BP = np.full((len(prompts), start + length), self._filler, dtype=np.int64)
+    def _padded(self, prompts: list[Prompt]) -> Tensor:
+        ids_BP = np.full((len(prompts), max(prompt.length for prompt in prompts)), self._filler, dtype=np.int64)
         for row, prompt in enumerate(prompts):
             ids_BP[row, : prompt.length] = prompt.token_ids_P
         return self._tensor(ids_BP)

@@ -16,8 +16,6 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 _SPARE_COLUMNS = 256
-FEWEST_ROWS = 8
-"""There is room for so many rows in any case, so that a step may run with rows that nobody uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,8 @@ class KeysValues:
     def first(self, length: int) -> "KeysValues":
         """Of the first `length` tokens; a view."""
         return KeysValues(
-            keys=tuple(keys[:, :length] for keys in self.keys), values=tuple(values[:, :length] for values in self.values)
+            keys=tuple(keys[:, :length] for keys in self.keys),
+            values=tuple(values[:, :length] for values in self.values),
         )
 
     def copied(self) -> "KeysValues":
@@ -86,12 +85,14 @@ class _Layer(DynamicLayer):
         self.is_initialized = True
 
 
-class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
+class SlotCache(Cache):
     """The cache of up to `slots` rows. Rows are numbered from 0; where one leaves, the last takes its number."""
+
+    layers: list[_Layer]
 
     def __init__(self, slots: int) -> None:
         self.span = _Span()
-        self.slots = max(slots, FEWEST_ROWS)
+        self.slots = slots
         self.lengths: list[int] = []
         super().__init__(layers=[])
 
@@ -134,13 +135,13 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         self.span.end += 1
         self.lengths = [length + 1 for length in self.lengths]
 
-    def mask(self, rows: int, device: torch.device) -> Tensor | None:
-        """Which columns are real (B, C + 1), the new one included; None where all are. Rows beyond those in use see all."""
+    def mask(self, device: torch.device) -> Tensor | None:
+        """Which columns are real (B, C + 1), the new one included; None where all are."""
         longest = self.span.end - self.span.first
         if all(length == longest for length in self.lengths):
             return None
         columns_C = torch.arange(longest + 1, device=device)
-        lengths_B = torch.tensor([*self.lengths, *[longest] * (rows - len(self.lengths))], device=device)
+        lengths_B = torch.tensor(self.lengths, device=device)
         return (columns_C[None, :] >= longest - lengths_B[:, None]).long()
 
     def _make_room(self, length: int, row: KeysValues) -> None:

@@ -207,7 +207,7 @@ class _Gate:
     def __init__(self, app: Any, metrics: Metrics, keys: ApiKeys, paths: Iterable[str]) -> None:
         self._app, self._metrics, self._keys, self._paths = app, metrics, keys, frozenset(paths)
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

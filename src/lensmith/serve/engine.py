@@ -1,7 +1,7 @@
 """The thread that owns the model, and the requests that wait for it.
 
-Requests join and leave the batch between steps. What the model makes goes to the event loop as it comes; a request whose
-client went away is cancelled and frees its slot at the next step. `stop` finishes what was accepted.
+Requests join and leave the batch between steps. What the model makes goes to the event loop as it comes; a request
+whose client went away is cancelled and frees its slot at the next step. `stop` finishes what was accepted.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure
 from lensmith.core.wire import BusyError
-from lensmith.models.decoder import Failed, Job, Piece, PromptRead
+from lensmith.models.decoder import Event, Failed, Job, Piece, Sink
 from lensmith.models.local import Answering
 from lensmith.models.reader import Prompt
 from lensmith.serve.limits import Limits
@@ -26,7 +26,6 @@ from lensmith.serve.limits import Limits
 LOG = logging.getLogger("lensmith.serve")
 RETRY_AFTER_S = 1.0
 
-Event = PromptRead | Piece | Failed
 Result = TypeVar("Result")
 
 
@@ -172,7 +171,7 @@ class Exchange:
             for job in self._jobs:
                 job.cancelled = True
 
-    def _sink(self, index: int) -> Callable[[Event], None]:
+    def _sink(self, index: int) -> Sink:
         def sink(event: Event) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))

@@ -11,7 +11,7 @@ import contextlib
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import httpx
@@ -33,6 +33,7 @@ from lensmith.serve.guard_http import (
     STRIPPED_HEADER,
     ClientGone,
     EventStream,
+    NotingSend,
     ProblemError,
     bearer,
     check_headers,
@@ -44,16 +45,14 @@ from lensmith.serve.guard_http import (
 from lensmith.serve.guard_json import Json, read_object, write_object
 from lensmith.serve.guard_metrics import Metrics
 from lensmith.serve.guard_patterns import Watcher
-from lensmith.serve.guard_policy import Plan, make_plan
+from lensmith.serve.guard_policy import FIELD_NAMES, Plan, make_plan
 from lensmith.serve.guard_upstream import Upstream, parse
 
 log = logging.getLogger("lensmith.guard")
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _LISTING_TIMEOUT_S = 10.0
-_MALFORMED = ProblemError(
-    502, "the upstream server's answer could not be read", reason="unparsable_answer", kind="upstream_error"
-)
+_DRAIN_S = 1.0
 
 
 class Guard:
@@ -79,7 +78,7 @@ class Guard:
             yield
             await self.upstream.close()
 
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/health", self.health, methods=["GET"]),
                 Route("/metrics", self.show_metrics, methods=["GET"]),
@@ -89,6 +88,8 @@ class Guard:
             exception_handlers={HTTPException: _http_error, ProblemError: _handled, LensmithError: _handled},
             lifespan=lifespan,
         )
+        app.router.redirect_slashes = False
+        return app
 
     async def health(self, request: Request) -> Response:
         """Whether the guard runs; it says nothing of the server behind it, which has its own."""
@@ -113,7 +114,7 @@ class Guard:
             data = [self._model(model) for model in get_list(listing, "data")]
         except MalformedAnswerError:
             self.metrics.count("unparsable_answers_total")
-            raise _MALFORMED from None
+            raise _malformed() from None
         return json_response({"object": "list", "data": data})
 
     def _model(self, model: object) -> Json:
@@ -150,17 +151,17 @@ class _Completions:
             await json_response(written.body, written.status, written.headers)(scope, receive, send)
             return written.status
         headers = {STRIPPED_HEADER: ", ".join(plan.stripped)} if plan.stripped else {}
-        stream = EventStream(send, headers)
+        noting = NotingSend(send)
 
         async def answer() -> int:
-            response = await self._answer(plan, stream)
+            response = await self._answer(plan, EventStream(noting, headers))
             if response is None:
                 return 200
             response.headers.update(headers)
-            await response(scope, receive, send)
+            await response(scope, receive, noting)
             return response.status_code
 
-        return await _while_connected(receive, answer())
+        return await _while_connected(receive, noting, answer())
 
     async def _admit(self, connection: HTTPConnection, receive: Receive) -> Plan:
         guard = self.guard
@@ -175,7 +176,7 @@ class _Completions:
             guard.metrics.count("extraction_total", pattern=pattern.value)
             log.warning("client %s: its requests look like an extraction: %s", client, pattern.value)
         for name in plan.stripped:
-            guard.metrics.count("stripped_total", field=name)
+            guard.metrics.count("stripped_total", field=name if name in FIELD_NAMES else "other")
         return plan
 
     async def _answer(self, plan: Plan, stream: EventStream) -> Response | None:
@@ -203,7 +204,7 @@ class _Completions:
         if isinstance(error, MalformedAnswerError):
             self.guard.metrics.count("unparsable_answers_total")
             log.warning("an upstream answer was not passed on: %s", error.problem)
-            return _MALFORMED
+            return _malformed()
         if isinstance(error, TimeoutError):
             message = "the upstream server did not answer in time"
             error = ProblemError(504, message, reason="upstream_timeout", kind="upstream_error")
@@ -220,6 +221,7 @@ class _Completions:
                         if not rewriter.is_finished:
                             raise MalformedAnswerError("the stream ended before the answer")
                         await stream.write(SSE_DONE)
+                        await _drain(pieces)
                         await stream.close()
                         return
                     await self._pass_event(event, rewriter, stream)
@@ -235,16 +237,28 @@ class _Completions:
             self.guard.metrics.count("events_total")
 
 
-async def _while_connected(receive: Receive, answering: Any) -> int:
+def _malformed() -> ProblemError:
+    message = "the upstream server's answer could not be read"
+    return ProblemError(502, message, reason="unparsable_answer", kind="upstream_error")
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Reads the end of a stream, so that its connection can be used again."""
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in pieces:
+                pass
+
+
+async def _while_connected(receive: Receive, send: NotingSend, answering: Coroutine[Any, Any, int]) -> int:
     """Runs `answering` until it is done or the client goes away, which cancels it, and with it the upstream request."""
     work = asyncio.ensure_future(answering)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
+        if not work.done() and not send.is_complete:  # servers also tell of a disconnection once all is sent
             raise ClientGone
-        status: int = work.result()
-        return status
+        return await work
     finally:
         for task in (work, gone):
             task.cancel()

@@ -5,6 +5,7 @@ when it started and where its files lie.
 """
 
 import dataclasses
+import itertools
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ _LONGEST_FINGERPRINT = 128
 class _Choice:
     teller: Teller
     has_begun: bool = False
+    offset: int = 0
     is_finished: bool = False
 
 
@@ -125,8 +127,8 @@ class Rewriter:
                 self.plan.told, messages=asked.messages, prompt=asked.prompt, token_ids=asked.token_ids
             )
             # Fresh noise from the system's own source: a client could draw and subtract what the request's seed gives.
-            merged_top = None if self.plan.kind is Kind.CHAT else self.plan.upstream.get("logprobs")
-            teller = Teller(request, self.exposure, np.random.default_rng(), merged_top=merged_top)
+            top = self.plan.upstream.get("top_logprobs" if self.plan.kind is Kind.CHAT else "logprobs", 0)
+            teller = Teller(request, self.exposure, np.random.default_rng(), asked_top=top)
             self._choices[index] = _Choice(teller=teller)
         return choice, index, self._choices[index]
 
@@ -145,24 +147,25 @@ class Rewriter:
                     {**write_told(each.sampled), "top_logprobs": [*map(write_told, each.listed)]} for each in told
                 ]
             }
-        if "content" in value:  # llama.cpp's server writes a chat's logprobs for completions too
-            return self._columns([state.teller.tell(position) for position in _of_chat(value)], None)
-        first_may_be_null = self.plan.wires[0].echo and not state.has_begun
-        positions = _of_completion(value, first_may_be_null=first_may_be_null)
-        state.has_begun |= bool(positions)
+        positions = self._positions(state, value)
+        tokens = get_list(value, "tokens") if "tokens" in value else [each.sampled.name for each in positions if each]
+        tokens = [get_text({"token": token}, "token") for token in tokens]
+        offsets = _offsets(value, tokens, state.offset)
+        state.offset += len(get_text(body, "text"))
         told_or_null = [None if position is None else state.teller.tell(position) for position in positions]
-        return self._columns(told_or_null, value)
-
-    def _columns(self, told: Sequence[Position | None], value: Mapping[str, Any] | None) -> Json:
-        """The logprobs of a completion: a list for each part, over its positions."""
-        names = [each.sampled.name for each in told if each is not None]
-        tokens = names if value is None else [get_text({"token": token}, "token") for token in value["tokens"]]
         return {
             "tokens": tokens,
-            "token_logprobs": [None if each is None else each.sampled.logprob for each in told],
-            "top_logprobs": self._top_column(told),
-            "text_offset": _offsets(value or {}, len(told)),
+            "token_logprobs": [None if each is None else each.sampled.logprob for each in told_or_null],
+            "top_logprobs": self._top_column(told_or_null),
+            "text_offset": offsets,
         }
+
+    def _positions(self, state: _Choice, value: Mapping[str, Any]) -> Sequence[Position | None]:
+        if "content" in value and "tokens" not in value:
+            return _of_chat(value)  # llama.cpp's server writes a chat's logprobs for completions too
+        positions = _of_completion(value, first_may_be_null=self.plan.wires[0].echo and not state.has_begun)
+        state.has_begun |= bool(positions)
+        return positions
 
     def _top_column(self, told: Sequence[Position | None]) -> list[Json | None] | None:
         request = self.plan.told
@@ -194,15 +197,15 @@ def _of_completion(value: Mapping[str, Any], *, first_may_be_null: bool) -> list
         if top is not None and not isinstance(top, Mapping):
             raise MalformedAnswerError("top_logprobs: not possible", expected="objects", actual=kind_of(top))
         listed = tuple(read_named(name, each) for name, each in (top or {}).items())
-        positions.append(Position(sampled=read_named(token, logprob), listed=listed))
+        positions.append(Position(sampled=read_named(token, logprob), listed=listed, is_keyed=True))
     return positions
 
 
-def _offsets(value: Mapping[str, Any], count: int) -> list[int]:
-    """Where each token begins in the text; only the server knows, where tokens are named by id."""
+def _offsets(value: Mapping[str, Any], tokens: Sequence[str], start: int) -> list[int]:
+    """Where each token begins in the text, as the server says; else from the tokens' names, where those are texts."""
     if value.get("text_offset") is None:
-        return [0] * count
+        return [*itertools.accumulate(map(len, tokens[:-1]), initial=start)] if tokens else []
     offsets = get_list(value, "text_offset")
-    if len(offsets) != count:
+    if len(offsets) != len(tokens):
         raise MalformedAnswerError("columns of logprobs differ in length")
     return [get_count({"text_offset": offset}, "text_offset", LARGEST_INT) for offset in offsets]

@@ -1,5 +1,7 @@
 """Server-sent events from a server that may send anything: the data of each event as it completes, within a limit."""
 
+from collections.abc import Iterator
+
 from lensmith.core.wire import MalformedAnswerError
 
 _IGNORED = (b"event", b"id", b"retry")
@@ -18,24 +20,18 @@ class EventReader:
         self._data: list[bytes] = []
         self._size = 0
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing has come since the last whole event."""
-        return not self._rest.strip() and not self._data
-
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The events that this piece completes."""
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The events that this piece completes; to be read to the end before the next piece."""
         self._rest += piece  # in place: a long line in many small pieces is not copied for each
-        events = []
         if b"\n" in piece:
             *lines, last = bytes(self._rest).split(b"\n")
             self._rest = bytearray(last)
             for line in lines:
                 event = self._line(line.removesuffix(b"\r"))
-                events += [] if event is None else [event]
+                if event is not None:
+                    yield event
         if len(self._rest) + self._size > self._most_bytes:
             raise _too_long()
-        return events
 
     def _line(self, line: bytes) -> bytes | None:
         if not line:

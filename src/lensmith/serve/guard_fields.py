@@ -3,6 +3,7 @@
 Error messages name the field and the type that came, never the value: they may reach a log.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,36 +92,36 @@ def read_told(entry: object) -> Told:
     if not isinstance(entry, Mapping):
         raise _wrong("logprobs", "objects", entry)
     token_id = None if entry.get("id") is None else get_count(entry, "id", _HIGHEST_ID)
-    data = entry.get("bytes")
-    if data is not None and not (isinstance(data, list) and all(_is_byte(each) for each in data)):
-        raise _wrong("bytes", "numbers from 0 to 255", data)
-    told = read_named(get_text(entry, "token"), entry.get("logprob"))
-    return Told(
-        name=told.name,
-        logprob=told.logprob,
-        token_id=told.token_id if token_id is None else token_id,
-        data=None if data is None else tuple(data),
-    )
+    data = None if entry.get("bytes") is None else _bytes(entry["bytes"])
+    return _told(entry.get("token"), entry.get("logprob"), token_id, data)
 
 
 def read_named(name: object, logprob: object) -> Told:
     """A token as completions tell it: a name and a number."""
+    return _told(name, logprob, None, None)
+
+
+def _told(name: object, logprob: object, token_id: int | None, data: bytes | None) -> Told:
     if not isinstance(name, str):
         raise _wrong("token", "text", name)
     if isinstance(logprob, bool) or not isinstance(logprob, int | float):
         raise _wrong("logprob", "a number", logprob)
-    digits = name.removeprefix(TOKEN_ID_PREFIX)
-    is_id = digits != name and digits.isascii() and digits.isdigit() and len(digits) <= 12
-    return Told(name=name, logprob=float(logprob), token_id=int(digits) if is_id else None)
+    if token_id is None and name.startswith(TOKEN_ID_PREFIX):
+        digits = name[len(TOKEN_ID_PREFIX) :]
+        token_id = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 12 else None
+    return Told(name=name, logprob=float(logprob), token_id=token_id, data=data)
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, list):
+        with contextlib.suppress(TypeError, ValueError):
+            return bytes(value)
+    raise _wrong("bytes", "numbers from 0 to 255", value)
 
 
 def write_told(told: Told) -> Json:
     """A token as chat answers tell it."""
     return {"token": told.name, "logprob": told.logprob, "bytes": None if told.data is None else list(told.data)}
-
-
-def _is_byte(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
 def _wrong(where: str, expected: str, actual: object) -> MalformedAnswerError:

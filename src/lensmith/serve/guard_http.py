@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from lensmith.core.errors import LensmithError
 from lensmith.core.wire import BusyError, write_error
@@ -117,6 +117,18 @@ async def read_body(receive: Receive, length: int, timeout_s: float) -> bytes:
     if len(body) != length:
         raise ProblemError(400, "the body is shorter than told", reason="content_length")
     return bytes(body)
+
+
+class NotingSend:
+    """Sends as `send` does, and knows when a response is complete."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_complete = False
+
+    async def __call__(self, message: Message) -> None:
+        self.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
 
 
 class EventStream:

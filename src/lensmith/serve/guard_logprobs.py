@@ -7,10 +7,9 @@ Where it equals `core.exposure` on the server: everywhere without noise if token
 beside the text; vLLM and our own server on request), else up to the order of tokens that rounding made equal, which
 stand by text. Frozen noise: for tokens named by id and a prompt that the server too sees as messages or ids; else it is
 as frozen, but other noise, which belongs to the token's text. Fresh noise: as a distribution. Stricter than the server
-in one case: the least likely of the listed tokens, where fewer were listed than asked for, is told only if the mass of
-the others leaves no room for a likelier token that was not listed. Laxer by one rank, never by a token of the client's
-choice, where a server keys logprobs by text (llama-cpp-python): there a top token vanishes behind one with its text,
-and the next in rank is told instead.
+where a server's list leaves doubt, because it lists the sampled token though it is not among the top (vLLM), or keys
+logprobs by text, so that a token vanishes behind another one with its text (completions; llama-cpp-python): then a
+token is told only if the mass of the listed ones leaves no room for likelier ones, or the cap does.
 """
 
 import hashlib
@@ -39,7 +38,7 @@ class Told:
     name: str
     logprob: float
     token_id: int | None = None
-    data: tuple[int, ...] | None = None
+    data: bytes | None = None
 
     @property
     def is_masked(self) -> bool:
@@ -59,19 +58,19 @@ class Position:
 
     sampled: Told
     listed: tuple[Told, ...] = ()
+    is_keyed: bool = False
+    """Whether the list came as an object with names for keys, so that no name stands twice."""
 
 
 class Teller:
     """Tells the positions of one choice, in order (frozen noise belongs to the tokens before).
 
-    `merged_top`, in completions, is how many top logprobs the server was asked for: there a wanted id that is among
-    them is listed once, at its place among them. In chats (None) wanted ids are all listed after them.
+    `asked_top` is how many top logprobs the server was asked for.
     """
 
-    def __init__(
-        self, request: Request, exposure: Exposure, rng: np.random.Generator, *, merged_top: int | None
-    ) -> None:
-        self._request, self._exposure, self._rng, self._merged_top = request, exposure, rng, merged_top
+    def __init__(self, request: Request, exposure: Exposure, rng: np.random.Generator, *, asked_top: int) -> None:
+        self._request, self._exposure, self._rng, self._asked_top = request, exposure, rng, asked_top
+        self._tells_all = exposure.sampled_logprob is Sampled.SHOWN or exposure.top_logprobs is None
         self._is_frozen = exposure.noise_nats > 0 and exposure.noise is Noise.FROZEN
         self._is_exact = exposure.noise_nats == 0 and exposure.decimals is None
         start = repr((request.messages, request.prompt, request.token_ids)) if self._is_frozen else ""
@@ -86,16 +85,14 @@ class Teller:
         _check_logprobs((position.sampled, *position.listed))
         if Reveal.VOCABULARY in self._request.reveal:
             return self._tell_vocabulary(position, context)
-        wanted_W, others = self._split(position.listed)
+        wanted_W, others = self._split(position)
         _check_mass(others)
         ranked = _ranked(others)
         place = _place(position.sampled, ranked)
-        is_inside = place is not None and self._is_inside(ranked, place)
-        if place is not None and not is_inside and place == len(ranked) - 1:
-            ranked = ranked[:-1]  # the sampled token, listed among the top ones though it may not belong there
+        ranked = ranked if self._tells_all else self._proven(ranked, place)
         top = self._changed(ranked, context)
-        sampled = top[place] if place is not None and place < len(top) else None
-        shown = self._sampled(position.sampled, sampled if is_inside else None, context)
+        listed = top[place] if place is not None and place < len(top) else None
+        shown = self._sampled(position.sampled, listed, context)
         best = self._ordered(top[: self._request.top_logprobs])
         return Position(sampled=shown, listed=(*best, *self._changed(wanted_W, context)))
 
@@ -106,36 +103,46 @@ class Teller:
         shown = self._sampled(position.sampled, None if place is None else told[place], context)
         return Position(sampled=shown, listed=told)
 
-    def _split(self, listed: tuple[Told, ...]) -> tuple[tuple[Told, ...], tuple[Told, ...]]:
-        """The wanted ids in their order, which stand last, and the rest."""
-        count = len(self._request.wanted_ids)
+    def _split(self, position: Position) -> tuple[tuple[Told, ...], tuple[Told, ...]]:
+        """The wanted ids in their order, and the top: wanted ids stand last.
+
+        In an object keyed by names, one that is among the top stands there only.
+        """
+        listed, count = position.listed, len(self._request.wanted_ids)
         if not count:
             return (), listed
-        if all(told.token_id is not None for told in listed):
-            by_id = {told.token_id: told for told in listed}
-            missing = [token_id for token_id in self._request.wanted_ids if token_id not in by_id]
-            if missing:
-                raise MalformedAnswerError("the logprobs of wanted ids are missing", expected=count)
-            wanted = tuple(by_id[token_id] for token_id in self._request.wanted_ids)
-            if self._merged_top is not None:
-                return wanted, _descending(listed[: self._merged_top])
-            is_listed_last = listed[-count:] == wanted
-            return wanted, listed[:-count] if is_listed_last else _without(listed, self._request.wanted_ids)
-        if len(listed) < count:
-            raise MalformedAnswerError("the logprobs of wanted ids are missing", expected=count, actual=len(listed))
-        return listed[-count:], listed[:-count]
+        if any(told.token_id is None for told in listed):
+            if len(listed) < count:
+                raise MalformedAnswerError("the logprobs of wanted ids are missing", expected=count, actual=len(listed))
+            return listed[-count:], listed[:-count]
+        by_id = {told.token_id: told for told in listed}
+        if not by_id.keys() >= set(self._request.wanted_ids):
+            raise MalformedAnswerError("the logprobs of wanted ids are missing", expected=count)
+        wanted = tuple(by_id[token_id] for token_id in self._request.wanted_ids)
+        if position.is_keyed:
+            return wanted, _descending(listed[: self._asked_top])
+        is_listed_last = listed[-count:] == wanted
+        return wanted, listed[:-count] if is_listed_last else _without(listed, self._request.wanted_ids)
 
-    def _is_inside(self, ranked: Sequence[Told], place: int) -> bool:
-        """Whether the token at `place` is proven to be among the tokens that the exposure may tell."""
+    def _proven(self, ranked: list[Told], place: int | None) -> list[Told]:
+        """The tokens that are proven to be among those that the exposure may tell, of a list sorted by logprob.
+
+        At most one of them (at `place`) is no top token but the sampled one. If a token is listed below it, then that
+        is a top token, and the sampled one above it too; if it is the last, only the mass that is left can prove it.
+        """
         cap = self._exposure.top_logprobs
-        if self._exposure.sampled_logprob is Sampled.SHOWN or cap is None:
-            return True
-        if place >= cap:
-            return False
-        if place < len(ranked) - 1:
-            return True  # a token below it is listed as one of the top: so is all that stands above
+        assert cap is not None
         unlisted = 1 - math.fsum(math.exp(told.logprob) for told in ranked)
-        return unlisted < math.exp(ranked[place].logprob)
+        has_ids = all(told.token_id is not None for told in ranked)
+        has_bytes = all(told.data is not None for told in ranked)
+        count = len(ranked)
+        if place is not None and place == count - 1 and unlisted >= math.exp(ranked[place].logprob):
+            ranked = ranked[:-1]
+            count -= not has_bytes  # a list of its own makes room for the sampled token, an object of names is longer
+        vanished = 0 if has_ids else max(0, self._asked_top - count)
+        return [
+            told for rank, told in enumerate(ranked[:cap]) if rank + vanished < cap or unlisted < math.exp(told.logprob)
+        ]
 
     def _sampled(self, sampled: Told, listed: Told | None, context: bytes) -> Told:
         """The sampled token with the value that the list tells of it, so that noise is not drawn for it twice."""
@@ -143,13 +150,12 @@ class Teller:
             return replace(sampled, logprob=MASKED_LOGPROB)
         if listed is not None:
             return replace(sampled, logprob=listed.logprob)
-        is_shown = self._exposure.sampled_logprob is Sampled.SHOWN or self._exposure.top_logprobs is None
-        return self._changed((sampled,), context)[0] if is_shown else replace(sampled, logprob=MASKED_LOGPROB)
+        return self._changed((sampled,), context)[0] if self._tells_all else replace(sampled, logprob=MASKED_LOGPROB)
 
     def _changed(self, told: Sequence[Told], context: bytes) -> tuple[Told, ...]:
         """With noise and rounding, as `core.exposure` applies them."""
         if self._is_exact or not told:
-            return tuple(replace(each, logprob=min(each.logprob, 0.0) + 0.0) for each in told)
+            return tuple(each if each.logprob < 0 else replace(each, logprob=0.0) for each in told)
         values = np.array([each.logprob for each in told])
         if self._exposure.noise_nats:
             values = values + self._exposure.noise_nats * self._noise(told, context)

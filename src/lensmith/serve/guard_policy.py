@@ -51,6 +51,9 @@ READ_OUTS = frozenset(
 )
 """Fields of other servers that read out or steer, beside `wire.READ_OUT_FIELDS`."""
 
+FIELD_NAMES: frozenset[str] = frozenset().union(*KNOWN.values(), STEERING, READ_OUTS, READ_OUT_FIELDS)
+"""All request fields that the guard has heard of."""
+
 _FORCING_BIAS = 30.0
 _ONE_TOKEN = 2
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -225,8 +228,12 @@ def _without(
 
 def _upstream_body(kind: Kind, fields: Mapping[str, Any], told: Request, config: GuardConfig) -> Json:
     body = {name: value for name, value in fields.items() if name not in ("logprobs", "top_logprobs", "user")}
+    # What has several spellings in JSON is written in one.
     if told.logit_bias:
         body["logit_bias"] = {str(token_id): bias for token_id, bias in told.logit_bias.items()}
+    body |= {name: int(body[name]) for name in ("max_tokens", "max_completion_tokens", "n", "seed") if name in body}
+    body |= {"allowed_token_ids": list(told.allowed_ids)} if told.allowed_ids is not None else {}
+    body |= {"logprob_token_ids": list(told.wanted_ids)} if told.wanted_ids else {}
     body["stream"] = bool(fields.get("stream"))
     options = body.pop("stream_options", {})
     if options:  # only with `stream`, as the wire module has checked
@@ -244,16 +251,18 @@ def _upstream_body(kind: Kind, fields: Mapping[str, Any], told: Request, config:
 def upstream_top(told: Request, config: GuardConfig) -> int:
     """How many top logprobs the upstream is asked for (-1: all).
 
-    Where a sampled token is not told at all, or only inside the cap: one more than the tokens that may be told, because
-    vLLM lists the sampled token among the top ones though it is not. With one more, it stands last and is recognised.
+    One more than the tokens that may be told, because vLLM lists the sampled token among the top ones though it is not.
+    With one more, it stands last and is recognised. The tokens that may be told are those asked for, and where a
+    sampled token is told only inside the cap, those inside the cap.
     """
     if Reveal.VOCABULARY in told.reveal:
         return -1
     cap = config.exposure.top_logprobs
     if config.exposure.sampled_logprob is Sampled.SHOWN or cap is None:
-        return told.top_logprobs
-    tellable = cap if Reveal.SAMPLED in told.reveal else told.top_logprobs
-    return max(told.top_logprobs, min(tellable + 1, config.upstream_top_logprobs))
+        enough = told.top_logprobs + 1 if told.top_logprobs else 0
+    else:
+        enough = (cap if Reveal.SAMPLED in told.reveal else told.top_logprobs) + 1
+    return max(told.top_logprobs, min(enough, config.upstream_top_logprobs))
 
 
 def _names_ids(wire: WireRequest, config: GuardConfig) -> bool:

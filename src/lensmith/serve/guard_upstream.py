@@ -32,6 +32,7 @@ class Upstream:
         self._client = httpx.AsyncClient(
             headers=headers,
             transport=transport,
+            verify=config.upstream.startswith("https"),  # reading the certificates takes time; without TLS, for nothing
             timeout=httpx.Timeout(timeouts.silence_s, connect=timeouts.connect_s, pool=timeouts.connect_s),
             limits=httpx.Limits(max_connections=config.limits.concurrent, max_keepalive_connections=256),
             follow_redirects=False,

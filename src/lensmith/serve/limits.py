@@ -8,6 +8,8 @@ from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.images import ImageLimits
 
+PICTURES = ImageLimits(max_bytes=16 << 20, max_pixels=1 << 25)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -22,7 +24,7 @@ class Limits:
     told_values: int = 1 << 26
     picture_hosts: tuple[str, ...] = ()
     picture_timeout_s: float = 10.0
-    pictures: ImageLimits = ImageLimits(max_bytes=16 << 20, max_pixels=1 << 25)
+    pictures: ImageLimits = PICTURES
 
     def __post_init__(self) -> None:
         for name in ("body_bytes", "waiting_requests", "timeout_s", "told_values", "picture_timeout_s"):

@@ -1,5 +1,6 @@
 """What came back from the engine, as bodies and as streams."""
 
+import asyncio
 import json
 import time
 import uuid
@@ -7,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lensmith.core.endpoint import Answer
+from lensmith.core.endpoint import Answer, Reveal
 from lensmith.core.errors import LensmithError
 from lensmith.core.wire import (
     SSE_DONE,
@@ -80,8 +81,7 @@ class Reply:
             async for index, event in self.exchange.events():
                 for delta in self._deltas(index, event, offsets):
                     tokens += len(delta.token_ids) if isinstance(event, Piece) else 0
-                    wire = self.wires[index]
-                    yield sse(write_chunk(wire, delta, self.names, answer_id=self.answer_id, created=self.created))
+                    yield await self._chunk(self.wires[index], delta)
         except LensmithError as error:
             yield sse(write_error(error)[1])
             return
@@ -92,6 +92,13 @@ class Reply:
             usage = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=tokens)
             yield sse(write_usage_chunk(self.wires[0], answer_id=self.answer_id, created=self.created, usage=usage))
         yield SSE_DONE
+
+    async def _chunk(self, wire: WireRequest, delta: Delta) -> bytes:
+        def write() -> bytes:
+            return sse(write_chunk(wire, delta, self.names, answer_id=self.answer_id, created=self.created))
+
+        # A whole vocabulary takes long enough to write that others would notice.
+        return await asyncio.to_thread(write) if Reveal.VOCABULARY in wire.request.reveal else write()
 
     def _deltas(self, index: int, event: Any, offsets: dict[int, int]) -> list[Delta]:
         """What an event adds to the stream: the echoed prompt goes before the first piece of each choice."""

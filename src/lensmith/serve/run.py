@@ -1,9 +1,8 @@
 """Starts a server, says where it is, and stops it when it is told to."""
 
-import asyncio
 import contextlib
+import signal
 import socket
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.exposure_text import parse_exposure
 from lensmith.models.local import load_answering
 from lensmith.serve.app import make_app
+from lensmith.serve.background import ReadyServer, in_thread, listen, url_of
 from lensmith.serve.engine import Engine
 from lensmith.serve.limits import Limits
 
@@ -54,6 +54,7 @@ class ServeSettings:
             device=_device(self.device),
             max_length=self.max_length,
             cache_bytes=self.cache_mib << 20,
+            pictures=limits.pictures,
         )
         return Engine(answering, exposure, slots=self.slots, limits=limits)
 
@@ -91,9 +92,14 @@ def serve(
 
     `on_ready` is told the base URL (with /v1) once requests are answered.
     """
-    server = _Server(_config(engine, keys), lambda: on_ready(url_of(listening)))
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn stops well, and then raises the signal again
-        server.run(sockets=[listening])
+    server = ReadyServer(_config(engine, keys), lambda: on_ready(url_of(listening)))
+    # uvicorn stops well, and then raises the signal again, which would end this process as if it had not.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if not server.was_ready:
         raise InputError("the server did not start", hint="its log says why")
 
@@ -101,58 +107,10 @@ def serve(
 @contextlib.contextmanager
 def running(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, keys: Iterable[str] = ()) -> Iterator[str]:
     """A server in a thread of this process, for tests and demonstrations; gives its base URL (with /v1)."""
-    listening = listen(host, port)
-    ready = threading.Event()
-    server = _Server(_config(engine, keys), ready.set)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), name="lensmith-serve")
-    thread.start()
-    try:
-        while not ready.wait(timeout=0.1):
-            if not thread.is_alive():
-                raise InputError("the server did not start", hint="its log says why")
-        yield url_of(listening)
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-        self.was_ready = False
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self.was_ready = True
-            self._on_ready()
+    with in_thread(_config(engine, keys), listen(host, port)) as url:
+        yield url
 
 
 def _config(engine: Engine, keys: Iterable[str]) -> uvicorn.Config:
     options: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False, "lifespan": "on"}
     return uvicorn.Config(make_app(engine, keys), **options)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one. Raises InputError where that cannot be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise InputError(
-            "cannot listen at this address",
-            actual=f"{host}:{port}: {error.strerror}",
-            hint="choose another --port; 0 takes a free one",
-        ) from error
-    listening.listen(1024)
-    return listening
-
-
-def url_of(listening: socket.socket) -> str:
-    """The base URL, with /v1."""
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"

@@ -34,7 +34,6 @@ _MESSAGE = {
 }
 _SHARED: dict[str, Any] = {
     "model": {"type": "string"},
-    "max_tokens": {"type": "integer", "minimum": 0, "maximum": 64},
     "temperature": {"type": "number", "minimum": 0, "maximum": 2},
     "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     "n": {"type": "integer", "minimum": 1, "maximum": 128},

@@ -3,11 +3,12 @@
 An audit is for one's own endpoint. An address that is not this machine's is refused unless its operator says so.
 """
 
+import contextlib
 import enum
 import ipaddress
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -18,8 +19,11 @@ from lensmith.audit.meter import Limits
 from lensmith.audit.report import write_report
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.audit.snapshot import SnapshotConfig, SnapshotInfo, take_snapshot
-from lensmith.core.errors import InputError
-from lensmith.endpoints.http import HttpClient
+from lensmith.core.endpoint import Request
+from lensmith.core.errors import InputError, NotExposedError
+from lensmith.core.types import Message
+from lensmith.core.wire import DIALECTS
+from lensmith.endpoints.http import HttpClient, connect
 
 OnProgress = Callable[[int, int], None]
 Name = TypeVar("Name", bound=enum.Enum)
@@ -58,7 +62,7 @@ def audit_url(
     require_own_host(options.url, owned=options.owned)
     threshold = _named_severity(options.threshold)
     read_outs = tuple(_named(ReadOut, name, "--read-out") for name in options.read_outs)
-    with _client(options, api_key) as client:
+    with curious_client(options.url, options.model, api_key=api_key) as client:
         config = AuditConfig(
             target=options.url,
             model=client.model,
@@ -88,7 +92,7 @@ def snapshot_url(
 ) -> SnapshotInfo:
     """Records the endpoint's outputs into `out`. Raises as `audit_url` does."""
     require_own_host(options.url, owned=options.owned)
-    with _client(options, api_key) as client:
+    with curious_client(options.url, options.model, api_key=api_key) as client:
         config = SnapshotConfig(
             model=client.model,
             folder=options.out,
@@ -101,16 +105,31 @@ def snapshot_url(
         return take_snapshot(client, config, out, texts=client.vocabulary, on_progress=on_progress)
 
 
-def _client(options: AuditOptions, api_key: str | None) -> HttpClient:
-    """A client for the model that was named, or for the only one that the endpoint lists."""
-    if options.model is not None:
-        return HttpClient(options.url, options.model, api_key=api_key)
-    with HttpClient(options.url, "", api_key=api_key) as client:
-        listed = client.raw("models").get("data")
-    names = [entry.get("id") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    if len(names) != 1 or not isinstance(names[0], str):
-        raise InputError("which model?", expected="--model NAME", actual=", ".join(map(str, names)) or "none is listed")
-    return HttpClient(options.url, names[0], api_key=api_key)
+@contextlib.contextmanager
+def curious_client(url: str, model: str | None, *, api_key: str | None = None) -> Iterator[HttpClient]:
+    """A client that asks for all that any known server tells.
+
+    A server that says nothing of itself (a gateway hides it) is asked in the widest dialect: fields that it does not
+    know it ignores, and what then comes back shows that. One that refuses unknown fields is asked plainly.
+    """
+    with connect(url, model, api_key=api_key) as client:
+        if client.dialect.name != "compatible":
+            yield client
+            return
+        with connect(url, client.model, api_key=api_key, dialect=replace(DIALECTS["lensmith"], name="unknown")) as wide:
+            yield wide if _answers(wide) else client
+
+
+def _answers(client: HttpClient) -> bool:
+    forms = (
+        Request(prompt="a", max_tokens=1, top_logprobs=1),
+        Request(messages=(Message(role="user", parts=("a",)),), max_tokens=1, top_logprobs=1),
+    )
+    for request in forms:
+        with contextlib.suppress(NotExposedError, InputError):
+            client.answer([request])
+            return True
+    return False
 
 
 def require_own_host(url: str, *, owned: bool) -> None:

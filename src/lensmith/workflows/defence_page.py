@@ -14,7 +14,8 @@ from lensmith.audit.report_html import POLICY
 from lensmith.audit.report_style import STYLE
 from lensmith.audit.wording import count, visible
 from lensmith.core.files import write_atomic
-from lensmith.workflows.defence_study import HONEST, Attack, DefenceRow, DefenceStudy
+from lensmith.workflows.defence_cases import HONEST
+from lensmith.workflows.defence_study import Attack, DefenceRow, DefenceStudy
 
 SCHEMA_VERSION = 1
 
@@ -26,7 +27,8 @@ td b{font-weight:600}td code{font-size:12px}
 .opened b{background:var(--code);border-radius:6px;padding:1px 6px;font-size:12px;display:inline-block;margin:0 0 3px}
 .safe,.yes{color:var(--good);font-weight:600}.no{color:var(--dim)}
 .served td,.served th{text-align:center;white-space:nowrap}.served thead th{white-space:normal;vertical-align:bottom}
-.served td{padding:6px 8px}.served td:first-child,.served th:first-child{text-align:left;width:250px}
+.served td{padding:6px 8px}.served th{overflow-wrap:normal}
+.served td:first-child,.served th:first-child{text-align:left;width:250px}
 .plot text.value{fill:var(--ink);font-size:13px}.plot text.safe{fill:var(--good);font-size:13px;font-weight:600}
 """
 _YES = '<span class="yes" title="served">&#10003;</span>'
@@ -76,7 +78,7 @@ def as_dict(study: DefenceStudy) -> dict[str, Any]:
 
 def as_text(study: DefenceStudy) -> str:
     """The study for a terminal: one line a defence."""
-    names = max(len(row.defence.name) for row in study.rows) if study.rows else 0
+    names = max((len(visible(row.defence.name)) for row in study.rows), default=8)
     head = f"{'defence':{names}}  {'open':26}  {'bits':>5}  {'to show the width':28}  user"
     lines = [f"{visible(study.model)}: width {study.width or 'unresolved'}, {study.contexts} contexts", head]
     for row in study.rows:
@@ -84,7 +86,7 @@ def as_text(study: DefenceStudy) -> str:
         sharpest = row.sharpest
         bits = f"{sharpest.bits:5.1f}" if sharpest is not None else "    -"
         lines.append(
-            f"{row.defence.name:{names}}  {opened:26}  {bits}  {_width_text(row, study):28}  "
+            f"{visible(row.defence.name):{names}}  {opened:26}  {bits}  {_width_text(row, study):28}  "
             f"KL {_nats(row.user.kl_nats)}, {row.user.served} of {len(HONEST)} requests served"
         )
     return "\n".join(lines)
@@ -240,9 +242,9 @@ def _notes() -> str:
         "error of what was read, told in float32. <b>To show the width</b>: the cheapest matrix, of 1.25, 2 or 4 times "
         "as many contexts as the width, in which it shows; against fresh noise each question is also asked up to 1,024 "
         "times. <i>Not with N</i> means that so many queries did not suffice, not that more would not. <b>KL</b>: of "
-        "the distribution as told from the true one, in nats.</p><p>Noise and rounding touch what is told and never which "
-        "token is chosen. So no text changes, and so they do nothing against P7, which reads the choice. P8 gives an "
-        f"approximate head and is not priced.</p><ul>{titles}</ul></section>"
+        "the distribution as told from the true one, in nats.</p><p>Noise and rounding touch what is told and never "
+        "which token is chosen. So no text changes, and so they do nothing against P7, which reads the choice. P8 "
+        f"gives an approximate head and is not priced.</p><ul>{titles}</ul></section>"
     )
 
 

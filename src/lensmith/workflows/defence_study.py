@@ -15,7 +15,7 @@ Legend: N contexts, V vocabulary, M tokens of the matrix, R rows of the block th
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,10 +30,10 @@ from lensmith.audit.readers import ChosenIdsReader, WholeVocabularyReader
 from lensmith.audit.reading import FLOAT32_TOLD_NATS, Reader
 from lensmith.audit.top_bias import SingleTopReader, TopBiasReader
 from lensmith.audit.width import Status, estimate_width
-from lensmith.core.endpoint import FloatArray, RefusedError, Request, Reveal
+from lensmith.core.endpoint import FloatArray, IdArray, RefusedError, Request, Reveal
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
-from lensmith.core.exposure import Exposure, Noise, apply, check, log_softmax
-from lensmith.core.exposure_text import parse_exposure
+from lensmith.core.exposure import Exposure, Noise, apply, log_softmax
+from lensmith.workflows.defence_cases import HONEST, Defence, common_defences, refused_requests
 from lensmith.workflows.logits_endpoint import LogitsEndpoint
 
 Float64Array = NDArray[np.float64]
@@ -47,36 +47,10 @@ _MOST_BIASED = 300
 _SIZES = ((1.25, 2), (2, 4), (4, 8))
 """Contexts and tokens over the width, tried from the cheapest."""
 _REPEATS = (1, 4, 16, 64, 256, 1024)
+_DIRECT = (ReadOut.P1, ReadOut.P2, ReadOut.P4A, ReadOut.P4B, ReadOut.P5)
+"""These tell a token's logprob as it is; the others tell it through a difference or a search."""
 _EXACT_NATS = 1e-9
 _LEAST_READ = 0.5
-
-HONEST: Mapping[str, Request] = {
-    "chat": Request(prompt="x"),
-    "five top logprobs": Request(prompt="x", top_logprobs=5),
-    "twenty top logprobs": Request(prompt="x", top_logprobs=20),
-    "the answer's own logprobs": Request(prompt="x", reveal=Reveal.SAMPLED),
-    "ban a word": Request(prompt="x", logit_bias={1: -100.0}),
-    "nudge ten words": Request(prompt="x", logit_bias=dict.fromkeys(range(10), 2.0)),
-    "ban a word and see logprobs": Request(prompt="x", logit_bias={1: -100.0}, top_logprobs=5),
-    "answer with one of four labels": Request(prompt="x", allowed_ids=(1, 2, 3, 4)),
-    "score a given text": Request(prompt="x", reveal=Reveal.PROMPT | Reveal.SAMPLED),
-}
-"""What an application asks for in good faith."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Defence:
-    """A defence: its name, and what it leaves in the words of `--expose`. Raises ConfigError for words that are none."""
-
-    name: str
-    words: str
-
-    def __post_init__(self) -> None:
-        parse_exposure(self.words)
-
-    @property
-    def exposure(self) -> Exposure:
-        return parse_exposure(self.words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,33 +123,6 @@ class DefenceStudy:
     width: int | None
     seed: int
     rows: tuple[DefenceRow, ...] = field(repr=False)
-
-
-def common_defences() -> tuple[Defence, ...]:
-    """The defences that the papers, servers and gateways use, from none to text alone."""
-    words = {
-        "No defence": "everything",
-        "Top 5, bias moves logprobs": "top-logprobs=5,logprobs-taken=after-bias",
-        "Top 1, bias moves logprobs": "top-logprobs=1,logprobs-taken=after-bias",
-        "Logprobs before the bias": "top-logprobs=5,sampled-logprob=shown",
-        "... and the sampled token masked": "top-logprobs=5,sampled-logprob=masked",
-        "Bias or logprobs, not both": "top-logprobs=5,sampled-logprob=shown,bias-with-logprobs=refused",
-        "Small bias (2) on 10 ids": "top-logprobs=5,logit-bias=2,biased-ids=10",
-        "No bias, top 5": "top-logprobs=5,no-logit-bias",
-        "No bias, but chosen ids": "top-logprobs=5,no-logit-bias,wanted-ids=128",
-        "No bias, but echo": "top-logprobs=5,no-logit-bias,sampled-logprob=shown,echo",
-        "No bias, but an allow-list": "top-logprobs=5,no-logit-bias,sampled-logprob=shown,allowed-ids=all",
-        "4 decimals": "everything,decimals=4",
-        "2 decimals": "everything,decimals=2",
-        "1 decimal": "everything,decimals=1",
-        "Fresh noise, 0.03 nats": "everything,noise-nats=0.03",
-        "Fresh noise, 0.1 nats": "everything,noise-nats=0.1",
-        "Fresh noise, 0.3 nats": "everything,noise-nats=0.3",
-        "Frozen noise, 0.1 nats": "everything,noise-nats=0.1,noise=frozen",
-        "Frozen noise, 0.3 nats": "everything,noise-nats=0.3,noise=frozen",
-        "Text only": "text-only",
-    }
-    return tuple(Defence(name=name, words=text) for name, text in words.items())
 
 
 def study_defences(
@@ -256,6 +203,8 @@ class _Lab:
             return replace(nothing, read_fraction=read_fraction)
         error_RM -= np.nanmean(error_RM, axis=1, keepdims=True)
         rms = float(np.sqrt(np.nanmean(error_RM**2)))
+        if reader.read_out in _DIRECT:
+            rms = max(rms, self._float32_nats(rows, columns))
         return replace(
             nothing,
             read_fraction=read_fraction,
@@ -263,6 +212,11 @@ class _Lab:
             bits=math.log2(float(np.ptp(true_RM, axis=1).mean()) / max(rms, _EXACT_NATS)),
             queries_per_logit=reading.spent.queries / int(np.isfinite(error_RM).sum()),
         )
+
+    def _float32_nats(self, rows: IdArray, columns: IdArray) -> float:
+        """What float32 takes of these logprobs. Logits that were float32 logprobs already would come back unharmed."""
+        logprobs_RM = log_softmax(self.logits_NV[rows].astype(np.float64))[:, columns]
+        return float(np.sqrt((np.spacing(logprobs_RM.astype(np.float32)).astype(np.float64) ** 2 / 12).mean()))
 
     def _with_width(self, attack: Attack, exposure: Exposure) -> Attack:
         """The cheapest matrix, of those that these contexts allow, in which the width shows."""
@@ -307,7 +261,7 @@ class _Lab:
         return found
 
     def _width_shows(self, attack: Attack, exposure: Exposure, contexts: int, tokens: int, repeats: int) -> bool:
-        direct = attack.read_out not in (ReadOut.P3, ReadOut.P6, ReadOut.P7)
+        direct = attack.read_out in _DIRECT
         told = replace(
             Exposure.everything(),
             decimals=exposure.decimals,
@@ -383,18 +337,11 @@ class _Lab:
             kl = max(0.0, float((np.exp(true_RV) * (true_RV - told_RV)).sum(axis=1).mean()))
             changed = float((told.vocabulary_TV.argmax(axis=1) != best_R).mean())
         return User(
-            kl_nats=kl, top_changed=changed, text_changed=float((text_R != best_R).mean()), refused=_refused(exposure)
+            kl_nats=kl,
+            top_changed=changed,
+            text_changed=float((text_R != best_R).mean()),
+            refused=refused_requests(exposure),
         )
-
-
-def _refused(exposure: Exposure) -> tuple[str, ...]:
-    names = []
-    for name, request in HONEST.items():
-        try:
-            check(request, exposure)
-        except RefusedError:
-            names.append(name)
-    return tuple(names)
 
 
 def _reader(read_out: ReadOut, exposure: Exposure) -> Reader | None:

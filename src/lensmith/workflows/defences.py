@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from lensmith.audit.contexts import Contexts, Form
 from lensmith.core.endpoint import Endpoint, Feature, FloatArray, Reveal
 from lensmith.core.errors import InputError
+from lensmith.workflows.defence_cases import Defence, common_defences
 from lensmith.workflows.defence_page import write_study
-from lensmith.workflows.defence_study import Defence, DefenceStudy, common_defences, study_defences
+from lensmith.workflows.defence_study import DefenceStudy, study_defences
 
 Float32Array = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]

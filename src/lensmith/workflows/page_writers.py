@@ -3,6 +3,7 @@
 What a general model wraps around its page (an explanation, a Markdown fence) is left out; a bare answer is taken whole.
 """
 
+import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from PIL import Image
 
 from lensmith.core.endpoint import Choice, Endpoint, Finish, Request
 from lensmith.core.types import Message, Picture
+from lensmith.endpoints.http import connect
 from lensmith.models import VisionLanguageModel
 from lensmith.models.generate import Completion, generate_batch, generate_stream
 from lensmith.models.processor import VisionLanguageProcessor
@@ -131,3 +133,15 @@ def _completion(choice: Choice) -> Completion:
 def _unwrapped(completion: Completion) -> Completion:
     fence = _FENCE.search(completion.text)
     return completion if fence is None else completion._replace(text=fence.group(1))
+
+
+@contextlib.contextmanager
+def endpoint_writer(
+    url: str, model: str | None = None, *, api_key: str | None = None, instruction: str | None = None
+) -> Iterator[EndpointWriter]:
+    """A writer behind the URL of an OpenAI-compatible endpoint; `model` None: the only one that it lists.
+
+    `instruction`: what is asked beside the picture; None for a usual wording, empty for the picture alone.
+    """
+    with connect(url, model, api_key=api_key) as client:
+        yield EndpointWriter(client, instruction=INSTRUCTION if instruction is None else instruction)

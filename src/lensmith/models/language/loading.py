@@ -56,11 +56,11 @@ def load_language_model(
             config = AutoConfig.from_pretrained(name, local_files_only=local)
             tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
             model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, local_files_only=local)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # what reads a damaged or foreign file raises whatever it meets there
             raise InputError(
                 f"{source}: no language model can be loaded",
                 expected="a folder with config.json, weights and tokenizer, a GGUF file, or a name on the Hub",
-                actual=str(error).split("\n")[0],
+                actual=_first_line(error),
             ) from error
     refuse_recurrent(model, str(config.model_type))
     return LanguageModel(model=model.eval().to(device), tokenizer=tokenizer)
@@ -104,16 +104,20 @@ def _convert(path: Path, folder: Path) -> None:
         model: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     except ImportError as error:
         raise InputError(
-            "GGUF files need the package gguf", actual=str(error).split("\n")[0], hint="pip install gguf"
+            "GGUF files need the package gguf", actual=_first_line(error), hint="pip install gguf"
         ) from error
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise InputError("transformers cannot read this GGUF file", actual=str(error).split("\n")[0]) from error
+    except Exception as error:  # as above
+        raise InputError("transformers cannot read this GGUF file", actual=_first_line(error)) from error
     # The weights are plain float32 now, but transformers refuses to save what came from a quantized file.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextlib.contextmanager

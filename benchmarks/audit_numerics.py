@@ -1,0 +1,292 @@
+"""How long the audit's numerics take at the size of a real model: width and last layer of h = 4096, vocabulary 128,000.
+
+The endpoint is a random final layer in this process; its outputs are float32 logprobs of the whole vocabulary, so that
+reading them costs what it would cost anyone. Each stage stands beside its floor: the multiplications that it cannot do
+without, at the speed that this machine's own matrix product reaches in the same run. Memory is what the process grows
+by, beyond the endpoint's own layer.
+
+    python -m benchmarks.audit_numerics [--quick] [--json]
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensmith.audit.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
+from lensmith.audit.spectrum import token_blocks
+from lensmith.audit.width import RankWatch, WidthEstimate, estimate_width
+
+CORES = 2
+SPARE = 64
+"""Contexts read beyond the rank that the watch saw."""
+WIDTH_LIMIT_S, WIDTH_LIMIT_GB = 60.0, 4.0
+LAYER_LIMIT_S, LAYER_LIMIT_GB = 600.0, 8.0
+_BATCH = 128
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step: its seconds, those of all processors together, and the multiplications and additions (1e9) that it
+    cannot do without, by precision. On a busy machine `cpu_s` over the cores says what an idle one would take."""
+
+    name: str
+    seconds: float
+    cpu_s: float
+    gflop_32: float = 0.0
+    gflop_64: float = 0.0
+    floor_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One run."""
+
+    width: int
+    vocabulary: int
+    cores: int
+    gflops_32: float
+    gflops_64: float
+    found_status: str
+    found_width: int | None
+    found_ratio: float | None
+    contexts: int
+    tokens: int
+    width_s: float
+    width_gb: float
+    layer_s: float
+    layer_gb: float
+    rms: float
+    rms_unrelated: float
+    published_rms: tuple[float, float]
+    stages: tuple[Stage, ...]
+
+
+class SyntheticEndpoint:
+    """A random RMSNorm and head. Tells float32 logprobs of the whole vocabulary, `_BATCH` new contexts at a time."""
+
+    def __init__(self, width: int, vocabulary: int, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.head_VH = self.rng.standard_normal((vocabulary, width), dtype=np.float32)
+        self.head_VH *= 0.02
+        self.scale_H = np.arange(1, width + 1, dtype=np.float32) ** -0.5
+
+    def logprobs(self, contexts: int) -> Float32Array:
+        states_NH = self.rng.standard_normal((contexts, len(self.scale_H)), dtype=np.float32) * self.scale_H
+        states_NH /= np.sqrt((states_NH**2).mean(axis=1, keepdims=True))
+        logits_NV = states_NH @ self.head_VH.T
+        top_N1 = logits_NV.max(axis=1, keepdims=True)
+        logits_NV -= top_N1
+        logits_NV -= np.log(np.exp(logits_NV).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
+        return logits_NV
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
+
+
+@dataclass
+class Clock:
+    """Adds up the time between starts and stops."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+    def start(self) -> None:
+        self.seconds -= time.perf_counter()
+        self.cpu_s -= time.process_time()
+
+    def stop(self) -> None:
+        self.seconds += time.perf_counter()
+        self.cpu_s += time.process_time()
+
+
+@dataclass
+class Meter:
+    """Seconds of stages, and the most that the process grew by since the meter was made."""
+
+    stages: list[Stage] = field(default_factory=list)
+    start_bytes: int = field(default_factory=_resident_bytes)
+    peak_bytes: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> "Meter":
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.peak_bytes = max(self.peak_bytes, _resident_bytes())
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, float]]:
+        """Times a step; the caller puts its `gflop_32` and `gflop_64` into the dictionary."""
+        work: dict[str, float] = {}
+        clock = Clock()
+        clock.start()
+        yield work
+        clock.stop()
+        self.add(Stage(name=name, seconds=clock.seconds, cpu_s=clock.cpu_s, **work))
+
+    def add(self, stage: Stage) -> None:
+        """Takes a finished step and says so."""
+        print(f"{stage.name}: {stage.seconds:.1f} s ({stage.cpu_s:.1f} s of processors)", file=sys.stderr, flush=True)
+        self.stages.append(stage)
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def grown_gb(self) -> float:
+        return (self.peak_bytes - self.start_bytes) / 1e9
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.audit_numerics", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="width 512, vocabulary 16,000")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    report = measure(512, 16_000) if options.quick else measure(4096, 128_000)
+    print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))
+    if report.found_width != report.width:
+        print("The width is wrong: these seconds buy nothing.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(width: int, vocabulary: int) -> Report:
+    """Width, then layer, of one synthetic endpoint."""
+    endpoint = SyntheticEndpoint(width, vocabulary)
+    gflops_32, gflops_64 = _speed(np.float32), _speed(np.float64)
+    with Meter() as width_meter:
+        found = _measure_width(endpoint, width_meter)
+    contexts = (found.rank or width) + SPARE
+    with Meter() as layer_meter:
+        score = _measure_layer(endpoint, found.rank or width, contexts, layer_meter)
+    stages = [
+        Stage(**(asdict(stage) | {"floor_s": stage.gflop_32 / gflops_32 + stage.gflop_64 / gflops_64}))
+        for stage in (*width_meter.stages, *layer_meter.stages)
+    ]
+    return Report(
+        width=width,
+        vocabulary=vocabulary,
+        cores=CORES,
+        gflops_32=gflops_32,
+        gflops_64=gflops_64,
+        found_status=found.status.value,
+        found_width=found.width,
+        found_ratio=found.ratio,
+        contexts=found.contexts,
+        tokens=found.tokens,
+        width_s=width_meter.seconds,
+        width_gb=width_meter.grown_gb,
+        layer_s=layer_meter.seconds,
+        layer_gb=layer_meter.grown_gb,
+        rms=score.rms,
+        rms_unrelated=score.rms_unrelated,
+        published_rms=PUBLISHED_RMS,
+        stages=tuple(stages),
+    )
+
+
+def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthEstimate:
+    """Reads contexts until the watch sees the rank and a few more, then decides; tokens are a random part."""
+    vocabulary, width = endpoint.head_VH.shape
+    tokens_M = np.random.default_rng(1).permutation(vocabulary)[: 2 * width]
+    watch = RankWatch()
+    parts: list[Float32Array] = []
+    reading, watching = Clock(), Clock()
+    while watch.reached is None or watch.contexts < watch.reached + SPARE:
+        reading.start()
+        parts.append(endpoint.logprobs(_BATCH)[:, tokens_M])
+        reading.stop()
+        watching.start()
+        watch.push(parts[-1])
+        watching.stop()
+    contexts, tokens = watch.contexts, len(tokens_M)
+    del watch
+    read, watched = 2e-9 * contexts * width * vocabulary, 4e-9 * contexts**2 * tokens
+    meter.add(Stage(name="read for the width", seconds=reading.seconds, cpu_s=reading.cpu_s, gflop_32=read))
+    # Each new context is multiplied with all directions before it, twice there and back.
+    meter.add(Stage(name="watch the rank", seconds=watching.seconds, cpu_s=watching.cpu_s, gflop_64=watched))
+    with meter.stage("decide the width") as work:
+        found = estimate_width(np.concatenate(parts))
+        # The whole and two parts, each a symmetric product and its eigenvalues; and one QR.
+        work["gflop_64"] = 3e-9 * contexts**2 * tokens + 4 * 4 / 3 * 1e-9 * contexts**3 + 2e-9 * contexts**2 * tokens
+    return found
+
+
+def _measure_layer(endpoint: SyntheticEndpoint, rank: int, contexts: int, meter: Meter) -> LayerScore:
+    vocabulary, width = endpoint.head_VH.shape
+    outputs_NV = np.empty((contexts, vocabulary), dtype=np.float32)
+    with meter.stage("read for the layer") as work:
+        for start in range(0, contexts, _BATCH):
+            outputs_NV[start : start + _BATCH] = endpoint.logprobs(min(_BATCH, contexts - start))
+        work["gflop_32"] = 2e-9 * contexts * width * vocabulary
+    with meter.stage("recover the layer") as work:
+        recovered = recover_layer(partial(token_blocks, outputs_NV), rank)
+        work["gflop_64"] = 1e-9 * vocabulary * contexts * (contexts + 2 * rank) + 9e-9 * contexts**3
+    with meter.stage("score the layer") as work:
+        score = score_layer(recovered.layer_VR, endpoint.head_VH)
+        work["gflop_64"] = 1e-9 * vocabulary * rank * (rank + 4 * width)
+    return score
+
+
+def _speed(kind: type) -> float:
+    """Multiplications and additions a second (1e9) of a matrix product, the best of three."""
+    matrix = np.ones((2048, 2048), dtype=kind)
+    best = np.inf
+    for _ in range(3):
+        started = time.perf_counter()
+        matrix @ matrix.T[::-1]
+        best = min(best, time.perf_counter() - started)
+    return 2e-9 * 2048**3 / best
+
+
+def as_table(report: Report) -> str:
+    ratio = "-" if report.found_ratio is None else f"x{report.found_ratio:.3g}"
+    rows = [
+        f"{stage.name:22}{stage.seconds:9.1f}{stage.cpu_s:9.1f}{stage.floor_s:9.1f}"
+        f"{stage.seconds / max(stage.floor_s, 1e-9):7.1f}x"
+        for stage in report.stages
+    ]
+    lines = [
+        f"width {report.width}, vocabulary {report.vocabulary}, {report.cores} cores, matrix product "
+        f"{report.gflops_32:.0f} GFLOP/s float32, {report.gflops_64:.0f} float64",
+        f"found: {report.found_width} ({report.found_status}, gap {ratio}) from {report.contexts} contexts x "
+        f"{report.tokens} tokens",
+        f"{'stage':22}{'seconds':>9}{'cpu':>9}{'floor':>9}{'ratio':>8}",
+        *rows,
+        f"width  {report.width_s:7.1f} s, {report.width_gb:5.2f} GB  (limits for 4096: {WIDTH_LIMIT_S:.0f} s, "
+        f"{WIDTH_LIMIT_GB:.0f} GB)",
+        f"layer  {report.layer_s:7.1f} s, {report.layer_gb:5.2f} GB  (limits for 4096: {LAYER_LIMIT_S:.0f} s, "
+        f"{LAYER_LIMIT_GB:.0f} GB)",
+        f"layer RMS {report.rms:.1e}; unrelated {report.rms_unrelated:.1e}; published {report.published_rms[0]:.0e} to "
+        f"{report.published_rms[1]:.0e} against 2e-02",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

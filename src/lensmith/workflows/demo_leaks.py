@@ -1,0 +1,79 @@
+"""The demonstration's second chapter: the shipped model behind an API, what that gives away, and the guard in front.
+
+The same model that wrote the pages of the first chapter is served twice on loopback: telling all, and behind the guard.
+Both are audited with pictures as questions, and one page is converted through the guard, which must cost it nothing.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from lensmith.audit.findings import AuditReport
+from lensmith.core.exposure import Exposure
+from lensmith.models.local import Answering
+from lensmith.serve.engine import Engine
+from lensmith.serve.guard_run import Options, guard_config, running_guard
+from lensmith.serve.run import running
+from lensmith.workflows.audit import AuditOptions, audit_url
+from lensmith.workflows.html import Converter
+from lensmith.workflows.page_writers import LocalWriter, endpoint_writer
+
+SAFE = "top-logprobs=5,no-logit-bias,no-metadata"
+READ_OUTS = ("P1", "P2", "P4a")
+"""Enough to show what leaks; the dearer ones take minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaksResult:
+    """Both audits, and whether a page that was converted through the guard is the one that the model itself wrote."""
+
+    open_report: Path
+    guarded_report: Path
+    open: AuditReport
+    guarded: AuditReport
+    true_width: int
+    same_page: bool
+
+    def __str__(self) -> str:
+        found = len([finding for finding in self.open.findings if finding.severity >= self.open.threshold])
+        page = "the same page" if self.same_page else "another page"
+        return (
+            f"the same model behind an API that tells all: {found} findings, width {self.open.width} (it is "
+            f"{self.true_width}); behind the guard: {self.guarded.verdict.value}, and it writes {page}"
+        )
+
+
+def run_leaks(
+    out_dir: Path, writer: LocalWriter, picture: Image.Image, on_progress: Callable[[int, int], None] | None = None
+) -> LeaksResult:
+    """Serves, audits, guards and audits again. Writes both reports below `out_dir`."""
+    steps = 3
+    shutil.rmtree(out_dir, ignore_errors=True)  # an earlier demonstration was of another address
+    told = on_progress or (lambda done, total: None)
+    answering = Answering.of(writer.model, writer.processor, name="sightseer_nano")
+    with running(Engine(answering, Exposure.everything())) as url:
+        first = audit_url(_options(url, out_dir / "open"))
+        told(1, steps)
+        with running_guard(guard_config(Options(upstream=url, expose=SAFE))) as guarded_url:
+            second = audit_url(_options(guarded_url, out_dir / "guarded"))
+            told(2, steps)
+            with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
+                through_guard = converter.convert(picture).best.html
+    with Converter(writer) as converter:
+        alone = converter.convert(picture).best.html
+    told(3, steps)
+    return LeaksResult(
+        open_report=out_dir / "open" / "report.html",
+        guarded_report=out_dir / "guarded" / "report.html",
+        open=first,
+        guarded=second,
+        true_width=int(writer.model.config.get_text_config().hidden_size),
+        same_page=through_guard == alone,
+    )
+
+
+def _options(url: str, out: Path) -> AuditOptions:
+    return AuditOptions(url=url, out=out, contexts="picture", read_outs=READ_OUTS, queries_per_s=1_000)

@@ -1,0 +1,120 @@
+"""Audits over HTTP of random models behind `lensmith serve`: the exact width wherever something is open."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lensmith.audit.contexts import Form
+from lensmith.audit.findings import ReadOut, Verdict
+from lensmith.audit.meter import Limits
+from lensmith.audit.run import AuditConfig, audit
+from lensmith.core.exposure import Exposure, Sampled, Taken, Together
+from lensmith.endpoints.http import connect
+from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.models.local import Answering
+from lensmith.serve.engine import Engine
+from lensmith.serve.run import running
+
+WIDTH, VOCABULARY = 48, 512
+EVERYTHING = replace(Exposure.everything(), metadata=False)
+NO_STEERING = replace(EVERYTHING, logit_bias=0.0, allowed_ids=0)
+HIDDEN = replace(Exposure(), metadata=False)
+
+
+@pytest.fixture(scope="module")
+def answering():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+        tie_word_embeddings=False,
+    )
+    return Answering.of(LlamaForCausalLM(config).eval(), byte_tokenizer(), name="random")
+
+
+def byte_tokenizer():
+    """A tokenizer of bytes, with ids of its own for the rest of the vocabulary."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = alphabet + [f"w{number}" for number in range(VOCABULARY - len(alphabet) - 1)]
+    tokenizer = Tokenizer(models.BPE({word: place for place, word in enumerate(words)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")  # noqa: S106 (a token of text)
+
+
+def audited(answering, exposure, tmp_path, **options):
+    limits = Limits(queries_per_s=None, max_queries=options.pop("max_queries", 60_000), max_tokens=None)
+    engine = Engine(answering, exposure, slots=16)
+    with running(engine) as url, connect(url, concurrency=16) as client:
+        config = AuditConfig(target=url, model=client.model, out=tmp_path / "audit", limits=limits, **options)
+        return audit(client, config, texts=client.vocabulary, server=client.dialect.name)
+
+
+OPEN = {
+    "whole vocabulary": (EVERYTHING, ReadOut.P1),
+    "chosen ids": (replace(HIDDEN, wanted_ids=32), ReadOut.P2),
+    "prompt logprobs": (replace(HIDDEN, echo=True, sampled_logprob=Sampled.SHOWN, logit_bias=0.0), ReadOut.P5),
+    "top moved by a bias": (replace(HIDDEN, logprobs_taken=Taken.AFTER_BIAS), ReadOut.P3),
+    "forced token": (replace(HIDDEN, sampled_logprob=Sampled.SHOWN), ReadOut.P4A),
+    "allow-list": (
+        replace(HIDDEN, sampled_logprob=Sampled.SHOWN, allowed_ids=1, logit_bias=0.0),
+        ReadOut.P4B,
+    ),
+    "single top": (replace(HIDDEN, logprobs_taken=Taken.AFTER_BIAS, top_logprobs=1), ReadOut.P6),
+    "greedy token": (replace(HIDDEN, top_logprobs=0, sampled_logprob=Sampled.HIDDEN), ReadOut.P7),
+    "bias or logprobs": (replace(HIDDEN, bias_with_logprobs=Together.REFUSED), ReadOut.P7),
+}
+DEAR = {ReadOut.P6, ReadOut.P7, ReadOut.P4A, ReadOut.P4B, ReadOut.P5}
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if OPEN[name][1] in DEAR else []) for name in OPEN],
+)
+def test_the_exact_width_is_found_through_whatever_is_open(answering, tmp_path, name):
+    exposure, read_out = OPEN[name]
+    report = audited(answering, exposure, tmp_path)
+    assert (report.width, report.verdict) == (WIDTH, Verdict.FINDINGS)
+    assert next(finding for finding in report.findings if finding.code == "WIDTH").read_out is read_out
+
+
+@pytest.mark.parametrize(
+    "exposure",
+    [Exposure.text_only(), replace(HIDDEN, logit_bias=0.0), replace(HIDDEN, logit_bias=0.0, top_logprobs=1)],
+    ids=["text only", "top-20", "top-1"],
+)
+def test_what_is_closed_is_clean(answering, tmp_path, exposure):
+    report = audited(answering, exposure, tmp_path)
+    assert (report.width, report.verdict) == (None, Verdict.CLEAN)
+
+
+@pytest.mark.parametrize(
+    "exposure",
+    [
+        replace(EVERYTHING, decimals=1, logit_bias=0.0, allowed_ids=0),
+        replace(EVERYTHING, noise_nats=1.0, logit_bias=0.0),
+    ],
+    ids=["one decimal", "noise of a nat"],
+)
+def test_what_is_blurred_is_right_or_unresolved(answering, tmp_path, exposure):
+    report = audited(answering, exposure, tmp_path, max_queries=2_000)
+    assert report.width in (None, WIDTH)
+
+
+@pytest.mark.timeout(1800)
+def test_a_vision_language_model_is_read_through_its_pictures(tmp_path):
+    model, processor = load(shipped_model())
+    answering = Answering.of(model, processor, name="sightseer_nano")
+    report = audited(
+        answering, replace(EVERYTHING, logit_bias=0.0), tmp_path, form=Form.PICTURE, read_outs=(ReadOut.P1,)
+    )
+    assert report.width == model.config.get_text_config().hidden_size

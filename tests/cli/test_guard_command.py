@@ -1,0 +1,127 @@
+"""`lensmith guard` as a person types it: it listens, guards, stops when told to, and says what is wrong."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lensmith.core.errors import ConfigError, InputError
+from lensmith.core.exposure import Exposure, Sampled
+from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.endpoints.fake_server import FakeServer
+from lensmith.serve.guard_config import OnExtraction, OnRefusal
+from lensmith.serve.guard_run import Options, guard_config, guard_exposure, read_keys
+
+UPSTREAM = "http://127.0.0.1:1/v1"
+
+# Runs the command with modules that it must do without.
+WITHOUT = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "fastapi", "prometheus_client"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+from lensmith.cli import main
+main()
+"""
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WITHOUT, "guard", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+
+
+def test_it_guards_without_torch_and_stops_when_told_to():
+    endpoint = FakeEndpoint(vocabulary=61, width=8, metadata={"n_embd": 8})
+    with FakeServer(endpoint, dialect="llama-server", api_key="sk-up") as url:
+        process = start("--upstream", url, "--expose", "top-logprobs=3", "--port", "0", LENSMITH_UPSTREAM_KEY="sk-up")
+        try:
+            line = process.stderr.readline()
+            address = re.search(r"guard on (http://\S+)/v1 for", line)[1]
+            assert "exposes top-logprobs=3,no-metadata" in line
+            body = {"model": "fake", "messages": [{"role": "user", "content": "x"}], "logprobs": True}
+            for top, status in ((3, 200), (4, 400)):
+                asked = {**body, "top_logprobs": top}
+                assert httpx.post(f"{address}/v1/chat/completions", json=asked).status_code == status
+            listing = httpx.get(f"{address}/v1/models")
+            assert "n_embd" not in listing.text
+            assert "server" not in listing.headers
+            assert 'refused_total{reason="refused:top_logprobs"} 1' in httpx.get(f"{address}/metrics").text
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) in (0, 130)
+        finally:
+            process.kill()
+            rest = process.communicate()[1]
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--expose", "top-logprobs=5"], "--upstream"),
+        (["--upstream", "localhost:8000"], "upstream: not a base URL"),
+        (["--upstream", "http://user:pass@host/v1"], "upstream: not a base URL"),
+        (["--upstream", UPSTREAM, "--expose", "top-logprob=5"], "did you mean"),
+        (["--upstream", UPSTREAM, "--on-refusal", "maybe"], "reject, strip"),
+        (["--upstream", UPSTREAM, "--keys-file", "/nowhere/keys"], "no such file"),
+        (["--upstream", UPSTREAM, "--host", "203.0.113.1"], "cannot listen"),
+    ],
+)
+def test_mistakes_end_as_a_message(arguments, problem):
+    process = start(*arguments)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert problem in stderr
+    assert "Traceback" not in stderr
+
+
+def test_options_become_the_configuration():
+    options = Options(
+        upstream=UPSTREAM,
+        expose="text-only",
+        api_key=["sk-a"],
+        on_refusal="strip",
+        on_extraction="block",
+        bias_per_prompt=5,
+        pass_field=["top_a"],
+    )
+    config = guard_config(options)
+    assert config.exposure == Exposure.text_only()
+    assert (config.on_refusal, config.watch.on_extraction) == (OnRefusal.STRIP, OnExtraction.BLOCK)
+    assert (config.watch.bias_per_prompt, config.pass_fields) == (5, ("top_a",))
+    assert list(config.keys) == ["sk-a"]
+    assert "sk-a" not in config.keys["sk-a"]
+
+
+def test_metadata_is_told_only_where_it_is_named():
+    assert not guard_exposure("top-logprobs=5").metadata
+    assert not guard_exposure("everything").metadata
+    assert guard_exposure("top-logprobs=5, metadata").metadata
+    assert guard_exposure("sampled-logprob=hidden").sampled_logprob is Sampled.HIDDEN
+
+
+def test_frozen_noise_has_a_secret_seed():
+    first, second = (guard_exposure("noise-nats=0.1,noise=frozen").noise_seed for _ in range(2))
+    assert first != second
+    assert min(first, second) > 2**32
+    assert guard_exposure("noise-nats=0.1,noise=frozen,noise-seed=7").noise_seed == 7
+    assert guard_exposure("noise-nats=0.1").noise_seed == 0
+
+
+def test_keys_come_from_options_and_a_file(tmp_path: Path):
+    path = tmp_path / "keys"
+    path.write_text("# customers\nann sk-a\n\nsk-b\n")
+    keys = read_keys(["sk-c"], path)
+    assert keys["sk-a"] == "ann"
+    assert keys.keys() == {"sk-a", "sk-b", "sk-c"}
+    assert all(key not in name for key, name in keys.items())
+    for content in ("ann sk-a more\n", "ann sk-a\nbob sk-a\n", "# nobody\n"):
+        path.write_text(content)
+        with pytest.raises((InputError, ConfigError)):
+            read_keys([], path)
