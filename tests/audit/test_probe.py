@@ -10,6 +10,7 @@ from lensmith.audit.meter import EventLog, Limits, Meter
 from lensmith.audit.probe import SampledFound, probe
 from lensmith.core.errors import NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
+from lensmith.core.wire import EndpointError
 from lensmith.endpoints.fake import FakeEndpoint, Lattice
 
 EVERYTHING = Exposure.everything()
@@ -32,7 +33,7 @@ def test_everything_is_found_where_everything_is_told():
     assert found.whole_vocabulary
     assert found.vocabulary_size == 512
     assert found.top_logprobs == 512
-    assert found.wanted_ids == 128
+    assert found.wanted_ids == 512
     assert found.sampled is SampledFound.TRUE_VALUE
     assert found.taken is Taken.BEFORE_BIAS
     assert found.largest_bias == 100
@@ -121,3 +122,35 @@ def test_a_probe_that_is_repeated_from_its_log_asks_little(tmp_path):
     asked = endpoint.queries
     assert probe(Meter(endpoint, limits, EventLog(tmp_path / "e", header)), first_of_each_form(0)) == first
     assert endpoint.queries == asked
+
+
+class Breaking:
+    """Fails on prompts of token ids, and for good after so many requests."""
+
+    def __init__(self, dies_after=None):
+        self.inner = FakeEndpoint(vocabulary=512, width=16, seed=1, exposes=Exposure())
+        self.dies_after = dies_after
+
+    def answer(self, requests):
+        dead = self.dies_after is not None and self.inner.queries >= self.dies_after
+        if dead or any(request.token_ids for request in requests):
+            raise EndpointError("the endpoint failed")
+        return self.inner.answer(requests)
+
+    def supports(self):
+        return self.inner.supports()
+
+    def metadata(self):
+        return self.inner.metadata()
+
+
+def test_a_question_that_breaks_the_server_is_not_taken_for_a_refusal_of_all():
+    found = probe(Breaking(), first_of_each_form(0))
+    assert not found.takes_token_ids
+    assert found.bias_steers
+    assert found.notes["prompt of token ids"].startswith("failed")
+
+
+def test_a_server_that_dies_is_not_taken_for_a_clean_one():
+    with pytest.raises(EndpointError):
+        probe(Breaking(dies_after=12), first_of_each_form(0))

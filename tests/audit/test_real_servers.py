@@ -56,12 +56,9 @@ def test_behind_the_guard_it_is_clean(guarded, tmp_path):
 
 def test_chat_still_streams_through_the_guard(guarded):
     body = {"messages": [{"role": "user", "content": "Count from one to five."}], "max_tokens": 24, "stream": True}
-    arrivals = []
     with httpx.stream("POST", f"{guarded}/chat/completions", json=body, timeout=120) as response:
         assert response.status_code == 200
-        for line in response.iter_lines():
-            if line.startswith("data: {"):
-                arrivals.append(time.monotonic())
+        arrivals = [time.monotonic() for line in response.iter_lines() if line.startswith("data: {")]
     assert len(arrivals) >= 10
     assert arrivals[-1] - arrivals[0] > 0.05, "the pieces came one by one, not all at the end"
 

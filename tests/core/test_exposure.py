@@ -365,3 +365,11 @@ def test_the_smallest_temperature_is_greedy():
     with np.errstate(all="raise"):
         told = apply(LOGITS, ask(temperature=5e-324, seed=1), ALL)
     assert told.token_ids_T.tolist() == LOGITS.argmax(axis=1).tolist()
+
+
+def test_a_seed_does_not_foretell_fresh_noise():
+    request = ask(top_logprobs=3, temperature=1.0, seed=5)
+    exposure = Exposure(noise_nats=0.1, noise=Noise.FRESH)
+    one, other = (apply(LOGITS, request, exposure) for _ in range(2))
+    assert one.token_ids_T.tolist() == other.token_ids_T.tolist()
+    assert not np.array_equal(one.logprobs.top_TK, other.logprobs.top_TK)

@@ -22,6 +22,8 @@ from lensmith.core.endpoint import Endpoint, IdArray
 
 _QUERIES_A_CALL = 256
 """What is read between two writes to the disk."""
+_LEAST_ROWS = 16
+"""Readers that go step by step within a row ask for several rows at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ class GrowingMatrix:
         for start, stop in self._spans(columns):
             group = self._group(start, stop)
             ids = np.concatenate([self.columns[:1], self.columns[1 + start : 1 + stop]])
-            at_once = max(1, _QUERIES_A_CALL // max(1, self.reader.queries_for(1, len(ids)).queries))
+            at_once = max(_LEAST_ROWS, _QUERIES_A_CALL // max(1, self.reader.queries_for(1, len(ids)).queries))
             while group.num_rows < rows:
                 end = min(rows, group.num_rows + at_once)
                 reading = self.reader.read(endpoint, self.contexts.take(group.num_rows, end), ids)

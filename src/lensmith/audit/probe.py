@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lensmith.audit.findings import ReadOut
+from lensmith.audit.meter import BudgetError
 from lensmith.core.endpoint import Answer, Choice, Endpoint, RefusedError, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
 from lensmith.core.exposure import Taken
@@ -31,6 +32,7 @@ _GROUPS = ((5, 1), (0, 40), (40, 40), (80, 10))
 """First id and number of ids of groups that are biased together."""
 _VOCABULARY_END = 1 << 20
 _REPEATS = 5
+_SEED_OF_FAILURES = 1_000
 _LATTICE_VALUES = 12
 """The likeliest tokens have the largest logits, and so the coarsest steps."""
 _FACTS = frozenset(
@@ -141,6 +143,7 @@ class _Prober:
     def __init__(self, endpoint: Endpoint, contexts: Sequence[Request]) -> None:
         self.endpoint = endpoint
         self.notes: dict[str, str] = {}
+        self._failures = 0
         self.found = Probed(context=contexts[0])
         self._baseline = self._first_answer(contexts)
 
@@ -172,6 +175,21 @@ class _Prober:
         except (RefusedError, InputError) as error:
             self.notes[name] = f"refused: {error.problem}"
             return None
+        except BudgetError:
+            raise
+        except LensmithError as error:
+            # A server that breaks on a question is no server that refuses it: it must still be there.
+            self._still_answers(error)
+            self.notes[name] = f"failed: {error.problem}"
+            return None
+
+    def _still_answers(self, failure: LensmithError) -> None:
+        """Raises `failure` unless a plain question gets an answer; its seed makes it one that is not in the log."""
+        self._failures += 1
+        try:
+            self.endpoint.answer([replace(self.found.context, seed=_SEED_OF_FAILURES + self._failures)])
+        except LensmithError:
+            raise failure from None
 
     def _largest(self, name: str, steps: Sequence[Any], works: Callable[[Any], bool]) -> Any:
         """The last of the growing steps that works, None if the first does not."""

@@ -10,10 +10,10 @@ from lensmith.core.errors import MissingExtraError
 OPTIONAL_MODULES = frozenset(
     {
         "fastapi",
-        "prometheus_client",
         "gguf",
         "html5lib",
         "playwright",
+        "prometheus_client",
         "ray",
         "scipy",
         "starlette",

@@ -160,15 +160,18 @@ def apply(
     *,
     forced_T: IdArray | None = None,
     rng: np.random.Generator | None = None,
+    noise_rng: np.random.Generator | None = None,
     context: bytes | None = None,
 ) -> Revealed:
     """Chooses a token at each position and tells what the exposure allows of it.
 
     `logits_TV`: raw logits of one sequence, any float type, computed in float64 here; -inf marks a token that does not
     exist. `forced_T`: the tokens that stand there already (teacher forcing, or a sampler elsewhere that used
-    `biased_logits`). `rng` draws tokens and fresh noise; None makes one from the request's seed, so a caller that comes
-    back for every token must pass its own. `context` is what frozen noise belongs to; None takes the prompt and the
-    tokens before each position. Raises RefusedError as `check` does, ShapeError and InputError for impossible values.
+    `biased_logits`). `rng` draws tokens; None makes one from the request's seed, so a caller that comes back for every
+    token must pass its own. `noise_rng` draws fresh noise; None takes the system's entropy: a client that names a seed
+    must not be able to draw the noise again and subtract it. `context` is what frozen noise belongs to; None takes the
+    prompt and the tokens before each position. Raises RefusedError as `check` does, ShapeError and InputError for
+    impossible values.
     """
     check(request, exposure)
     raw_TV = _checked_logits(logits_TV)
@@ -180,7 +183,8 @@ def apply(
     logprobs_TV = log_softmax(raw_TV if exposure.logprobs_taken is Taken.BEFORE_BIAS else biased_TV)
     top_ids_TK = _ranked(logprobs_TV, request.top_logprobs)
     hidden_T = _hidden(logprobs_TV, token_ids_T, request, exposure)
-    told_TV = _told(logprobs_TV, exposure, rng, _contexts(request, token_ids_T, context))
+    noise_rng = np.random.default_rng() if noise_rng is None else noise_rng
+    told_TV = _told(logprobs_TV, exposure, noise_rng, _contexts(request, token_ids_T, context))
     top_ids_TK, top_TK = _sorted_top(top_ids_TK, told_TV)
     sampled_T = np.take_along_axis(told_TV, token_ids_T[:, None], axis=1)[:, 0]
     return Revealed(

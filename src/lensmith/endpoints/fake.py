@@ -236,7 +236,9 @@ class FakeEndpoint:
         context = None
         if self.exposes.noise_nats and self.exposes.noise is Noise.FROZEN:
             context = _noise_context(sequence.request, sequence.token_ids)
-        return apply(logits_V[None], sequence.request, self.exposes, rng=sequence.rng, context=context)
+        return apply(
+            logits_V[None], sequence.request, self.exposes, rng=sequence.rng, noise_rng=self._chance, context=context
+        )
 
     def _few_columns_do(self, request: Request) -> bool:
         """Whether what is told depends on a few logits and the sum of the others."""
@@ -289,7 +291,9 @@ class FakeEndpoint:
             logits_PV = self._logits([_context(prompt[:place]) for place in places], 0)
             forced_P = np.array([prompt[place] for place in places], dtype=np.int64)
             context = _noise_context(request, prompt[:start])
-            revealed = apply(logits_PV, request, self.exposes, forced_T=forced_P, rng=self._chance, context=context)
+            revealed = apply(
+                logits_PV, request, self.exposes, forced_T=forced_P, noise_rng=self._chance, context=context
+            )
             parts += [revealed.logprobs] if revealed.logprobs is not None else []
         rest = joined(parts) if parts else self._no_logprobs(request)
         return joined([untold(rest), rest])

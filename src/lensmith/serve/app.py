@@ -128,7 +128,7 @@ async def _answer(kind: Kind, request: Request, engine: Engine, metrics: Metrics
         stopwatch=stopwatch,
     )
     if wires[0].stream:
-        return StreamingResponse(_until_gone(reply, metrics), media_type="text/event-stream")
+        return _Stream(reply, metrics)
     try:
         answers = await _or_gone(request, reply.answers())
         if answers is None:
@@ -181,17 +181,20 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _until_gone(reply: Reply, metrics: Metrics) -> AsyncIterator[bytes]:
-    """The stream; a client that goes away in its middle is counted, and the stream then frees what it held."""
-    stream = reply.stream()
-    try:
-        async for piece in stream:
-            yield piece
-    except (asyncio.CancelledError, GeneratorExit):
-        metrics.disconnects.inc()
-        raise
-    finally:
-        reply.exchange.close()
+class _Stream(StreamingResponse):
+    """The answers as they come. However it ends, even before it began, what still runs for it is freed."""
+
+    def __init__(self, reply: Reply, metrics: Metrics) -> None:
+        super().__init__(reply.stream(), media_type="text/event-stream")
+        self._exchange, self._metrics = reply.exchange, metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if not self._exchange.is_over:
+                self._metrics.disconnects.inc()
+            self._exchange.close()
 
 
 # --- around all paths ---------------------------------------------------------------------------------------------

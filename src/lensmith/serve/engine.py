@@ -142,6 +142,8 @@ class Exchange:
             Job(request=one.request, prompt=one.prompt, sink=self._sink(index)) for index, one in enumerate(prepared)
         ]
         self._is_open = True
+        self.is_over = False
+        """Whether all that was to come has come: the answers, or what went wrong."""
         engine.open_requests += len(self._jobs)
         engine.submit(self._jobs)
 
@@ -155,12 +157,15 @@ class Exchange:
                 async with asyncio.timeout_at(self._deadline_s):
                     index, event = await self._events.get()
             except TimeoutError:
+                self.is_over = True
                 problem = "the answer took longer than the server allows"
                 raise BusyError(problem, status=503, retry_after_s=None) from None
             if isinstance(event, Failed):
+                self.is_over = True
                 raise _told(event.error)
             if isinstance(event, Piece) and event.finish is not None:
                 self._unfinished -= 1
+                self.is_over = not self._unfinished
             yield index, event
 
     def close(self) -> None:

@@ -1,10 +1,11 @@
 """From what a person types to a guard that listens."""
 
+import contextlib
 import hashlib
 import logging
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lensmith.core.config import from_dict
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Noise
 from lensmith.core.exposure_text import parse_exposure, spell_exposure
+from lensmith.serve.background import in_thread
 from lensmith.serve.guard import Guard
 from lensmith.serve.guard_config import MIB, GuardConfig
 
@@ -109,20 +111,29 @@ def run_guard(options: Options, *, host: str, port: int, on_ready: Callable[[str
     with _listen(host, port) as listener:
         told = spell_exposure(replace(config.exposure, noise_seed=0)) or "the default"
         on_ready(f"guard on http://{_shown(host)}:{listener.getsockname()[1]}/v1 for {config.upstream}, exposes {told}")
-        server = uvicorn.Server(
-            uvicorn.Config(
-                Guard(config).app(),
-                http="h11",  # the strict parser: what it passes has one reading
-                ws="none",
-                lifespan="on",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=STOP_S,
-            )
-        )
+        server = uvicorn.Server(_server_config(config))
         server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def running_guard(config: GuardConfig) -> Iterator[str]:
+    """A guard on loopback in a thread of this process, for tests and demonstrations; gives its base URL (with /v1)."""
+    with _listen("127.0.0.1", 0) as listener, in_thread(_server_config(config), listener) as url:
+        yield url
+
+
+def _server_config(config: GuardConfig) -> uvicorn.Config:
+    return uvicorn.Config(
+        Guard(config).app(),
+        http="h11",  # the strict parser: what it passes has one reading
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_S,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

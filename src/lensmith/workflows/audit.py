@@ -25,6 +25,10 @@ from lensmith.core.types import Message
 from lensmith.core.wire import DIALECTS
 from lensmith.endpoints.http import HttpClient, connect
 
+_WIDEST = replace(DIALECTS["lensmith"], name="unknown")
+_WIDE = (_WIDEST, replace(_WIDEST, tells_ids=False), replace(_WIDEST, tells_ids=False, names_ids=False))
+"""What a server of no known kind is asked in: the first that it does not refuse."""
+
 OnProgress = Callable[[int, int], None]
 Name = TypeVar("Name", bound=enum.Enum)
 
@@ -116,8 +120,12 @@ def curious_client(url: str, model: str | None, *, api_key: str | None = None) -
         if client.dialect.name != "compatible":
             yield client
             return
-        with connect(url, client.model, api_key=api_key, dialect=replace(DIALECTS["lensmith"], name="unknown")) as wide:
-            yield wide if _answers(wide) else client
+        for dialect in _WIDE:
+            with connect(url, client.model, api_key=api_key, dialect=dialect) as wide:
+                if _answers(wide):
+                    yield wide
+                    return
+        yield client
 
 
 def _answers(client: HttpClient) -> bool:

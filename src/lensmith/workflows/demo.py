@@ -12,6 +12,7 @@ from lensmith.data.webpages.stylesheet import stand_alone
 from lensmith.evaluate.summary import VisualSummary, summarise
 from lensmith.evaluate.visual import VisualScore, score_pages
 from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.workflows.demo_leaks import LEAK_STEPS, LeaksResult, leaks_chapter, run_leaks
 from lensmith.workflows.evaluate_html import ScoredPage, TargetPage, report_page
 from lensmith.workflows.html import CAPTURE, Converter
 from lensmith.workflows.page_writers import LocalWriter
@@ -35,6 +36,7 @@ class DemoResult:
     report: Path
     generated: VisualSummary
     real: float | None
+    leaks: LeaksResult
 
     def __str__(self) -> str:
         means = self.generated.metrics
@@ -44,6 +46,7 @@ class DemoResult:
         lines = [f"{self.generated.n} unseen generated pages: {told}"]
         if self.real is not None:
             lines.append(f"a real page by someone else: overall {self.real:.2f}")
+        lines.append(str(self.leaks))
         lines.append(f"open {self.report}")
         return "\n".join(lines)
 
@@ -70,14 +73,22 @@ def run(
         for name, document in named:
             scored.append(_converted(converter, name, document))
             if on_progress is not None:
-                on_progress(len(scored), len(named))
+                on_progress(len(scored), len(named) + LEAK_STEPS)
+    leaks = run_leaks(
+        out_dir / "leaks",
+        writer,
+        open_picture(scored[0].target.page.png),
+        lambda done, total: on_progress(len(named) + done, len(named) + total) if on_progress is not None else None,
+    )
     report = out_dir / "report.html"
     lead = LEAD.format(millions=millions, generated=GENERATED_PAGES, real=remark)
-    write_report(report, [report_page(page) for page in scored], title="Screenshots to HTML", lead=lead)
+    chapters = [leaks_chapter(leaks, out_dir)]
+    write_report(report, [report_page(page) for page in scored], title="lensmith", lead=lead, chapters=chapters)
     return DemoResult(
         report=report,
         generated=summarise([page.score for page in scored[:GENERATED_PAGES]]),
         real=scored[-1].score.overall if real else None,
+        leaks=leaks,
     )
 
 

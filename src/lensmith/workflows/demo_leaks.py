@@ -20,8 +20,11 @@ from lensmith.serve.run import running
 from lensmith.workflows.audit import AuditOptions, audit_url
 from lensmith.workflows.html import Converter
 from lensmith.workflows.page_writers import LocalWriter, endpoint_writer
+from lensmith.workflows.report import Chapter
 
 SAFE = "top-logprobs=5,no-logit-bias,no-metadata"
+SLOTS = 8
+LEAK_STEPS = 3
 READ_OUTS = ("P1", "P2", "P4a")
 """Enough to show what leaks; the dearer ones take minutes."""
 
@@ -50,21 +53,20 @@ def run_leaks(
     out_dir: Path, writer: LocalWriter, picture: Image.Image, on_progress: Callable[[int, int], None] | None = None
 ) -> LeaksResult:
     """Serves, audits, guards and audits again. Writes both reports below `out_dir`."""
-    steps = 3
     shutil.rmtree(out_dir, ignore_errors=True)  # an earlier demonstration was of another address
     told = on_progress or (lambda done, total: None)
     answering = Answering.of(writer.model, writer.processor, name="sightseer_nano")
-    with running(Engine(answering, Exposure.everything())) as url:
+    with running(Engine(answering, Exposure.everything(), slots=SLOTS)) as url:
         first = audit_url(_options(url, out_dir / "open"))
-        told(1, steps)
+        told(1, LEAK_STEPS)
         with running_guard(guard_config(Options(upstream=url, expose=SAFE))) as guarded_url:
             second = audit_url(_options(guarded_url, out_dir / "guarded"))
-            told(2, steps)
+            told(2, LEAK_STEPS)
             with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
                 through_guard = converter.convert(picture).best.html
     with Converter(writer) as converter:
         alone = converter.convert(picture).best.html
-    told(3, steps)
+    told(3, LEAK_STEPS)
     return LeaksResult(
         open_report=out_dir / "open" / "report.html",
         guarded_report=out_dir / "guarded" / "report.html",
@@ -73,6 +75,29 @@ def run_leaks(
         true_width=int(writer.model.config.get_text_config().hidden_size),
         same_page=through_guard == alone,
     )
+
+
+def leaks_chapter(result: LeaksResult, folder: Path) -> Chapter:
+    """The chapter for the demonstration's report, which lies in `folder`."""
+    rows = [["the model behind", "what the audit says", "width", "queries", "full report"]]
+    links = {}
+    for name, report, path in (
+        ("an API that tells all", result.open, result.open_report),
+        (f"lensmith guard --expose {SAFE}", result.guarded, result.guarded_report),
+    ):
+        found = [finding for finding in report.findings if finding.severity >= report.threshold]
+        said = "; ".join(finding.title for finding in found) or report.verdict.value
+        link = str(path.relative_to(folder))
+        links[link] = link
+        width = "not found" if report.width is None else str(report.width)
+        rows.append([name, said, width, str(report.spent.queries), link])
+    page = "the same page" if result.same_page else "another page"
+    lead = (
+        f"The model above was put behind an API on this machine and audited from outside, with pictures as questions. "
+        f"Its true width is {result.true_width}. Then the guard was put in front, and it was audited again; through it "
+        f"the model wrote {page}."
+    )
+    return Chapter(title="What an API gives away of this model", lead=lead, rows=rows, links=links)
 
 
 def _options(url: str, out: Path) -> AuditOptions:

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -34,6 +34,9 @@ figure p{margin:0;padding:40px 12px;text-align:center;border:1px dashed var(--li
 details{margin:14px 0 0}summary{cursor:pointer;color:var(--dim);font-size:14px}
 pre{overflow:auto;max-height:420px;background:#0f1720;color:#d7e0ea;padding:14px;border-radius:8px;font-size:12.5px;
 white-space:pre-wrap;overflow-wrap:anywhere}
+table{border-collapse:collapse;width:100%;font-size:14px}
+th,td{text-align:left;padding:8px 12px 8px 0;vertical-align:top;border-bottom:1px solid var(--line)}
+th{color:var(--dim);font-weight:600}
 @media(max-width:760px){.views{grid-template-columns:1fr}}
 """
 
@@ -50,9 +53,24 @@ class ReportPage:
     remark: str = ""
 
 
-def write_report(out: Path, pages: Sequence[ReportPage], *, title: str, lead: str) -> None:
-    """Write the report. It needs no other file and no network."""
-    sections = "".join(map(_section, pages))
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """A further part of a report: a title, what it shows in a sentence or two, and rows of a table, the head first.
+
+    A link is a cell's text and a path beside the report.
+    """
+
+    title: str
+    lead: str
+    rows: Sequence[Sequence[str]]
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(
+    out: Path, pages: Sequence[ReportPage], *, title: str, lead: str, chapters: Sequence[Chapter] = ()
+) -> None:
+    """Write the report. It needs no other file and no network; only the links of chapters lead to files beside it."""
+    sections = "".join([*map(_section, pages), *map(_chapter, chapters)])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(
         out,
@@ -97,6 +115,18 @@ def _section(page: ReportPage) -> str:
         f"<section><header><h2>{escape(page.name)}</h2>{scores}{remark}</header>"
         f'<div class="views">{figures}</div>'
         f"<details><summary>The HTML</summary><pre>{escape(page.answer_html)}</pre></details></section>"
+    )
+
+
+def _chapter(chapter: Chapter) -> str:
+    head, *rows = [[escape(cell) for cell in row] for row in chapter.rows]
+    links = {escape(text): escape(path) for text, path in chapter.links.items()}
+    linked = [[f'<a href="{links[cell]}">{cell}</a>' if cell in links else cell for cell in row] for row in rows]
+    cells = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in linked)
+    names = "".join(f"<th>{cell}</th>" for cell in head)
+    return (
+        f'<section><header><h2>{escape(chapter.title)}</h2><p class="remark">{escape(chapter.lead)}</p></header>'
+        f"<table><thead><tr>{names}</tr></thead><tbody>{cells}</tbody></table></section>"
     )
 
 
