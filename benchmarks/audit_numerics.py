@@ -217,7 +217,7 @@ def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthEstimate:
     watch = RankWatch()
     parts: list[Float32Array] = []
     reading, watching = Clock(), Clock()
-    while watch.reached is None or watch.contexts < watch.reached + SPARE:
+    while watch.contexts < min((watch.reached or 2 * width) + SPARE, 3 * width // 2):
         reading.start()
         parts.append(endpoint.logprobs(_BATCH)[:, tokens_M])
         reading.stop()

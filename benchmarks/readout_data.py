@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.real_models import smollm2_gguf
 from lensmith.core.endpoint import Answer, Capabilities, Choice, Feature, Finish, Logprobs, Request
-from lensmith.core.files import sha256_of_bytes, sha256_of_file
-from lensmith.data.webpages.real import default_cache_dir
+from lensmith.core.files import default_cache_dir, sha256_of_bytes, sha256_of_file
 
 MEASURED = (
     "The committee met on Tuesday to discuss the budget for the coming year. Several members argued that the money",

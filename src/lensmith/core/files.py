@@ -44,3 +44,9 @@ def sha256_of_file(path: str | os.PathLike[str]) -> str:
         while piece := file.read(_CHUNK_BYTES):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def default_cache_dir() -> Path:
+    """Where lensmith keeps what it has fetched or converted: `$XDG_CACHE_HOME/lensmith`, or `~/.cache/lensmith`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lensmith"

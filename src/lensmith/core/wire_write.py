@@ -227,8 +227,9 @@ def _told(request: Request, logprobs: Logprobs, position: int) -> Iterator[tuple
     """The tokens that are told at one position besides the sampled one, with their logprobs, in the order written."""
     if logprobs.vocabulary_TV is not None:
         told_V = logprobs.vocabulary_TV[position]
-        ids_E = np.flatnonzero(~np.isnan(told_V))
-        return zip(ids_E.tolist(), np.maximum(told_V[ids_E], MASKED_LOGPROB).tolist(), strict=True)
+        is_told_V = ~np.isnan(told_V)
+        values = np.maximum(told_V[is_told_V], MASKED_LOGPROB).tolist()
+        return zip(np.flatnonzero(is_told_V).tolist(), values, strict=True)
     top_ids_K, top_K = logprobs.top_ids_TK[position], logprobs.top_TK[position]
     is_told_K = top_ids_K != NO_TOKEN
     ids_E = [*top_ids_K[is_told_K].tolist(), *request.wanted_ids]

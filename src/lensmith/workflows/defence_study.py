@@ -286,7 +286,7 @@ class _Lab:
             exposure = replace(exposure, noise_nats=exposure.noise_nats / math.sqrt(repeats), decimals=None)
         request = Request(prompt="x", temperature=0.0, reveal=Reveal.VOCABULARY)
         rng = np.random.default_rng([self.seed, contexts])
-        logprobs = apply(self._with_rest(contexts, tokens), request, exposure, rng=rng).logprobs
+        logprobs = apply(self._with_rest(contexts, tokens), request, exposure, noise_rng=rng).logprobs
         assert logprobs is not None and logprobs.vocabulary_TV is not None
         told_NM: Float64Array = logprobs.vocabulary_TV[:, :-1].astype(np.float32).astype(np.float64)
         return told_NM
@@ -330,7 +330,7 @@ class _Lab:
         kl = changed = None
         if exposure.top_logprobs != 0:
             lifted = replace(exposure, top_logprobs=None)
-            told = apply(logits_RV, replace(plain, reveal=Reveal.VOCABULARY), lifted, rng=rng).logprobs
+            told = apply(logits_RV, replace(plain, reveal=Reveal.VOCABULARY), lifted, noise_rng=rng).logprobs
             assert told is not None and told.vocabulary_TV is not None
             true_RV = log_softmax(logits_RV)
             told_RV = log_softmax(told.vocabulary_TV.astype(np.float64))

@@ -76,7 +76,7 @@ class LogitsEndpoint:
         # Named by its row, so that frozen noise is the same however a token of this context is read.
         context = b"row %d" % row
         row_TV = self._logits_NV[row : row + 1]
-        return apply(row_TV, request, self.exposes, forced_T=forced_T, rng=self._rng, context=context)
+        return apply(row_TV, request, self.exposes, forced_T=forced_T, noise_rng=self._rng, context=context)
 
 
 def _float32(logprobs: Logprobs | None) -> Logprobs | None:

@@ -10,7 +10,6 @@ font are outside, so they are gone; and so is what its scripts would draw.
 
 import base64
 import mimetypes
-import os
 import posixpath
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from xml.etree.ElementTree import Element  # only the type: html5lib parses
 import html5lib
 
 from lensmith.core.errors import InputError
-from lensmith.core.files import sha256_of_bytes, sha256_of_file, write_atomic
+from lensmith.core.files import default_cache_dir, sha256_of_bytes, sha256_of_file, write_atomic
 from lensmith.data.webpages.outside import css_without_outside
 from lensmith.data.webpages.repair import repair
 
@@ -82,11 +81,6 @@ def fetch_real_pages(cache_dir: Path | None = None, *, package: NpmPackage = SB_
         }
     css = css_without_outside(_held(package, package.stylesheet, files).decode("utf-8", "replace"))
     return [_page(package, path, files, css) for path in package.pages]
-
-
-def default_cache_dir() -> Path:
-    """Where lensmith keeps what it has fetched."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lensmith"
 
 
 def _fetched(package: NpmPackage, cache_dir: Path) -> Path:

@@ -5,7 +5,6 @@ is kept in the cache folder as safetensors, under the hash of the file's content
 """
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from lensmith.core.errors import InputError
-from lensmith.core.files import sha256_of_file
+from lensmith.core.files import default_cache_dir, sha256_of_file
 
 GGUF_SUFFIX = ".gguf"
 _CONVERSION = 1
@@ -31,12 +30,6 @@ class LanguageModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/lensmith`, or `~/.cache/lensmith`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lensmith"
 
 
 def load_language_model(
