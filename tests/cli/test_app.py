@@ -13,7 +13,20 @@ from lensmith.cli.app import run
 from lensmith.cli.extras import OPTIONAL_MODULES, needs
 from lensmith.core.errors import BrowserNotFoundError, ImageError, LensmithError, NotExposedError
 
-HEAVY = ("torch", "transformers", "fastapi", "starlette", "uvicorn", "playwright", "pyarrow", "numpy", "PIL", "scipy", "rich", "httpx")
+HEAVY = (
+    "torch",
+    "transformers",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "playwright",
+    "pyarrow",
+    "numpy",
+    "PIL",
+    "scipy",
+    "rich",
+    "httpx",
+)
 
 COMMANDS = [
     [],
