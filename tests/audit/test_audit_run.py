@@ -115,14 +115,17 @@ def test_a_hard_model_gives_the_right_width_or_none(tmp_path, switches, exposure
         assert report.width_interval[0] <= WIDTH <= report.width_interval[1]
 
 
-def test_the_layer_is_scored_against_the_weights(tmp_path):
-    endpoint = FakeEndpoint(vocabulary=VOCABULARY, width=WIDTH, seed=3, exposes=EVERYTHING)
+@pytest.mark.parametrize(
+    "switches", [{}, {"norm": Norm.LAYER, "norm_bias": True}, {"norm": Norm.LAYER, "head_bias": True}], ids=str
+)
+def test_the_layer_is_scored_against_the_weights(tmp_path, switches):
+    endpoint = FakeEndpoint(vocabulary=VOCABULARY, width=WIDTH, seed=3, exposes=EVERYTHING, **switches)
     head = write_head(tmp_path / "head.safetensors", endpoint.truth.head_VH)
-    report, _ = run(tmp_path, EVERYTHING, truth=head)
+    report, _ = run(tmp_path, EVERYTHING, truth=head, switches=switches)
     layer = next(finding for finding in report.findings if finding.code == "LAYER")
     assert layer.severity is Severity.CRITICAL
-    assert layer.evidence["rms"] < PUBLISHED_RMS[1]
-    assert layer.evidence["rms_unrelated"] > 100 * layer.evidence["rms"]
+    assert layer.evidence["rms_seen"] < PUBLISHED_RMS[1]
+    assert layer.evidence["rms_unrelated"] > 100 * layer.evidence["rms_seen"]
 
 
 def write_head(path, head_VH):

@@ -20,6 +20,7 @@ from lensmith.audit.reader_choice import columns_for, reader_for
 from lensmith.audit.spectrum import Centring, token_blocks
 from lensmith.audit.stages import Stage, WidthOutcome
 from lensmith.audit.truth import open_head
+from lensmith.audit.width import NormType
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
 from lensmith.core.errors import InputError
 
@@ -58,14 +59,14 @@ def find_layer(
     except BudgetError as error:
         return LayerOutcome(unresolved=(f"the layer: {error.problem}",))
     part = matrix.complete(width.rows, matrix.most_columns)
-    layer = recover_layer(lambda: token_blocks(part.logits_NM), width.rank, centring=Centring.TOKENS)
-    score, note = _scored(layer.layer_VR, part.token_ids_M, truth, width)
+    # Over contexts too, a LayerNorm's bias is left out; what the norm itself takes away, no output shows.
+    rank = width.rank - (1 if width.norm is NormType.LAYER_NORM else 0)
+    layer = recover_layer(lambda: token_blocks(part.logits_NM), rank, centring=Centring.TOKENS_AND_CONTEXTS)
+    score, note = _scored(layer.layer_VR, part.token_ids_M, truth)
     return LayerOutcome(findings=(_finding(stage, width, before, part, score),), unresolved=(note,) if note else ())
 
 
-def _scored(
-    layer_VR: np.ndarray, ids_V: IdArray, truth: Path | None, width: WidthOutcome
-) -> tuple[LayerScore | None, str]:
+def _scored(layer_VR: np.ndarray, ids_V: IdArray, truth: Path | None) -> tuple[LayerScore | None, str]:
     """The score, or None and why there is none though weights were given."""
     if truth is None:
         return None, ""

@@ -25,7 +25,7 @@ from lensmith.audit.price import CONTEXTS_PER_WIDTH, Price, with_price
 from lensmith.audit.probe import Probed
 from lensmith.audit.reader_choice import Choice, choose, reader_for
 from lensmith.audit.reading import Reader
-from lensmith.audit.width import Status, WidthEstimate, estimate_width
+from lensmith.audit.width import NormType, Status, WidthEstimate, estimate_width
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import InputError, NotExposedError
 
@@ -109,6 +109,7 @@ class WidthOutcome:
     rows: int = 0
     columns: int = 0
     rank: int = 0
+    norm: NormType = NormType.UNKNOWN
 
 
 def metadata_finding(stage: Stage) -> Finding:
@@ -253,6 +254,7 @@ def _judged(stage: Stage, had: WidthOutcome, before: Cost, rows: int, columns: i
         width=estimate.width if estimate.status is Status.EXACT else None,
         interval=None if estimate.status is Status.EXACT else estimate.interval,
         rank=estimate.rank or 0,
+        norm=estimate.norm,
         at_least=(estimate.interval or (estimate.width,))[0],
         finding=_width_finding(stage, had.read_out, before, estimate),
     )
