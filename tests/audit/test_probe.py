@@ -7,7 +7,8 @@ import pytest
 from lensmith.audit.contexts import first_of_each_form
 from lensmith.audit.findings import ReadOut
 from lensmith.audit.meter import EventLog, Limits, Meter
-from lensmith.audit.probe import SampledFound, probe
+from lensmith.audit.probe import probe
+from lensmith.audit.probed import SampledFound
 from lensmith.core.errors import NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
 from lensmith.core.wire import EndpointError

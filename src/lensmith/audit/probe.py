@@ -5,23 +5,23 @@ question is put as a request whose answer can only come out one way if the read-
 capability matrix of today's servers). Nothing here depends on which server it is.
 """
 
-import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lensmith.audit.findings import ReadOut
+from lensmith.audit.grid import decimals_of, lattice_step
 from lensmith.audit.meter import BudgetError
+from lensmith.audit.probed import LARGE_TOP, Probed, SampledFound
 from lensmith.core.endpoint import Answer, Choice, Endpoint, RefusedError, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
 from lensmith.core.exposure import Taken
 
 STEER = 100.0
 """A bias that makes any token the greedy one, and the largest that common servers take."""
-_TOP_STEPS = (1, 2, 5, 20, 50, 128, 1024, 8192)
+_TOP_STEPS = (1, 2, 5, 20, 50, 128, LARGE_TOP, 8192)
 _COUNT_STEPS = (1, 2, 16, 128, 300, 1024)
 _RANGE_STEPS = (1.0, 5.0, 20.0, STEER)
 _LEAST_FALL_NATS = 2.0
@@ -40,78 +40,6 @@ _FACTS = frozenset(
     "layers architecture architectures dtype quantization".split()
 )
 """Names under which servers state a model's size or kind."""
-
-
-class SampledFound(enum.Enum):
-    """What is told of a sampled token that is not among the top."""
-
-    TRUE_VALUE = "its true logprob"
-    AFTER_BIAS = "its logprob after the bias"
-    MASKED = "nothing"
-    UNKNOWN = "could not be tested"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probed:
-    """What was found. Counts are the largest that were answered; 0 is none. `spread_nats`: between equal requests.
-
-    `decimals`: how many are told, None where values are finer than six. `step_nats`: the lattice that all differences
-    within an answer lie on (bf16 or fp16 logits leave one), 0 where there is none. `facts`: what the interface says of
-    the model's size by itself. `notes`: each question with its outcome, in order.
-    """
-
-    context: Request
-    tells_ids: bool = False
-    top_logprobs: int = 0
-    whole_vocabulary: bool = False
-    wanted_ids: int = 0
-    sampled: SampledFound = SampledFound.UNKNOWN
-    bias_steers: bool = False
-    largest_bias: float = 0.0
-    biased_ids: int = 0
-    bias_with_logprobs: bool = False
-    taken: Taken | None = None
-    allow_list: bool = False
-    allow_list_true_value: bool = False
-    echo: bool = False
-    takes_token_ids: bool = False
-    deterministic: bool = True
-    spread_nats: float = 0.0
-    decimals: int | None = None
-    step_nats: float = 0.0
-    vocabulary_size: int | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-    def read_outs(self) -> tuple[ReadOut, ...]:
-        """Those that exist, cheapest first."""
-        steers_and_tells = self.bias_steers and self.bias_with_logprobs
-        after = self.taken is Taken.AFTER_BIAS
-        exists = {
-            ReadOut.P0: bool(self.facts),
-            ReadOut.P1: self.whole_vocabulary or self.top_logprobs >= _TOP_STEPS[-2],
-            ReadOut.P2: self.wanted_ids > 0,
-            ReadOut.P3: steers_and_tells and after and self.top_logprobs >= 2,
-            ReadOut.P4A: steers_and_tells and self.sampled is SampledFound.TRUE_VALUE,
-            ReadOut.P4B: self.allow_list and self.allow_list_true_value,
-            ReadOut.P5: self.echo,
-            ReadOut.P6: steers_and_tells and after and self.top_logprobs == 1,
-            ReadOut.P7: self.bias_steers,
-            ReadOut.P8: self.top_logprobs >= 2,
-            ReadOut.P9: True,
-        }
-        return tuple(read_out for read_out, there in exists.items() if there)
-
-    def as_json(self) -> dict[str, Any]:
-        """For reports: everything but the context."""
-        values = asdict(replace(self, context=Request(prompt="x")))
-        del values["context"]
-        return {
-            **values,
-            "sampled": self.sampled.value,
-            "taken": None if self.taken is None else self.taken.value,
-            "read_outs": [read_out.value for read_out in self.read_outs()],
-        }
 
 
 def probe(endpoint: Endpoint, contexts: Sequence[Request]) -> Probed:
@@ -226,8 +154,8 @@ class _Prober:
         self._learn(
             top_logprobs=max(counts),
             tells_ids=bool((ids[ids >= 0] < 1 << 40).all()),
-            decimals=_decimals(values),
-            step_nats=_lattice(values[:_LATTICE_VALUES]),
+            decimals=decimals_of(values),
+            step_nats=lattice_step(values[:_LATTICE_VALUES]),
         )
 
     def repeats(self) -> None:
@@ -450,25 +378,6 @@ def _sampled(values: Sequence[float]) -> SampledFound:
         return SampledFound.MASKED
     # One token may be likely by itself; a true value is known by one that lies far below.
     return SampledFound.TRUE_VALUE if min(told) < -_LEAST_FALL_NATS else SampledFound.AFTER_BIAS
-
-
-def _decimals(values: np.ndarray[Any, np.dtype[np.float64]]) -> int | None:
-    for decimals in range(7):
-        if np.allclose(values, np.round(values, decimals), rtol=0, atol=1e-9):
-            return decimals
-    return None
-
-
-def _lattice(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """The largest power of two, at most 1, of which all differences are multiples; 0 where that is below 2**-12."""
-    differences = np.diff(np.unique(values))
-    if len(differences) < 4:
-        return 0.0
-    for power in range(13):
-        step = 2.0**-power
-        if np.allclose(differences / step, np.round(differences / step), rtol=0, atol=1e-3):
-            return step
-    return 0.0
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from lensmith.audit.findings import ReadOut
 from lensmith.audit.forced import Force, ForcedTokenReader, PromptReader
 from lensmith.audit.greedy import GreedyReader
 from lensmith.audit.meter import Meter
-from lensmith.audit.probe import Probed
+from lensmith.audit.probed import Probed
 from lensmith.audit.readers import ChosenIdsReader, WholeVocabularyReader
 from lensmith.audit.reading import Reader, greedy
 from lensmith.audit.top_bias import SingleTopReader, TopBiasReader

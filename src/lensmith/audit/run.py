@@ -17,7 +17,8 @@ from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severit
 from lensmith.audit.layer_stage import find_layer
 from lensmith.audit.meter import EventLog, Limits, Meter, TokenTexts
 from lensmith.audit.price import PriceList, load_prices, total, with_price
-from lensmith.audit.probe import Probed, probe
+from lensmith.audit.probe import probe
+from lensmith.audit.probed import Probed
 from lensmith.audit.stages import Stage, WidthOutcome, find_width, metadata_finding, prove, with_whole_cost
 from lensmith.core.endpoint import Endpoint
 

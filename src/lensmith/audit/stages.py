@@ -22,7 +22,7 @@ from lensmith.audit.findings import Cost, Finding, ReadOut, Severity
 from lensmith.audit.growth import GrowingMatrix
 from lensmith.audit.meter import BudgetError, Meter
 from lensmith.audit.price import CONTEXTS_PER_WIDTH, Price, with_price
-from lensmith.audit.probe import Probed
+from lensmith.audit.probed import Probed
 from lensmith.audit.reader_choice import Choice, choose, reader_for
 from lensmith.audit.reading import Reader
 from lensmith.audit.width import NormType, Status, WidthEstimate, estimate_width
