@@ -14,6 +14,7 @@ from lensmith.core.endpoint import Endpoint, Feature, Finish, RefusedError, Requ
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure, Noise
 from lensmith.core.types import Message, Picture
+from lensmith.models.decoder import Failed, Job, Piece
 from lensmith.models.local import LocalEndpoint
 
 NEAR = 1e-5
@@ -358,3 +359,27 @@ def test_a_chat_template_places_pictures_and_words(model, processor, png):
 def test_the_model_does_not_write_a_placeholder(seeing, png):
     [answer] = seeing.answer([with_pictures(png(8, 8), logit_bias={IMAGE_TOKEN_ID: 1e6})])
     assert IMAGE_TOKEN_ID not in answer.choices[0].token_ids_T.tolist()
+
+
+def test_a_row_whose_client_goes_away_leaves_the_others_as_they_were(tokenizer):
+    endpoint = LocalEndpoint(language_model(), tokenizer, slots=4, cache_bytes=0)
+    answering = endpoint.answering
+    requests = [request(prompt, max_tokens=20) for prompt in PROMPTS[:4]]
+    expected = [endpoint.answer([each])[0].choices[0].token_ids_T.tolist() for each in requests]
+    decoder = answering.decoder(endpoint.exposure, slots=4)
+    told = [[] for _ in requests]
+    jobs = [
+        Job(request=each, prompt=answering.prompt(each), sink=tokens.append)
+        for each, tokens in zip(requests, told, strict=True)
+    ]
+    for job in jobs:
+        decoder.submit(job)
+    for _ in range(3):
+        decoder.step()
+    jobs[0].cancelled = True  # its slot goes to the last row, outside of any forward pass
+    while not decoder.is_idle:
+        decoder.step()
+    assert not any(isinstance(event, Failed) for events in told for event in events)
+    tokens = [[each for event in events if isinstance(event, Piece) for each in event.token_ids] for events in told]
+    assert tokens[1:] == expected[1:]
+    assert len(tokens[0]) < len(expected[0])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from lensmith.core.endpoint import Finish, IdArray, Logprobs, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError
@@ -182,6 +183,7 @@ class Decoder:
         """Takes a job that passed `check`."""
         self._waiting.extend(_Row(job, choice, self.text) for choice in range(job.request.n))
 
+    @torch.inference_mode()  # rows move within the cache, which is made of inference tensors
     def step(self) -> None:
         """One token for each row that runs or can start. A failure fails the jobs that it concerns, not the others."""
         self._drop_cancelled()

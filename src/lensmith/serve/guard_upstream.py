@@ -104,7 +104,8 @@ class _faults:  # noqa: N801 (reads as a statement)
         if isinstance(error, httpx.TimeoutException):
             message = "the upstream server did not answer in time"
             raise ProblemError(504, message, reason="upstream_timeout", kind="upstream_error") from error
-        if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
+        # A connection that is reset under an answer broke it off, whether or not a part had come.
+        if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError | httpx.ReadError):
             raise MalformedAnswerError("the answer broke off, or is no HTTP") from error
         if isinstance(error, httpx.HTTPError | httpx.StreamError):
             message = "the connection to the upstream server failed"
