@@ -61,6 +61,18 @@ def test_the_tail_survives_contexts_that_repeat_one_another(monkeypatch):
     assert found.values_K[7] / found.values_K[8] > 1e6
 
 
+def test_the_tail_survives_first_contexts_that_explain_badly(monkeypatch):
+    monkeypatch.setattr(module, "_WHOLE_QR_LIMIT", 10)
+    rng = np.random.default_rng(0)
+    states = rng.standard_normal((260, 200))
+    states[199:201] = states[:199].sum(axis=0) + 1e-7 * states[199:201]
+    matrix = states @ rng.standard_normal((200, 400)) + 1e-8 * rng.standard_normal((260, 400))
+    matrix[:, 0] += 1e5 * rng.standard_normal(260)
+    found = spectrum(matrix)
+    assert found.method is Method.TAIL_QR
+    assert found.values_K == pytest.approx(_reference(matrix, Centring.TOKENS), rel=1e-2)
+
+
 def test_blocks_in_any_order_of_memory_and_precision_give_the_same():
     matrix = np.random.default_rng(1).standard_normal((20, 50)).astype(np.float32)
     assert spectrum(np.asfortranarray(matrix)).values_K == pytest.approx(spectrum(matrix).values_K)

@@ -1,20 +1,27 @@
 """Says while outputs come in when their rank seems reached, so that a precise endpoint is not asked for more.
 
-Gram-Schmidt: what each new context adds to those before it. From float32 logprobs the addition falls by orders of
-magnitude at the first context beyond the rank; from coarse ones it fades, the watch stays silent, and the caller reads
-whole batches as planned. It proves nothing by itself: what it stops is confirmed by `estimate_width`.
+What each new context adds to those before it is the diagonal of the Cholesky factor of their Gram matrix, which grows
+with them. From float32 logprobs the addition falls by orders of magnitude at the first context beyond the rank; from
+coarse ones it fades, the watch stays silent, and the caller reads whole batches as planned. It proves nothing by
+itself: what it stops is confirmed by `estimate_width`.
 
-Legend: N contexts, M tokens, B contexts of one batch, R directions so far.
+The factor's inverse is kept, so that all work is matrix products: N^2 M + N^3 multiplications and additions for N
+contexts, a quarter of what orthogonalising the contexts twice would take. The price is that no addition below 1e-7 of a
+context's own length is seen, as everywhere where a Gram matrix is used.
+
+Legend: N contexts, M tokens, B contexts of one batch, R contexts that added something.
 """
 
 import numpy as np
 
 from lensmith.audit.spectrum import Float64Array
-from lensmith.core.endpoint import FloatArray
+from lensmith.core.endpoint import FloatArray, IdArray
 from lensmith.core.errors import InputError, ShapeError
 
 _MEMORY = 24
 """Contexts before the fall that it is compared with."""
+_FLOOR = 1e-7
+"""What adds less than this part of its own length adds nothing that a Gram matrix can tell from rounding."""
 _UNSETTLED = 8
 """Contexts right after the fall, in which the noise of those before it is still many times enlarged."""
 
@@ -31,8 +38,9 @@ class RankWatch:
         self.fall = fall
         self.contexts = 0
         self.reached: int | None = None
-        self._basis_RM: Float64Array = np.zeros((0, 0))
-        self._directions = 0
+        self._rows_RM: Float64Array = np.zeros((0, 0))
+        self._inverse_RR: Float64Array = np.zeros((0, 0))
+        self._kept = 0
         self._added: list[float] = []
         self._looked = 1
         self._fell_at: int | None = None
@@ -40,8 +48,8 @@ class RankWatch:
     def push(self, outputs_BM: FloatArray) -> int | None:
         """Adds contexts (B, M) and returns `reached`. Raises ShapeError unless all have the same tokens, InputError for
         values that are not finite."""
-        if outputs_BM.ndim != 2 or (self.contexts and outputs_BM.shape[1] != self._basis_RM.shape[1]):
-            expected = f"B x {self._basis_RM.shape[1]}" if self.contexts else "contexts x tokens"
+        if outputs_BM.ndim != 2 or (self.contexts and outputs_BM.shape[1] != self._rows_RM.shape[1]):
+            expected = f"B x {self._rows_RM.shape[1]}" if self.contexts else "contexts x tokens"
             raise ShapeError("contexts differ in their tokens", expected=expected, actual=outputs_BM.shape)
         rows_BM = outputs_BM.astype(np.float64)
         rows_BM -= rows_BM.mean(axis=1, keepdims=True)
@@ -55,24 +63,30 @@ class RankWatch:
         return self.reached
 
     def _add(self, rows_BM: Float64Array) -> None:
-        basis_RM = self._basis_RM[: self._directions]
-        for _ in range(2 if len(basis_RM) else 0):  # once leaves rounding errors as large as what a context adds
-            rows_BM = rows_BM - (rows_BM @ basis_RM.T) @ basis_RM
-        directions_MB, triangle_BB = np.linalg.qr(rows_BM.T)
-        self._added.extend(np.abs(np.diagonal(triangle_BB)))
-        self._added.extend([0.0] * (len(rows_BM) - triangle_BB.shape[0]))
+        kept = self._kept
+        inverse_RR = self._inverse_RR[:kept, :kept]
+        along_BR = rows_BM @ self._rows_RM[:kept].T @ inverse_RR.T if kept else np.zeros((len(rows_BM), 0))
+        factor_BB, new_B = _cholesky(rows_BM @ rows_BM.T - along_BR @ along_BR.T)
+        self._added.extend(np.maximum(np.diagonal(factor_BB), 0.0))
         self.contexts += len(rows_BM)
-        self._append(directions_MB.T)
+        self._make_room(len(new_B), rows_BM.shape[1])
+        after = kept + len(new_B)
+        corner_BB = np.linalg.inv(factor_BB[np.ix_(new_B, new_B)])
+        self._rows_RM[kept:after] = rows_BM[new_B]
+        self._inverse_RR[kept:after, :kept] = -corner_BB @ (along_BR[new_B] @ inverse_RR)
+        self._inverse_RR[kept:after, kept:after] = corner_BB
+        self._kept = after
 
-    def _append(self, new_BM: Float64Array) -> None:
-        needed = self._directions + len(new_BM)
-        if needed > len(self._basis_RM):
-            grown = np.zeros((max(needed, 2 * len(self._basis_RM)), new_BM.shape[1]))
-            if self._directions:
-                grown[: self._directions] = self._basis_RM[: self._directions]
-            self._basis_RM = grown
-        self._basis_RM[self._directions : needed] = new_BM
-        self._directions = needed
+    def _make_room(self, rows: int, tokens: int) -> None:
+        needed = self._kept + rows
+        if self._rows_RM.shape[1] == tokens and needed <= len(self._rows_RM):
+            return
+        room = max(needed, 2 * len(self._rows_RM))
+        grown_RM, grown_RR = np.zeros((room, tokens)), np.zeros((room, room))
+        if self._kept:
+            grown_RM[: self._kept] = self._rows_RM[: self._kept]
+            grown_RR[: self._kept, : self._kept] = self._inverse_RR[: self._kept, : self._kept]
+        self._rows_RM, self._inverse_RR = grown_RM, grown_RR
 
     def _look(self) -> None:
         """The first context around which what is added falls for good, and how many contexts add more than that."""
@@ -91,3 +105,19 @@ class RankWatch:
         before = float(np.median(added_N[max(0, place - _MEMORY) : place]))
         after = max(float(added_N[place + _UNSETTLED :].max()), np.finfo(np.float64).tiny)
         return (before, after) if after * self.fall < before else None
+
+
+def _cholesky(products_BB: Float64Array) -> tuple[Float64Array, IdArray]:
+    """The lower factor, and which rows are not explained by those before them; the others get what rounding leaves on
+    the diagonal, and explain nothing themselves."""
+    left_BB = products_BB.copy()
+    factor_BB = np.zeros_like(left_BB)
+    new = []
+    for row in range(len(left_BB)):
+        factor_BB[row, row] = np.sqrt(max(left_BB[row, row], 0.0))
+        if factor_BB[row, row] < _FLOOR:
+            continue
+        factor_BB[row:, row] = left_BB[row:, row] / factor_BB[row, row]
+        left_BB[row:, row:] -= np.outer(factor_BB[row:, row], factor_BB[row:, row])
+        new.append(row)
+    return factor_BB, np.array(new, dtype=np.int64)

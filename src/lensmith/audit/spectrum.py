@@ -31,7 +31,9 @@ _CLAMP = 1e-15
 _TINY = float(np.finfo(np.float64).tiny)
 _BLOCK = 2048
 _WHOLE_QR_LIMIT = 2600
-"""Up to this many contexts the singular values of R are all computed; beyond, those of its last block."""
+"""Up to this many contexts the singular values of R are all computed; beyond, those below the Gram matrix's floor."""
+_SHIFT = 1e-14
+_INVERSE_STEPS = 2
 
 
 class Centring(enum.Enum):
@@ -223,26 +225,28 @@ def _below_the_floor(
         return np.maximum(values_K, _TINY), Method.QR
     floor = GRAM_FLOOR * gram_values_K[0]
     kept = int((gram_values_K > 10 * floor).sum())
-    try:
-        small_KT = triangle_KK @ _almost_null_space(triangle_KK, kept)
-        tail_K = np.linalg.svd(small_KT, compute_uv=False)[: len(gram_values_K) - kept]
-    except np.linalg.LinAlgError:
-        tail_K = np.full(1, np.inf)
-    if not tail_K[0] <= 100 * floor:  # the first contexts repeat one another, so they explain nothing: no short cut
+    small_KT = triangle_KK @ _tail_space(triangle_KK, side - kept)
+    tail_K = np.linalg.svd(small_KT, compute_uv=False)[: len(gram_values_K) - kept]
+    if not tail_K[0] <= 2 * max(gram_values_K[kept], floor):  # the Gram matrix sees that far: the short cut went wrong
         return np.maximum(np.linalg.svd(triangle_KK, compute_uv=False)[: len(gram_values_K)], _TINY), Method.QR
     tail_K = np.clip(tail_K, _TINY, gram_values_K[kept - 1])
     return np.concatenate([gram_values_K[:kept], tail_K]), Method.TAIL_QR
 
 
-def _almost_null_space(triangle_KK: Float64Array, kept: int) -> Float64Array:
-    """An orthonormal basis (K, T) of the combinations that the first `kept` columns explain of the T others.
+def _tail_space(triangle_KK: Float64Array, size: int) -> Float64Array:
+    """An orthonormal basis (K, T) of the space of the T smallest singular values, by inverse subspace iteration.
 
-    What R makes of any T-dimensional space bounds its T smallest singular values from above (Courant-Fischer); what it
-    makes of this one is as small as they are.
+    What R makes of any T-dimensional space bounds its T smallest singular values from above (Courant-Fischer). The
+    combinations that the first contexts explain of the last T will not do: K - T contexts of a model that is K - T wide
+    are a square matrix, whose smallest value is by chance far below those of the whole, and which explains badly.
     """
-    others = len(triangle_KK) - kept
-    explained_KT = np.linalg.solve(triangle_KK[:kept, :kept], triangle_KK[:kept, kept:])
-    basis_KT: Float64Array = np.linalg.qr(np.vstack([-explained_KT, np.eye(others)]))[0]
+    diagonal_K = np.diagonal(triangle_KK)
+    # Singular where contexts repeat; what is added is below anything that outputs can show.
+    shift_K = np.copysign(_SHIFT * np.abs(diagonal_K).max(), diagonal_K)
+    inverse_KK = np.linalg.inv(triangle_KK + np.diag(shift_K))
+    basis_KT = np.random.default_rng(0).standard_normal((len(triangle_KK), size))
+    for _ in range(_INVERSE_STEPS):
+        basis_KT = np.linalg.qr(inverse_KK @ (inverse_KK.T @ basis_KT))[0]
     return basis_KT
 
 
