@@ -5,8 +5,8 @@ speed. Each row of a weight is divided by a scale of its own, so that its larges
 activations stay in bfloat16. torch multiplies the integers as they are where rows are few; a prompt of many rows is
 bound by arithmetic, and there the integers become bfloat16 again (without error: they are below 256) a block at a time.
 
-torchao's weight-only option would do the same; without compiling, which takes minutes for each shape, it makes the
-whole weight of a layer anew for every token and is slower than no option at all.
+torchao's weight-only option is not used: unless it is compiled, it makes the whole weight of a layer anew for every
+token, which takes longer than bfloat16 weights do.
 
 Legend: O outputs, I inputs, R rows.
 """
