@@ -190,6 +190,16 @@ def test_a_soft_cap_hides_no_width(cap, precision):
     assert found.ratio < 100
 
 
+@pytest.mark.parametrize(("size", "expected"), [(1e-7, {64}), (2e-7, {64}), (1e-5, {None, 66})])
+def test_directions_that_float32_arithmetic_makes_are_no_width(size, expected):
+    outputs = _outputs(64, 140, 200)
+    largest = np.linalg.norm(outputs - outputs.mean(axis=1, keepdims=True), 2)
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((side, 2)))[0] for side in outputs.shape)
+    found = estimate_width(outputs + size * largest * left * [1.0, 0.6] @ right.T)
+    assert (found.rank if found.status is not Status.UNRESOLVED else None) in expected
+
+
 def test_noise_hides_the_width_before_it_makes_a_wrong_one():
     outputs = _outputs(64, 256, 512)
     rng = np.random.default_rng(0)

@@ -29,6 +29,9 @@ _DOMINANCE = 2.0
 """How many times the largest log-ratio among the values before it a believed log-ratio must be."""
 _RIVAL = 50.0
 """An earlier gap of this ratio, or of the square of the last one's where that is more, leaves the rank open."""
+_ARITHMETIC = 4e-7
+"""Below this part of the largest value, float32 arithmetic makes directions of its own: sums of products that one
+large term dominates are rounded alike in all contexts. Three to four units of its last place."""
 _FEW_VALUES = 40.0
 """A gap after r values must have a ratio of at least 1 + 40 / r: 41 for the first value, 1.5 from 80 on."""
 _SMALLEST_DEVIATION = 1e-4
@@ -72,23 +75,37 @@ def significant_gaps(values_K: Float64Array) -> tuple[Gap, ...]:
     return tuple(_gap(falls, score_K, int(index)) for index in chosen)
 
 
-def read_rank(values_K: Float64Array) -> RankReading:
-    """The rank that a spectrum shows, or why it shows none."""
+def read_rank(values_K: Float64Array, *, largest: float | None = None) -> RankReading:
+    """The rank that a spectrum shows, or why it shows none.
+
+    `largest`: the largest value before anything but the rows' means was taken out, where that is not among `values_K`;
+    arithmetic rounds at its size.
+    """
     gaps, count = significant_gaps(values_K), len(values_K)
     if not gaps:
         reason = f"no value falls out of line: the rank is over {max(count - _EDGE, 0)}, or lost in noise"
         return RankReading(gap=None, gaps=(), count=count, reason=reason)
-    last = gaps[-1]
+    last = _before_rounding(values_K, gaps, largest or float(values_K[0]))
     if not is_deep_enough(last, count):
         reason = f"the gap at {last.rank} (x{last.ratio:.3g}, {count - last.rank} values after it) is no proof yet"
     elif last.dominance < _DOMINANCE:
         reason = f"the gap at {last.rank} (x{last.ratio:.3g}) is hardly larger than one before it"
-    elif rivals := [gap for gap in gaps[:-1] if gap.ratio >= max(_RIVAL, last.ratio**2)]:
+    elif rivals := [gap for gap in gaps if gap.rank < last.rank and gap.ratio >= max(_RIVAL, last.ratio**2)]:
         reason = f"the gap at {last.rank} (x{last.ratio:.3g}) is small beside the one at {rivals[-1].rank}"
     else:
         reason = f"values fall x{last.ratio:.3g} after number {last.rank}"
         return RankReading(gap=last, gaps=gaps, count=count, reason=reason)
     return RankReading(gap=None, gaps=gaps, count=count, reason=reason)
+
+
+def _before_rounding(values_K: Float64Array, gaps: tuple[Gap, ...], largest: float) -> Gap:
+    """The last gap; or, where gaps stand within what float32 arithmetic makes by itself, the large one before them."""
+    *earlier, last = gaps
+    for gap in earlier:
+        is_large = gap.ratio >= max(_RIVAL, last.ratio**2)
+        if is_large and values_K[gap.rank] < _ARITHMETIC * largest <= values_K[gap.rank - 1]:
+            return gap
+    return last
 
 
 def is_deep_enough(gap: Gap, count: int) -> bool:

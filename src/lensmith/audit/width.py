@@ -136,8 +136,9 @@ def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, se
     reading = read_rank(whole.values_K)
     if not reading.gaps:
         return _unresolved(whole, reading, noise_nats)
-    down_to = _down_to(whole, reading.gaps[-1].rank)
-    without_bias = read_rank(found.of(Centring.TOKENS_AND_CONTEXTS, down_to=down_to).values_K)
+    down_to = _down_to(whole, (reading.gap or reading.gaps[-1]).rank)
+    largest = float(whole.values_K[0])
+    without_bias = read_rank(found.of(Centring.TOKENS_AND_CONTEXTS, down_to=down_to).values_K, largest=largest)
     reading = _with_help(reading, without_bias)
     if reading.rank is None:
         return _unresolved(whole, reading, noise_nats)
