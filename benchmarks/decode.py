@@ -29,6 +29,7 @@ from lensmith.core.exposure import Exposure
 from lensmith.models.decoder import Decoder, Job, Text
 from lensmith.models.int8 import quantize_linear_layers
 from lensmith.models.language.loading import load_language_model
+from lensmith.models.packed import pack_linear_layers
 from lensmith.models.reader import Prompt, Reader
 
 CORES = 2
@@ -79,15 +80,16 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(*, layers: int = LAYERS, tokens: int = 48, rounds: int = 7, real: bool = True) -> Report:
     """All ways, in turns."""
     prompt = np.random.default_rng(0).integers(2, 102_400, PROMPT_TOKENS)
-    model = language_model(layers)
+    model, packed, quantized = (language_model(layers) for _ in range(3))
+    weights = [_read_for_a_token(model), _read_for_a_token(packed)]
+    pack_linear_layers(packed)
+    quantize_linear_layers(quantized)
+    weights.append(_read_for_a_token(quantized))
     ways: dict[str, Callable[[int], float]] = {
         "transformers, bfloat16": _transformers_way(model, prompt),
-        "lensmith, bfloat16": _lensmith_way(model, prompt),
+        "lensmith, bfloat16": _lensmith_way(packed, prompt),
+        "lensmith, 8-bit weights": _lensmith_way(quantized, prompt),
     }
-    quantized = language_model(layers)
-    quantize_linear_layers(quantized)
-    ways["lensmith, 8-bit weights"] = _lensmith_way(quantized, prompt)
-    weights = [_read_for_a_token(model), _read_for_a_token(model), _read_for_a_token(quantized)]
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_number in range(rounds + 1):
         for name, run in ways.items():

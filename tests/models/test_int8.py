@@ -6,7 +6,15 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lensmith.core.errors import ConfigError
-from lensmith.models.int8 import Int8Linear, quantize_linear_layers
+from lensmith.models.int8 import Int8Linear, PackedInt8Linear, quantize_linear_layers
+from lensmith.models.packed import can_pack
+
+PACKED = pytest.param(
+    PackedInt8Linear,
+    marks=pytest.mark.skipif(
+        not can_pack(torch.int8), reason="this processor multiplies no 8-bit integers: NOT TESTED"
+    ),
+)
 
 
 def _layer(outputs=96, inputs=64, bias=True, seed=0):
@@ -16,17 +24,30 @@ def _layer(outputs=96, inputs=64, bias=True, seed=0):
 
 @pytest.mark.parametrize("rows", [1, 3, 16, 17, 200])
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_computes_what_its_integers_say(rows, bias):
+@pytest.mark.parametrize("kind", [lambda layer: layer, PACKED])
+def test_it_computes_what_its_integers_say(rows, bias, kind):
     layer = Int8Linear.of(_layer(bias=bias))
     inputs = torch.randn(rows, 64).to(torch.bfloat16)
     exact = inputs.double() @ (layer.weight.double() * layer.scale.double()[:, None]).T
     exact += layer.bias.double() if bias else 0
     # bfloat16 keeps 8 bits: a sum of 64 terms is rounded once or twice at its own size.
-    assert torch.allclose(layer(inputs).double(), exact, rtol=2**-7, atol=2**-7 * exact.std())
+    assert torch.allclose(kind(layer)(inputs).double(), exact, rtol=2**-7, atol=2**-7 * exact.std())
 
 
-def test_few_rows_and_many_agree():
-    layer = Int8Linear.of(_layer())
+@pytest.mark.parametrize("kind", [PACKED])
+def test_activations_keep_more_bits_than_bfloat16_even_beside_a_large_one(kind):
+    layer = Int8Linear.of(_layer(inputs=512, bias=False))
+    inputs = torch.randn(4, 512)
+    inputs[:, 7] *= 30
+    exact = inputs.double() @ (layer.weight.double() * layer.scale.double()[:, None]).T
+    rounded = inputs.to(torch.bfloat16).double() @ (layer.weight.double() * layer.scale.double()[:, None]).T
+    error = (kind(layer)(inputs).double() - exact.to(torch.bfloat16).double()).square().mean()
+    assert error < (rounded - exact).square().mean()
+
+
+@pytest.mark.parametrize("kind", [lambda layer: layer, PACKED])
+def test_few_rows_and_many_agree(kind):
+    layer = kind(Int8Linear.of(_layer()))
     inputs = torch.randn(40, 64).to(torch.bfloat16)
     few = torch.cat([layer(part) for part in inputs.split(8)])
     assert torch.allclose(few.float(), layer(inputs).float(), rtol=2**-6, atol=2**-6)
@@ -76,7 +97,7 @@ def test_a_model_says_nearly_the_same_and_takes_half_the_room(tied):
     after = model(ids).logits.float().log_softmax(-1)
     assert done.layers == 3 * 7 + 1
     assert done.bytes_after < 0.3 * done.bytes_before, "from float32"
-    assert isinstance(model.get_output_embeddings(), Int8Linear)
+    assert isinstance(model.get_output_embeddings(), PackedInt8Linear if can_pack(torch.int8) else Int8Linear)
     assert torch.equal(model.get_input_embeddings().weight, embeddings.to(torch.bfloat16)), "embeddings are not rounded"
     divergence = (before.exp() * (before - after)).sum(-1).mean()
     assert 0 < divergence < 5e-3

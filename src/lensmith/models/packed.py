@@ -25,7 +25,20 @@ SMALLEST = 1 << 18
 _LIKELY_ROWS = 16
 
 
-class PackedLinear(nn.Module):
+class Packed(nn.Module):
+    """A layer whose weights only this processor's kernels can read. What would lose them raises LensmithError."""
+
+    def _save_to_state_dict(self, *_: Any) -> None:
+        raise LensmithError("a packed model cannot be saved", hint="load it anew and save that")
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Packed":
+        raise LensmithError(
+            "a packed model can be neither moved nor made another precision",
+            hint="do that before its layers are packed",
+        )
+
+
+class PackedLinear(Packed):
     """A linear layer in oneDNN's layout. `weight` has shape and precision, and no values."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -43,21 +56,14 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias_O is not None}"
 
-    def _save_to_state_dict(self, *_: Any) -> None:
-        raise LensmithError("a packed model cannot be saved", hint="save it before pack_linear_layers, or load it anew")
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PackedLinear":
-        raise LensmithError(
-            "a packed model can be neither moved nor made another precision",
-            hint="do that before pack_linear_layers",
-        )
-
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch and this processor have such layouts for a precision."""
+    """Whether this torch and this processor have such layouts for a precision; for int8, and exact sums of them."""
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's affair
     if not (has_onednn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return False
+    if dtype is torch.int8:
+        return hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()
     if dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype is torch.float32
