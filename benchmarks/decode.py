@@ -83,8 +83,7 @@ def measure(*, layers: int = LAYERS, tokens: int = 48, rounds: int = 7, real: bo
     model, packed, quantized = (language_model(layers) for _ in range(3))
     weights = [_read_for_a_token(model), _read_for_a_token(packed)]
     pack_linear_layers(packed)
-    quantize_linear_layers(quantized)
-    weights.append(_read_for_a_token(quantized))
+    weights.append(quantize_linear_layers(quantized).bytes_after)
     ways: dict[str, Callable[[int], float]] = {
         "transformers, bfloat16": _transformers_way(model, prompt),
         "lensmith, bfloat16": _lensmith_way(packed, prompt),
