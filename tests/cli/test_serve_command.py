@@ -37,7 +37,7 @@ def started(*arguments, env=None):
 def test_it_serves_the_shipped_model_and_stops_when_told(how):
     process, url = started(
         "sightseer_nano", "--port", "0", "--expose", "top-logprobs=2,no-metadata", "--served-model-name", "pages",
-        env={"LENSMITH_API_KEYS": "secret"},
+        env={"LENSMITH_SERVE_KEYS": "secret"},
     )  # fmt: skip
     try:
         client = httpx.Client(headers={"Authorization": "Bearer secret"}, timeout=60)
@@ -101,3 +101,22 @@ def test_a_port_that_is_taken(monkeypatch, capsys):
         status, error = refused(monkeypatch, capsys, "sightseer_nano", "--port", str(taken.getsockname()[1]))
     assert status == 2
     assert "cannot listen" in error
+    assert "another program has this port" in error
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_told"),
+    [
+        ({"LENSMITH_API_KEY": "own"}, True),
+        ({"LENSMITH_API_KEYS": "former"}, True),
+        ({"LENSMITH_API_KEY": "own", "LENSMITH_SERVE_KEYS": "a b"}, False),
+        ({}, False),
+    ],
+)
+def test_a_clients_own_key_is_not_taken_for_one_to_accept(monkeypatch, capsys, variables, is_told):
+    for name in ("LENSMITH_API_KEY", "LENSMITH_API_KEYS", "LENSMITH_SERVE_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    _, error = refused(monkeypatch, capsys, "sightseer_nano", "--host", "256.0.0.1")
+    assert ("LENSMITH_SERVE_KEYS" in error) == is_told

@@ -154,6 +154,7 @@ def test_unknown_fields_headers_and_logprobs_nobody_asked_for_do_not_pass():
     [
         (400, b"boom", 400, "upstream_refused"),
         (400, b"This model's maximum context length is 4096", 400, "context_length_exceeded"),
+        (400, b"the prompt is longer than the model can read", 400, "context_length_exceeded"),
         (422, b"", 400, "upstream_refused"),
         (401, b"", 502, "upstream_unauthorized"),
         (404, b"", 404, "model_not_found"),
@@ -173,6 +174,26 @@ def test_upstream_errors_tell_their_kind_and_no_more(status, body, expected, cod
     assert SECRET not in json.dumps(reply.body) + str(reply.headers)
     assert reply.headers.get("retry-after") == ("7" if code == "upstream_busy" else None)
     assert guard.metrics.value("upstream_errors_total", kind=code) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "param"),
+    [
+        ({"param": "messages"}, "messages"),
+        ({"param": "messages[0].content"}, "messages"),
+        ({"param": "model.weights"}, "model"),
+        ({"param": SECRET}, None),
+        ({"param": "logit_bias"}, None),
+        ({"param": ["messages"]}, None),
+        (SECRET, None),
+    ],
+)
+def test_a_refused_field_is_named_if_the_client_sent_it(error, param):
+    reply, _ = reply_to(CHAT, json.dumps({"error": error, "detail": SECRET}).encode(), status=400)
+    assert (reply.status, reply.body["error"]["param"]) == (400, param)
+    said = f" because of {param}" if param else ""
+    assert reply.body["error"]["message"] == "the upstream server refused this request" + said
+    assert SECRET not in json.dumps(reply.body)
 
 
 # --- streams ------------------------------------------------------------------------------------------------------

@@ -58,13 +58,30 @@ def send(body: Any, exposure: Exposure = OPEN, *, path: str = "", **config: Any)
     "path",
     "/ /v1 /v1/embeddings /embeddings /tokenize /detokenize /props /slots /server_info /get_server_info /model_info "
     "/get_model_info /completion /completions /generate /v1/responses /v1/chat/completions/ /v1//completions "
-    "/v1/../completion /v1/completions%2f.. /infill /rerank /docs /openapi.json /version /v1/models/m /reset".split(),
+    "/v1/../completion /v1/completions%2f.. /infill /rerank /docs /openapi.json /version /reset".split(),
 )
 def test_other_paths_are_not_there(path):
     for body in (None, CHAT):
         reply, recorder = send(body, path=path)
         assert reply.status == 404
         assert recorder.bodies == []
+
+
+def test_one_model_is_told_as_in_the_list():
+    """OpenAI's client asks for it by name; nothing but the list is asked of the server."""
+    asked = []
+
+    async def models(request: Request) -> Response:
+        asked.append(request.url.path)
+        return JSONResponse({"object": "list", "data": [{"id": "org/m", "n_embd": 8}, {"id": "other"}]})
+
+    guard = guard_before(Starlette(routes=[Route("/{path:path}", models)]), Exposure(metadata=False))
+    found = asyncio.run(ask(guard.app(), "/v1/models/org/m", None))
+    assert (found.status, found.body["object"], "n_embd" in found.body) == (200, "model", False)
+    for name in ("m", "", "org%2fx"):
+        missing = asyncio.run(ask(guard.app(), f"/v1/models/{name}", None))
+        assert (missing.status, missing.body["error"]["code"]) == (404, "model_not_found")
+    assert set(asked) == {"/v1/models"}
 
 
 def test_another_method_is_refused():
@@ -291,6 +308,53 @@ def test_frozen_noise_is_had_under_one_name_only():
     )
     assert send(by_id, Exposure(noise_nats=0.1))[0].status == 200
     assert send({**CHAT, **READS}, exposure, token_naming=TokenNaming.IDS)[1].bodies[0]["return_tokens_as_token_ids"]
+
+
+PARTS = [{"type": "text", "text": " b "}, {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}]
+
+
+@pytest.mark.parametrize(
+    ("variants", "sent"),
+    [
+        (
+            [
+                {"role": "user", "content": "hello"},
+                {"role": "user", "content": " hello\n"},
+                {"role": "user", "content": "hello", "name": "ann"},
+                {"role": "user", "content": [{"type": "text", "text": "hello\t"}]},
+            ],
+            {"role": "user", "content": "hello"},
+        ),
+        (
+            [{"role": "user", "content": PARTS}, {"role": "user", "content": PARTS, "name": "bob"}],
+            {"role": "user", "content": [{"type": "text", "text": "b "}, {**PARTS[1], "image_url": {"url": PIXEL}}]},
+        ),
+        (
+            [{"role": "tool", "content": "5", "tool_call_id": name} for name in ("a", "b")],
+            {"role": "tool", "content": "5", "tool_call_id": "call00000"},
+        ),
+    ],
+)
+def test_with_frozen_noise_variants_that_a_template_makes_equal_are_sent_as_one(variants, sent):
+    """Each would meet noise of its own, and their mean would tell the value."""
+    frozen = Exposure(noise_nats=0.1, noise=Noise.FROZEN)
+    for message in variants:
+        assert send({"model": "m", "messages": [message]}, frozen)[1].bodies[0]["messages"] == [sent]
+        assert send({"model": "m", "messages": [message]}, OPEN)[1].bodies[0]["messages"] == [message]
+
+
+def test_with_frozen_noise_other_prompts_stay_others():
+    frozen = Exposure(noise_nats=0.1, noise=Noise.FROZEN)
+    calls = [{"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}} for name in ("x", "y")]
+    messages = [
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "content": "a  b", "tool_call_id": "y"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    ]
+    [first, second, third] = send({"model": "m", "messages": messages}, frozen)[1].bodies[0]["messages"]
+    assert [call["id"] for call in first["tool_calls"]] == ["call00000", "call00001"]
+    assert (second["content"], second["tool_call_id"]) == ("a  b", "call00001")
+    assert third == messages[2]
 
 
 # --- bodies -------------------------------------------------------------------------------------------------------

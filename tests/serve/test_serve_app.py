@@ -118,6 +118,22 @@ def test_echo_stands_before_the_answer_streamed_or_not(url):
     assert "".join(part["text"] for part in chunks) == whole["text"]
 
 
+def test_a_streamed_echo_tells_the_logprobs_that_a_whole_one_tells(url):
+    fields = {"prompt": ["echo me", "too"], "max_tokens": 4, "echo": True, "logprobs": 2, "n": 2, "seed": 1}
+    whole = complete(url, **fields).json()["choices"]
+    chunks = [chunk["choices"][0] for chunk in events(complete(url, **fields, stream=True))]
+    for choice in whole:
+        own = [part["logprobs"] for part in chunks if part["index"] == choice["index"] and part["logprobs"]]
+        together = {name: [value for part in own for value in part[name]] for name in own[0]}
+        assert [together[name] for name in ("tokens", "text_offset")] == [
+            choice["logprobs"][name] for name in ("tokens", "text_offset")
+        ]
+        assert together["token_logprobs"] == pytest.approx(choice["logprobs"]["token_logprobs"], abs=1e-5)
+        for top, other in zip(together["top_logprobs"], choice["logprobs"]["top_logprobs"], strict=True):
+            assert top == (other and pytest.approx(other, abs=1e-5))
+        assert own[0]["token_logprobs"][0] is own[0]["top_logprobs"][0] is None
+
+
 def test_a_forced_end_token_is_told_without_text(url):
     body = complete(url, prompt="x", max_tokens=5, logprobs=0, logit_bias={str(END_ID): 1000}).json()["choices"][0]
     assert (body["text"], body["finish_reason"], len(body["logprobs"]["tokens"])) == ("", "stop", 1)
@@ -182,6 +198,28 @@ def test_what_is_not_exposed_is_refused_and_counted(expose, fields, code):
         assert "lensmith_refusals_total{" in httpx.get(f"{url.removesuffix('/v1')}/metrics").text
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        lambda token_id: {"logit_bias": {str(token_id): 1}},
+        lambda token_id: {"allowed_token_ids": [token_id]},
+        lambda token_id: {"logprobs": 0, "logprob_token_ids": [token_id]},
+    ],
+)
+def test_ids_that_may_not_be_named_do_not_tell_how_many_there_are(fields):
+    """Where they may be named, they tell by what they do whether they exist; an error is then the better answer."""
+    inside, outside = (fields(token_id) for token_id in (VOCABULARY - 1, VOCABULARY))
+    with tiny_server(parse_exposure("no-logit-bias,no-wanted-ids,no-allowed-ids,no-metadata")) as (url, _):
+        answers = [complete(url, prompt="x", max_tokens=1, **each) for each in (inside, outside)]
+        assert [answer.status_code for answer in answers] == [400, 400]
+        assert answers[0].content == answers[1].content
+    with tiny_server(parse_exposure("everything,no-metadata")) as (url, _):
+        answers = [complete(url, prompt="x", max_tokens=1, **each) for each in (inside, outside)]
+        assert [answer.status_code for answer in answers] == [200, 400]
+        assert "outside the vocabulary" in answers[1].json()["error"]["message"]
+        assert str(VOCABULARY) not in answers[1].text
+
+
 def test_a_masked_token_outside_the_cap_is_told_as_openai_does():
     with tiny_server(Exposure()) as (url, _):
         bias = {str(100): 100}
@@ -218,18 +256,28 @@ def test_what_makes_no_sense_gets_an_error_as_openai_words_it(url, body, status)
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_unknown_paths_and_methods(url):
-    assert httpx.get(f"{url}/nowhere").status_code == 404
+def test_unknown_paths_methods_and_models_say_which_there_are(url):
+    for path in (f"{url}/nowhere", url.removesuffix("/v1") + "/chat/completions"):
+        response = httpx.post(path, json={})
+        assert response.status_code == 404
+        assert "/v1/chat/completions" in response.json()["error"]["message"]
     response = httpx.get(f"{url}/completions")
-    assert response.status_code == 405
-    assert "error" in response.json()
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert "POST" in response.json()["error"]["message"]
+    for response in (complete(url, prompt="x", model="gpt"), httpx.get(f"{url}/models/gpt")):
+        error = response.json()["error"]
+        assert (response.status_code, error["code"]) == (404, "model_not_found")
+        assert "'gpt'" in error["message"]
+        assert f"'{NAME}'" in error["message"]
 
 
 def test_pictures_to_a_model_that_reads_none(url):
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    response = chat(url, messages=[{"role": "user", "content": [part]}])
-    assert response.status_code == 400
-    assert "no pictures" in response.json()["error"]["message"]
+    remote = {"type": "image_url", "image_url": {"url": "http://nowhere.example/a.png"}}
+    for each in (part, remote):  # it is no help to be told that the picture must come in another way
+        error = chat(url, messages=[{"role": "user", "content": [each]}]).json()["error"]
+        assert "no pictures" in error["message"]
+        assert (error["code"], error["param"]) == ("refused:pictures", "messages")
 
 
 def test_a_long_answer_ends_where_the_model_ends(url):
@@ -403,10 +451,11 @@ def test_pictures_are_fetched_only_from_named_hosts(picture_host):
         fetched(f"http://{picture_host}/page.png")
 
 
-def test_a_damaged_picture_is_a_bad_request():
+def test_a_damaged_picture_is_a_bad_request_that_names_its_field():
     with sightseer_server() as url:
         for data in (b"not a picture", png()[:80]):
             address = "data:image/png;base64," + base64.b64encode(data).decode()
             part = {"type": "image_url", "image_url": {"url": address}}
             response = httpx.post(f"{url}/chat/completions", json={"messages": [{"role": "user", "content": [part]}]})
             assert response.status_code == 400, response.text
+            assert response.json()["error"]["param"] == "messages"

@@ -23,7 +23,7 @@ def guard(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     api_key: Annotated[
-        list[str] | None, typer.Option(envvar="LENSMITH_API_KEY", help="A key that clients may use; repeatable.")
+        list[str] | None, typer.Option(envvar="LENSMITH_GUARD_KEYS", help="A key that clients may use; repeatable.")
     ] = None,
     keys_file: Annotated[Path | None, typer.Option(help="A file of keys, one a line: NAME KEY, or KEY alone.")] = None,
     upstream_key: Annotated[
@@ -50,7 +50,10 @@ def guard(
 
     Requests and answers go through as far as --expose allows; what the guard does not know does not pass.
     """
+    from lensmith.serve.accepted_keys import GUARD_KEYS, note_on_keys
     from lensmith.serve.guard_run import Options, run_guard
 
     values = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
+    if note := note_on_keys(GUARD_KEYS, [*(api_key or ()), *([str(keys_file)] if keys_file else [])]):
+        typer.echo(note, err=True)
     run_guard(Options(**values), host=host, port=port, on_ready=lambda line: typer.echo(line, err=True))

@@ -20,7 +20,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(envvar="LENSMITH_API_KEYS", help="A key that clients must have; may be given several times."),
+        typer.Option(envvar="LENSMITH_SERVE_KEYS", help="A key that clients must have; may be given several times."),
     ] = None,
     served_model_name: Annotated[
         str | None, typer.Option(help="What clients call the model; its folder's or file's name by default.")
@@ -45,8 +45,11 @@ def serve(
 
     For one machine. The address is printed on stderr once requests are answered; Ctrl-C finishes what was accepted.
     """
+    from lensmith.serve.accepted_keys import SERVE_KEYS, note_on_keys
     from lensmith.serve.run import ServeSettings, serve_model
 
+    if note := note_on_keys(SERVE_KEYS, api_key or ()):
+        typer.echo(note, err=True)
     settings = ServeSettings(
         model=model,
         expose=expose,
@@ -63,6 +66,7 @@ def serve(
         body_mib=body_mib,
         picture_hosts=tuple(picture_host or ()),
     )
+    typer.echo(f"loading {model}", err=True)
     serve_model(settings, keys=api_key or (), on_ready=_say_where)
 
 

@@ -40,6 +40,8 @@ from lensmith.endpoints.http_find import find_dialect, is_loopback
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 _MOST_WAIT_S = 60.0
+_IDLE_S = 1.0
+"""How long an idle connection is used again: less than servers keep theirs, or a request meets a reset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,9 @@ class HttpClient:
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=timeout_s,
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            limits=httpx.Limits(
+                max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=_IDLE_S
+            ),
             transport=transport,
             trust_env=not is_loopback(base_url),
             verify=base_url.startswith("https:"),  # loading the certificates takes longer than many a request

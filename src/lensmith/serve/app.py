@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 import lensmith
 from lensmith.core.endpoint import RefusedError
-from lensmith.core.errors import LensmithError
+from lensmith.core.errors import ImageError, LensmithError
 from lensmith.core.exposure import visible_metadata
 from lensmith.core.wire import BusyError, Kind, WireError, WireRequest, read_requests, told_only, write_error
 from lensmith.serve import schema
@@ -31,6 +31,10 @@ from lensmith.serve.replies import Reply, json_bytes
 
 _OPEN_PATHS = ("/health", "/metrics", "/openapi.json")
 _CLIENT_CLOSED_REQUEST = 499
+_PROBLEMS = {
+    404: "there is no such path; try: /v1/chat/completions, /v1/completions or /v1/models",
+    405: "this path takes another method: models are listed with GET, and asked with POST",
+}
 _ERROR_KINDS = {401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error"}
 
 
@@ -81,8 +85,13 @@ def _add_models(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/models/{name:path}", summary="One model.", responses=schema.responses(401, 404))
     async def one_model(name: str) -> Response:
         if name != engine.answering.name:
-            return _error(404, f"there is no model {name[:100]!r} here", code="model_not_found")
+            return _no_model(name, engine)
         return _json(model())
+
+
+def _no_model(name: str, engine: Engine, param: str | None = None) -> Response:
+    there_is = f"the model here is {engine.answering.name!r}"
+    return _error(404, f"there is no model {name[:100]!r}; {there_is}", code="model_not_found", param=param)
 
 
 def _add_answers(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
@@ -116,7 +125,7 @@ async def _answer(kind: Kind, request: Request, engine: Engine, metrics: Metrics
         return _error(413, "the body is too large", expected=f"at most {engine.limits.body_bytes:,} bytes")
     wires = await engine.preparing(lambda: _wire_requests(kind, body, engine))
     if wires[0].model != engine.answering.name:
-        return _error(404, f"there is no model {wires[0].model[:100]!r} here", code="model_not_found", param="model")
+        return _no_model(wires[0].model, engine, param="model")
     wires = [replace(wire, request=await with_pictures(wire.request, engine.limits)) for wire in wires]
     prepared: list[Prepared] = await engine.preparing(lambda: [engine.prepare(wire.request) for wire in wires])
     reply = Reply(
@@ -146,6 +155,7 @@ def _wire_requests(kind: Kind, body: bytes, engine: Engine) -> list[WireRequest]
     except (ValueError, RecursionError) as error:
         raise WireError("the body is not JSON", actual=str(error)[:100]) from error
     wires = read_requests(kind, fields)
+    engine.answering.check(wires[0].request)  # before a picture is fetched that nobody can look at
     name = engine.answering.name
     return [replace(wire, model=wire.model or name, request=told_only(wire.request, engine.exposure)) for wire in wires]
 
@@ -241,6 +251,8 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         if isinstance(error, RefusedError):
             metrics.refused(error)
         status, body = write_error(error)
+        if isinstance(error, ImageError):
+            body["error"]["param"] = "messages"  # where the pictures are
         response = _json(body, status)
         if isinstance(error, BusyError) and error.retry_after_s is not None:
             response.headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
@@ -248,7 +260,7 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def wrong_path(request: Request, error: HTTPException) -> Response:
-        response = _error(error.status_code, str(error.detail))
+        response = _error(error.status_code, _PROBLEMS.get(error.status_code, str(error.detail)))
         response.headers.update(error.headers or {})
         return response
 

@@ -1,14 +1,31 @@
-"""A web server in a thread of this process: for tests, demonstrations, and whoever embeds one."""
+"""What both servers share: where they listen, how long they keep a connection, and how they run in a thread.
+
+A thread of this process is for tests, demonstrations, and whoever embeds a server.
+"""
 
 import asyncio
 import contextlib
+import errno
+import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import uvicorn
 
 from lensmith.core.errors import InputError
+
+LOG = logging.getLogger("lensmith.serve")
+_UVICORN = logging.getLogger("uvicorn.error")
+BACKLOG = 2048
+KEEP_ALIVE_S = 120
+"""How long a connection may be idle.
+
+Longer than clients keep theirs (httpx and Node 5 s, aiohttp 15 s, proxies 60 s, Go 90 s). Where the server closes
+first, a client may write its next request in that moment: it meets a reset, and must not ask again, as it may have run.
+"""
 
 
 class ReadyServer(uvicorn.Server):
@@ -24,6 +41,36 @@ class ReadyServer(uvicorn.Server):
         if self.started:
             self.was_ready = True
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if running := len(self.server_state.tasks):
+            LOG.warning("stopping: requests in progress: %d; another Ctrl-C does not wait for them", running)
+        await super().shutdown(sockets=sockets)
+        if self.force_exit:
+            _UVICORN.disabled = True  # what is cut off now would be logged as failures of the application
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn does, which also notes the signal, and raises it again when all is stopped."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def until_told(config: uvicorn.Config, listening: socket.socket, *, on_ready: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes what was accepted.
+
+    `on_ready` is told the base URL (with /v1) once requests are answered. Raises InputError where it never came to it,
+    and KeyboardInterrupt where a second SIGINT cut off what was accepted.
+    """
+    server = ReadyServer(config, lambda: on_ready(url_of(listening)))
+    try:
+        server.run(sockets=[listening])
+    finally:
+        _UVICORN.disabled = False
+    if server.force_exit:
+        raise KeyboardInterrupt
+    if not server.was_ready:
+        raise InputError("the server did not start", hint="its log says why")
 
 
 @contextlib.contextmanager
@@ -45,24 +92,40 @@ def in_thread(config: uvicorn.Config, listening: socket.socket) -> Iterator[str]
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes a free one. Raises InputError where that cannot be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol by name: asyncio sends small answers at once (TCP_NODELAY) only on sockets that say so.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # The protocol by name: asyncio sends small answers at once (TCP_NODELAY) only on sockets that say so.
+        listening = socket.socket(family, kind, protocol or socket.IPPROTO_TCP)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one, such as "a..b"
+        raise _cannot_listen(host, port, error) from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        raise InputError(
-            "cannot listen at this address",
-            actual=f"{host}:{port}: {error.strerror}",
-            hint="choose another --port; 0 takes a free one",
-        ) from error
-    listening.listen(1024)
+        raise _cannot_listen(host, port, error) from error
     return listening
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> InputError:
+    hints = {
+        errno.EADDRINUSE: "another program has this port: choose another --port; 0 takes a free one",
+        errno.EACCES: "choose a --port from 1024 up",
+    }
+    number = error.errno if isinstance(error, OSError) else None
+    return InputError(
+        "cannot listen at this address",
+        actual=f"{_in_url(host)}:{port}: {getattr(error, 'strerror', None) or error}",
+        hint=hints.get(number or 0, "choose an address of this machine for --host, such as 127.0.0.1"),
+    )
 
 
 def url_of(listening: socket.socket) -> str:
     """The base URL, with /v1."""
     host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"http://{_in_url(host)}:{port}/v1"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

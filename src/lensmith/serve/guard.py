@@ -83,6 +83,7 @@ class Guard:
                 Route("/health", self.health, methods=["GET"]),
                 Route("/metrics", self.show_metrics, methods=["GET"]),
                 Route("/v1/models", self.models, methods=["GET"]),
+                Route("/v1/models/{name:path}", self.one_model, methods=["GET"]),
                 *(Route(f"/v1/{kind.value}", _Completions(self, kind), methods=["POST"]) for kind in Kind),
             ],
             exception_handlers={HTTPException: _http_error, ProblemError: _handled, LensmithError: _handled},
@@ -108,14 +109,23 @@ class Guard:
 
     async def models(self, request: Request) -> Response:
         """The models' names; what else the server tells of them, where the exposure has metadata."""
+        return json_response({"object": "list", "data": await self._listed(request)})
+
+    async def one_model(self, request: Request) -> Response:
+        """One entry of that list."""
+        for model in await self._listed(request):
+            if model["id"] == request.path_params["name"]:
+                return json_response(model)
+        raise ProblemError(404, "there is no such model here", reason="model_not_found", param="model")
+
+    async def _listed(self, request: Request) -> list[Json]:
         self.watcher.arrive(client_name(request, self.config))
         try:
             listing = await self.upstream.models(_LISTING_TIMEOUT_S)
-            data = [self._model(model) for model in get_list(listing, "data")]
+            return [self._model(model) for model in get_list(listing, "data")]
         except MalformedAnswerError:
             self.metrics.count("unparsable_answers_total")
             raise _malformed() from None
-        return json_response({"object": "list", "data": data})
 
     def _model(self, model: object) -> Json:
         if not isinstance(model, Mapping):
@@ -272,7 +282,8 @@ async def _disconnected(receive: Receive) -> None:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    message = {404: "no such path", 405: "another method is needed"}.get(status, "not possible")
+    paths = "no such path; there are /v1/chat/completions, /v1/completions and /v1/models"
+    message = {404: paths, 405: "another method is needed"}.get(status, "not possible")
     written = write_problem(ProblemError(status, message, reason="unknown_url"))
     return json_response(written.body, written.status)
 

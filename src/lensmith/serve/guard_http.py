@@ -26,10 +26,17 @@ class ProblemError(Exception):
     """A request that ends with this status and OpenAI's error body. `reason` is its label in the metrics."""
 
     def __init__(
-        self, status: int, message: str, *, reason: str, kind: str = "invalid_request_error", retry_after_s: int = 0
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        retry_after_s: int = 0,
     ) -> None:
         self.status, self.reason, self.kind, self.retry_after_s = status, reason, kind, retry_after_s
-        self.body: Json = {"error": {"message": message, "type": kind, "param": None, "code": reason}}
+        self.body: Json = {"error": {"message": message, "type": kind, "param": param, "code": reason}}
         super().__init__(message)
 
 

@@ -5,11 +5,13 @@ proven, the top is cut, noise and rounding are applied, and ties are put into an
 
 Where it equals `core.exposure` on the server: everywhere without noise if tokens are named by id (llama.cpp tells ids
 beside the text; vLLM and our own server on request), else up to the order of tokens that rounding made equal, which
-stand by text. Frozen noise: for tokens named by id and a prompt that the server too sees as messages or ids; else it is
-as frozen, but other noise, which belongs to the token's text. Fresh noise: as a distribution. Stricter than the server
-where a server's list leaves doubt, because it lists the sampled token though it is not among the top (vLLM), or keys
-logprobs by text, so that a token vanishes behind another one with its text (completions; llama-cpp-python): then a
-token is told only if the mass of the listed ones leaves no room for likelier ones, or the cap does.
+stand by text. Frozen noise: for tokens named by id, from a server that keys it by the request as `core.exposure.apply`
+does (a fake; our own keys it by the prompt's tokens, which a guard does not know); else it is as frozen, but other
+noise. It hides less before a model that sees pictures: one that is changed by a hair gets noise of its own. Fresh
+noise: as a distribution. Stricter than the server where a server's list leaves doubt, because it lists the sampled
+token though it is not among the top (vLLM), or keys logprobs by text, so that a token vanishes behind another one with
+its text (completions; llama-cpp-python): then a token is told only if the mass of the listed ones leaves no room for
+likelier ones, or the cap does.
 """
 
 import hashlib

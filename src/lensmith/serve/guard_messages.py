@@ -17,10 +17,58 @@ _REMOTE = re.compile(r"https?://", re.IGNORECASE)
 
 
 def clean_messages(value: object, config: GuardConfig) -> list[Json]:
-    """The messages, written anew with the fields that the guard knows. Raises WireError."""
+    """The messages, written anew with the fields that the guard knows. Raises WireError.
+
+    With frozen noise, in one spelling (`one_spelling`).
+    """
     if not isinstance(value, list) or not value:
         raise WireError("messages: is needed", param="messages", expected="a list of at least one message")
-    return [_message(message, f"messages[{place}]", config) for place, message in enumerate(value)]
+    messages = [_message(message, f"messages[{place}]", config) for place, message in enumerate(value)]
+    return one_spelling(messages) if config.is_noise_frozen else messages
+
+
+def one_spelling(messages: list[Json]) -> list[Json]:
+    """The messages without what most chat templates drop: space around a text, names, the ids of calls, a lone part.
+
+    Frozen noise belongs to what is sent on. Were variants that reach the model as the same tokens sent on as they are,
+    each would meet noise of its own, and their mean tells the exact value. To give unlike prompts the same noise would
+    be worse: a difference of two answers has none. So it is the prompt that is made one, and not its name.
+    """
+    calls: dict[str, str] = {}
+    return [_one_spelling(message, calls) for message in messages]
+
+
+def _one_spelling(message: Json, calls: dict[str, str]) -> Json:
+    result = {name: value for name, value in message.items() if name not in ("name", "refusal")}
+    content = message["content"]
+    if isinstance(content, list):
+        content = _trimmed([_plain(part) for part in content])
+    result["content"] = content.strip() if isinstance(content, str) else content
+
+    def renamed(identity: str) -> str:
+        return calls.setdefault(identity, f"call{len(calls):05}")
+
+    if "tool_calls" in message:
+        result["tool_calls"] = [
+            {**call, "id": renamed(call["id"])} if "id" in call else call for call in message["tool_calls"]
+        ]
+    if "tool_call_id" in message:
+        result["tool_call_id"] = renamed(message["tool_call_id"])
+    return result
+
+
+def _plain(part: Json) -> Json:
+    return part if part["type"] == "text" else {**part, "image_url": {"url": part["image_url"]["url"]}}
+
+
+def _trimmed(parts: list[Json]) -> str | list[Json]:
+    """Parts without space at the outer ends; between parts it may be the text's own."""
+    if [part["type"] for part in parts] == ["text"]:
+        return str(parts[0]["text"])
+    for place, trim in ((0, str.lstrip), (-1, str.rstrip)):
+        if parts and parts[place]["type"] == "text":
+            parts[place] = {**parts[place], "text": trim(parts[place]["text"])}
+    return parts
 
 
 def wire_messages(messages: list[Json], config: GuardConfig) -> list[Json]:

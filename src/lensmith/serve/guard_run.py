@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import logging
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,11 @@ from lensmith.core.config import from_dict
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Noise
 from lensmith.core.exposure_text import parse_exposure, spell_exposure
-from lensmith.serve.background import in_thread
+from lensmith.serve.background import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
 from lensmith.serve.guard import Guard
 from lensmith.serve.guard_config import MIB, GuardConfig
 
+LOG = logging.getLogger("lensmith.guard")
 STOP_S = 30
 """How long a guard that is told to stop waits for answers in progress."""
 
@@ -92,7 +92,7 @@ def read_keys(keys: list[str], path: Path | None) -> dict[str, str]:
     """Keys and their names; a key without a name is called by a part of its hash. Raises InputError."""
     named = [["", key] for key in keys]
     if path is not None:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split() for line in _text_of(path).splitlines()]
         named += [["", *line][-2:] for line in lines if line and not line[0].startswith("#")]
         if any(len(line) > 2 for line in lines if line and not line[0].startswith("#")):
             raise InputError(f"{path}: not a file of keys", expected="one a line: NAME KEY, or KEY alone")
@@ -104,21 +104,31 @@ def read_keys(keys: list[str], path: Path | None) -> dict[str, str]:
     return result
 
 
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: not a file of keys", actual=error, expected="one a line: NAME KEY, or KEY"
+        ) from error
+
+
 def run_guard(options: Options, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Listens until interrupted; answers in progress are then finished. Raises InputError where the port is taken."""
     config = guard_config(options)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    with _listen(host, port) as listener:
+    if not config.base_url.endswith("/v1"):
+        LOG.warning("the upstream URL does not end in /v1, as most servers' do: %s", config.base_url)
+    with listen(host, port) as listener:
         told = spell_exposure(replace(config.exposure, noise_seed=0)) or "the default"
-        on_ready(f"guard on http://{_shown(host)}:{listener.getsockname()[1]}/v1 for {config.upstream}, exposes {told}")
-        server = uvicorn.Server(_server_config(config))
-        server.run(sockets=[listener])
+        where = f"for {config.upstream}, exposes {told}"
+        until_told(_server_config(config), listener, on_ready=lambda url: on_ready(f"guard on {url} {where}"))
 
 
 @contextlib.contextmanager
 def running_guard(config: GuardConfig) -> Iterator[str]:
     """A guard on loopback in a thread of this process, for tests and demonstrations; gives its base URL (with /v1)."""
-    with _listen("127.0.0.1", 0) as listener, in_thread(_server_config(config), listener) as url:
+    with listen("127.0.0.1", 0) as listener, in_thread(_server_config(config), listener) as url:
         yield url
 
 
@@ -132,22 +142,7 @@ def _server_config(config: GuardConfig) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S,
+        backlog=BACKLOG,
     )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=2048)
-        # asyncio does this for sockets of its own only; without, each answer waits 40 ms for an acknowledgement.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {host}:{port}", actual=error.strerror, hint="choose another --port"
-        ) from error
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -1,6 +1,7 @@
 """The server behind a guard: asked over HTTP, and what goes wrong there told in a guard's own words.
 
-Nothing of an upstream error reaches a client but its kind: such texts name paths, versions and sizes.
+Nothing of an upstream error reaches a client but its kind, and the name of the field that it is about, where the client
+sent that field: such texts name paths, versions and sizes.
 """
 
 import re
@@ -15,8 +16,15 @@ from lensmith.serve.guard_http import ProblemError
 from lensmith.serve.guard_json import Json, MalformedError, read_object, write_object
 
 _MOST_ERROR_BYTES = 65536
+_IDLE_S = 1.0
+"""How long an idle connection is used again.
+
+Less than servers keep theirs (gunicorn 2 s, uvicorn, and so vLLM and SGLang, 5 s): a request that is written while the
+server closes meets a reset, and an answer's POST must not be sent twice, for it may have run. Connecting is cheap.
+"""
 _TOO_LONG = re.compile(
-    rb"context[_ ](length|window|size)|maximum context|exceed_context|too many tokens", re.IGNORECASE
+    rb"context[_ ](length|window|size)|maximum context|exceed_context|too many tokens|longer than the model can read",
+    re.IGNORECASE,
 )
 
 
@@ -34,7 +42,9 @@ class Upstream:
             transport=transport,
             verify=config.upstream.startswith("https"),  # reading the certificates takes time; without TLS, for nothing
             timeout=httpx.Timeout(timeouts.silence_s, connect=timeouts.connect_s, pool=timeouts.connect_s),
-            limits=httpx.Limits(max_connections=config.limits.concurrent, max_keepalive_connections=256),
+            limits=httpx.Limits(
+                max_connections=config.limits.concurrent, max_keepalive_connections=256, keepalive_expiry=_IDLE_S
+            ),
             follow_redirects=False,
             trust_env=False,
         )
@@ -44,6 +54,14 @@ class Upstream:
 
     async def models(self, timeout_s: float) -> Json:
         """The server's list of models. Raises ProblemError and MalformedAnswerError."""
+        try:
+            return await self._models(timeout_s)
+        except MalformedAnswerError as error:
+            if not isinstance(error.__cause__, httpx.ReadError | httpx.RemoteProtocolError):
+                raise
+            return await self._models(timeout_s)  # a GET may be sent twice, unlike a POST
+
+    async def _models(self, timeout_s: float) -> Json:
         async with self._exchange("GET", "models", None, timeout_s=timeout_s) as response:
             return await self._read_json(response)
 
@@ -71,7 +89,7 @@ class Upstream:
         with _faults():
             async with self._client.stream(method, url, content=content, headers=headers, timeout=timeout) as response:
                 if response.status_code != 200:
-                    raise _problem(response, await _read(response, _MOST_ERROR_BYTES))
+                    raise _problem(response, await _read(response, _MOST_ERROR_BYTES), body or {})
                 yield response
 
     async def _read_json(self, response: httpx.Response) -> Json:
@@ -130,15 +148,17 @@ def _check_content(response: httpx.Response, expected: str) -> None:
         raise MalformedAnswerError("the answer is compressed, which was not asked for")
 
 
-def _problem(response: httpx.Response, body: bytes) -> ProblemError:
-    """What a client is told of an upstream error."""
+def _problem(response: httpx.Response, body: bytes, asked: Json) -> ProblemError:
+    """What a client is told of an upstream error. `asked` is what was sent."""
     status = response.status_code
     if status in (400, 413, 422) and _TOO_LONG.search(body):
         return ProblemError(400, "the request is longer than the model's context", reason="context_length_exceeded")
     if status in (400, 422):
-        return ProblemError(400, "the upstream server refused this request", reason="upstream_refused")
+        param = _refused_field(body, asked)
+        message = "the upstream server refused this request" + (f" because of {param}" if param else "")
+        return ProblemError(400, message, reason="upstream_refused", param=param)
     if status == 404:
-        return ProblemError(404, "no such model", reason="model_not_found")
+        return ProblemError(404, "the upstream server has no such model or path", reason="model_not_found")
     if status == 413:
         return ProblemError(413, "the request is too large for the upstream server", reason="upstream_too_large")
     if status in (429, 503):
@@ -155,3 +175,14 @@ def _problem(response: httpx.Response, body: bytes) -> ProblemError:
         message = "the upstream server does not accept this guard"
         return ProblemError(502, message, reason="upstream_unauthorized", kind="upstream_error")
     return ProblemError(502, "the upstream server failed", reason="upstream_failed", kind="upstream_error")
+
+
+def _refused_field(body: bytes, asked: Json) -> str | None:
+    """The field that an upstream error names, if it is one of those that were sent: no other word of it is told."""
+    try:
+        error = read_object(body).get("error")
+    except MalformedError:
+        return None
+    param = error.get("param") if isinstance(error, dict) else None
+    name = re.split(r"[.\[]", param)[0] if isinstance(param, str) else None
+    return name if name in asked else None

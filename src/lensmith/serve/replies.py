@@ -81,7 +81,7 @@ class Reply:
             async for index, event in self.exchange.events():
                 for delta in self._deltas(index, event, offsets):
                     tokens += len(delta.token_ids) if isinstance(event, Piece) else 0
-                    yield await self._chunk(self.wires[index], delta)
+                    yield await self._chunk(self.wires[index], delta, is_prompt=isinstance(event, PromptRead))
         except LensmithError as error:
             yield sse(write_error(error)[1])
             return
@@ -93,9 +93,12 @@ class Reply:
             yield sse(write_usage_chunk(self.wires[0], answer_id=self.answer_id, created=self.created, usage=usage))
         yield SSE_DONE
 
-    async def _chunk(self, wire: WireRequest, delta: Delta) -> bytes:
+    async def _chunk(self, wire: WireRequest, delta: Delta, *, is_prompt: bool) -> bytes:
         def write() -> bytes:
-            return sse(write_chunk(wire, delta, self.names, answer_id=self.answer_id, created=self.created))
+            chunk = write_chunk(wire, delta, self.names, answer_id=self.answer_id, created=self.created)
+            if is_prompt:
+                _tell_nothing_of_the_first(chunk)
+            return sse(chunk)
 
         # A whole vocabulary takes long enough to write that others would notice.
         return await asyncio.to_thread(write) if Reveal.VOCABULARY in wire.request.reveal else write()
@@ -128,6 +131,14 @@ class Reply:
             is_first=is_first,
         )
         return [delta]
+
+
+def _tell_nothing_of_the_first(chunk: dict[str, Any]) -> None:
+    """A prompt's first token has no context, and so no logprob: null, as in an answer that is not streamed."""
+    for choice in chunk["choices"]:
+        for column in ("token_logprobs", "top_logprobs"):
+            if choice["logprobs"] and choice["logprobs"][column]:
+                choice["logprobs"][column][0] = None
 
 
 def json_bytes(value: Any) -> bytes:

@@ -1,11 +1,9 @@
 """Starts a server, says where it is, and stops it when it is told to."""
 
 import contextlib
-import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import uvicorn
@@ -14,7 +12,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.exposure_text import parse_exposure
 from lensmith.models.local import load_answering
 from lensmith.serve.app import make_app
-from lensmith.serve.background import ReadyServer, in_thread, listen, url_of
+from lensmith.serve.background import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
 from lensmith.serve.engine import Engine
 from lensmith.serve.limits import Limits
 
@@ -88,20 +86,8 @@ def serve(
     keys: Iterable[str] = (),
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes what was accepted; a second SIGINT does not wait for that.
-
-    `on_ready` is told the base URL (with /v1) once requests are answered.
-    """
-    server = ReadyServer(_config(engine, keys), lambda: on_ready(url_of(listening)))
-    # uvicorn stops well, and then raises the signal again, which would end this process as if it had not.
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listening])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if not server.was_ready:
-        raise InputError("the server did not start", hint="its log says why")
+    """Serves until SIGINT or SIGTERM, then finishes what was accepted, as `background.until_told` says."""
+    until_told(_config(engine, keys), listening, on_ready=on_ready)
 
 
 @contextlib.contextmanager
@@ -112,5 +98,12 @@ def running(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, keys: Ite
 
 
 def _config(engine: Engine, keys: Iterable[str]) -> uvicorn.Config:
-    options: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False, "lifespan": "on"}
-    return uvicorn.Config(make_app(engine, keys), **options)
+    return uvicorn.Config(
+        make_app(engine, keys),
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        backlog=BACKLOG,
+    )
