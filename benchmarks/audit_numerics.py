@@ -1,7 +1,8 @@
 """How long the audit's numerics take at the size of a real model: width and last layer of h = 4096, vocabulary 128,000.
 
 The endpoint is a random final layer in this process; its outputs are float32 logprobs of the whole vocabulary, so that
-reading them costs what it would cost anyone. Each stage stands beside its floor: the multiplications that it cannot do
+reading them costs what it would cost anyone. The width is found by the audit's own stage, which knows nothing
+beforehand, with its log and its files. Each step stands beside its floor: the multiplications that it cannot do
 without, at the speed that this machine's own matrix product reaches in the same run. Memory is what the process grows
 by, beyond the endpoint's own layer.
 
@@ -10,22 +11,41 @@ by, beyond the endpoint's own layer.
 
 import argparse
 import json
+import math
 import os
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.audit.findings import ReadOut
 from lensmith.audit.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
+from lensmith.audit.meter import Limits
+from lensmith.audit.session import SessionConfig, open_session
 from lensmith.audit.spectrum import token_blocks
-from lensmith.audit.width import RankWatch, WidthEstimate, estimate_width
+from lensmith.audit.stages import WidthOutcome, find_width
+from lensmith.core.endpoint import (
+    Answer,
+    Capabilities,
+    Choice,
+    Feature,
+    Finish,
+    IdArray,
+    Logprobs,
+    RefusedError,
+    Request,
+    Reveal,
+    needed_features,
+)
 
 CORES = 2
 SPARE = 64
@@ -33,6 +53,7 @@ SPARE = 64
 WIDTH_LIMIT_S, WIDTH_LIMIT_GB = 60.0, 4.0
 LAYER_LIMIT_S, LAYER_LIMIT_GB = 600.0, 8.0
 _BATCH = 128
+_TOP = 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 Float32Array = NDArray[np.float32]
@@ -60,11 +81,9 @@ class Report:
     cores: int
     gflops_32: float
     gflops_64: float
-    found_status: str
     found_width: int | None
-    found_ratio: float | None
+    note: str
     contexts: int
-    tokens: int
     width_s: float
     width_gb: float
     layer_s: float
@@ -73,29 +92,6 @@ class Report:
     rms_unrelated: float
     published_rms: tuple[float, float]
     stages: tuple[Stage, ...]
-
-
-class SyntheticEndpoint:
-    """A random RMSNorm and head. Tells float32 logprobs of the whole vocabulary, `_BATCH` new contexts at a time."""
-
-    def __init__(self, width: int, vocabulary: int, seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.head_VH = self.rng.standard_normal((vocabulary, width), dtype=np.float32)
-        self.head_VH *= 0.02
-        self.scale_H = np.arange(1, width + 1, dtype=np.float32) ** -0.5
-
-    def logprobs(self, contexts: int) -> Float32Array:
-        states_NH = self.rng.standard_normal((contexts, len(self.scale_H)), dtype=np.float32) * self.scale_H
-        states_NH /= np.sqrt((states_NH**2).mean(axis=1, keepdims=True))
-        logits_NV = states_NH @ self.head_VH.T
-        top_N1 = logits_NV.max(axis=1, keepdims=True)
-        logits_NV -= top_N1
-        logits_NV -= np.log(np.exp(logits_NV).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
-        return logits_NV
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
 
 
 @dataclass
@@ -112,6 +108,73 @@ class Clock:
     def stop(self) -> None:
         self.seconds += time.perf_counter()
         self.cpu_s += time.process_time()
+
+    def reset(self) -> None:
+        self.seconds = self.cpu_s = 0.0
+
+
+class SyntheticEndpoint:
+    """A random RMSNorm and head, which tells float32 logprobs: a few top ones, or the whole vocabulary.
+
+    What stands before the last layer is a hash of the prompt, so that the same prompt has the same answer.
+    """
+
+    def __init__(self, width: int, vocabulary: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.head_VH = rng.standard_normal((vocabulary, width), dtype=np.float32)
+        self.head_VH *= 0.02
+        self.scale_H = np.arange(1, width + 1, dtype=np.float32) ** -0.5
+        self.clock = Clock()
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        for request in requests:
+            if needed_features(request) & ~self.supports().features or request.top_logprobs > _TOP:
+                raise RefusedError(f"this endpoint tells {_TOP} top logprobs or the whole vocabulary")
+        self.clock.start()
+        logprobs_NV = self.logprobs(np.array([hash(request.token_ids) % 2**63 for request in requests]))
+        self.clock.stop()
+        return [
+            Answer(choices=(self._choice(request, row_V),))
+            for request, row_V in zip(requests, logprobs_NV, strict=True)
+        ]
+
+    def supports(self) -> Capabilities:
+        features = Feature.TOKEN_IDS | Feature.TOP_LOGPROBS | Feature.VOCABULARY_LOGPROBS | Feature.SEED
+        return Capabilities(features=features, vocabulary_size=len(self.head_VH))
+
+    def metadata(self) -> dict[str, Any]:
+        return {}
+
+    def logprobs(self, contexts_N: IdArray) -> Float32Array:
+        """Of the whole vocabulary (N, V), for contexts that numbers stand for."""
+        shape = (len(contexts_N), len(self.scale_H))
+        states_NH = np.empty(shape, dtype=np.float32)
+        for row_H, context in zip(states_NH, contexts_N.tolist(), strict=True):
+            np.random.default_rng(context).standard_normal(out=row_H, dtype=np.float32)
+        states_NH *= self.scale_H
+        states_NH /= np.sqrt((states_NH**2).mean(axis=1, keepdims=True))
+        logits_NV = states_NH @ self.head_VH.T
+        logits_NV -= logits_NV.max(axis=1, keepdims=True)
+        logits_NV -= np.log(np.exp(logits_NV).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
+        return logits_NV
+
+    def _choice(self, request: Request, logprobs_V: Float32Array) -> Choice:
+        told = None
+        if request.wants_logprobs:
+            order_K = np.argsort(-logprobs_V)[: request.top_logprobs] if request.top_logprobs else np.empty(0, np.int64)
+            told = Logprobs(
+                sampled_T=np.full(1, np.nan),
+                top_ids_TK=order_K[None],
+                top_TK=logprobs_V[order_K][None],
+                wanted_TW=np.empty((1, 0)),
+                vocabulary_TV=logprobs_V[None] if Reveal.VOCABULARY in request.reveal else None,
+            )
+        ids_T = np.array([logprobs_V.argmax()])
+        return Choice(text=f"<{ids_T[0]}>", finish=Finish.LENGTH, token_ids_T=ids_T, logprobs=told)
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
 
 
 @dataclass
@@ -194,11 +257,9 @@ def measure(width: int, vocabulary: int) -> Report:
         cores=CORES,
         gflops_32=gflops_32,
         gflops_64=gflops_64,
-        found_status=found.status.value,
         found_width=found.width,
-        found_ratio=found.ratio,
-        contexts=found.contexts,
-        tokens=found.tokens,
+        note=found.note,
+        contexts=found.rows,
         width_s=width_meter.seconds,
         width_gb=width_meter.grown_gb,
         layer_s=layer_meter.seconds,
@@ -210,30 +271,26 @@ def measure(width: int, vocabulary: int) -> Report:
     )
 
 
-def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthEstimate:
-    """Reads contexts until the watch sees the rank and a few more, then decides; tokens are a random part."""
+def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthOutcome:
+    """The audit's own way, from the first question to the width; how to split the time is counted by the endpoint."""
+    limits = Limits(queries_per_s=None, max_queries=None, max_tokens=None)
+    with tempfile.TemporaryDirectory() as folder:
+        config = SessionConfig(folder=Path(folder), header={}, model="synthetic", seed=0, limits=limits)
+        whole = Clock()
+        whole.start()
+        with open_session(endpoint, config) as session:
+            endpoint.clock.reset()
+            found = find_width(session.stage, ReadOut.P1)
+        whole.stop()
+    read, spent = endpoint.clock, session.stage.meter.spent
     vocabulary, width = endpoint.head_VH.shape
-    tokens_M = np.random.default_rng(1).permutation(vocabulary)[: 2 * width]
-    watch = RankWatch()
-    parts: list[Float32Array] = []
-    reading, watching = Clock(), Clock()
-    while watch.contexts < min((watch.reached or 2 * width) + SPARE, 3 * width // 2):
-        reading.start()
-        parts.append(endpoint.logprobs(_BATCH)[:, tokens_M])
-        reading.stop()
-        watching.start()
-        watch.push(parts[-1])
-        watching.stop()
-    contexts, tokens = watch.contexts, len(tokens_M)
-    del watch
-    read, watched = 2e-9 * contexts * width * vocabulary, 4e-9 * contexts**2 * tokens
-    meter.add(Stage(name="read for the width", seconds=reading.seconds, cpu_s=reading.cpu_s, gflop_32=read))
-    # Each new context is multiplied with all directions before it, twice there and back.
-    meter.add(Stage(name="watch the rank", seconds=watching.seconds, cpu_s=watching.cpu_s, gflop_64=watched))
-    with meter.stage("decide the width") as work:
-        found = estimate_width(np.concatenate(parts))
-        # The whole and two parts, each a symmetric product and its eigenvalues; and one QR.
-        work["gflop_64"] = 3e-9 * contexts**2 * tokens + 4 * 4 / 3 * 1e-9 * contexts**3 + 2e-9 * contexts**2 * tokens
+    read_gflop = 2e-9 * spent.queries * width * vocabulary
+    meter.add(Stage(name="the endpoint's answers", seconds=read.seconds, cpu_s=read.cpu_s, gflop_32=read_gflop))
+    # One Gram matrix, its eigenvalues for two centrings, and one QR: what a decision cannot do without.
+    rows, tokens = found.rows, math.ceil(1.25 * found.rows)
+    decide = 1e-9 * rows**2 * tokens + 2 * 4 / 3 * 1e-9 * rows**3 + 2e-9 * rows**2 * tokens
+    rest_s, rest_cpu_s = whole.seconds - read.seconds, whole.cpu_s - read.cpu_s
+    meter.add(Stage(name="the audit's own work", seconds=rest_s, cpu_s=rest_cpu_s, gflop_64=decide))
     return found
 
 
@@ -242,7 +299,8 @@ def _measure_layer(endpoint: SyntheticEndpoint, rank: int, contexts: int, meter:
     outputs_NV = np.empty((contexts, vocabulary), dtype=np.float32)
     with meter.stage("read for the layer") as work:
         for start in range(0, contexts, _BATCH):
-            outputs_NV[start : start + _BATCH] = endpoint.logprobs(min(_BATCH, contexts - start))
+            numbers = np.arange(start, min(start + _BATCH, contexts))
+            outputs_NV[start : start + _BATCH] = endpoint.logprobs(numbers)
         work["gflop_32"] = 2e-9 * contexts * width * vocabulary
     with meter.stage("recover the layer") as work:
         recovered = recover_layer(partial(token_blocks, outputs_NV), rank)
@@ -265,7 +323,6 @@ def _speed(kind: type) -> float:
 
 
 def as_table(report: Report) -> str:
-    ratio = "-" if report.found_ratio is None else f"x{report.found_ratio:.3g}"
     rows = [
         f"{stage.name:22}{stage.seconds:9.1f}{stage.cpu_s:9.1f}{stage.floor_s:9.1f}"
         f"{stage.seconds / max(stage.floor_s, 1e-9):7.1f}x"
@@ -274,8 +331,7 @@ def as_table(report: Report) -> str:
     lines = [
         f"width {report.width}, vocabulary {report.vocabulary}, {report.cores} cores, matrix product "
         f"{report.gflops_32:.0f} GFLOP/s float32, {report.gflops_64:.0f} float64",
-        f"found: {report.found_width} ({report.found_status}, gap {ratio}) from {report.contexts} contexts x "
-        f"{report.tokens} tokens",
+        f"found: {report.found_width} from {report.contexts} contexts: {report.note}",
         f"{'stage':22}{'seconds':>9}{'cpu':>9}{'floor':>9}{'ratio':>8}",
         *rows,
         f"width  {report.width_s:7.1f} s, {report.width_gb:5.2f} GB  (limits for 4096: {WIDTH_LIMIT_S:.0f} s, "

@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.readout_data import Float32Server, TrueLogits, true_logits
-from lensmith.audit.columns import choose_columns
 from lensmith.audit.findings import Cost
 from lensmith.audit.greedy import GreedyReader
 from lensmith.audit.reading import Prior, Reader, Reading
@@ -244,7 +243,8 @@ def _top(answer: object) -> float:
 def measure(data: TrueLogits, way: Way, *, texts: int, tokens: int) -> Row:
     """One way on some texts."""
     server = Float32Server(data.measured_NV[:texts], decimals=way.decimals)
-    ids = choose_columns(data.measured_NV.shape[1], max(int(tokens * way.part), 50), seed=SEED)
+    count = max(int(tokens * way.part), 50)
+    ids = np.sort(np.random.default_rng(SEED).choice(data.measured_NV.shape[1], size=count, replace=False))
     prior = prior_of(data.known_NV, ids)
     bits, rms, queries, unread = [], [], [], 0
     for row in range(texts):

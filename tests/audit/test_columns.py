@@ -1,28 +1,13 @@
-"""Columns are drawn as the seed says, and what is kept of a matrix with gaps has none."""
+"""Tokens that can be told apart by their text, and what is expected of each column."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from lensmith.audit.columns import choose_columns, complete_part, distinct_texts, keep_complete
+from lensmith.audit.columns import distinct_texts, lasting_ids
 from lensmith.audit.findings import Cost
 from lensmith.audit.reading import Prior, Reading
+from lensmith.core.endpoint import TEXT_IDS_FROM
 from lensmith.core.errors import InputError, ShapeError
-
-
-def test_columns_are_random_seeded_different_and_skip_what_is_named():
-    one = choose_columns(1000, 50, seed=1, skip=range(500))
-    assert np.array_equal(one, choose_columns(1000, 50, seed=1, skip=range(500)))
-    assert not np.array_equal(one, choose_columns(1000, 50, seed=2, skip=range(500)))
-    assert len(set(one.tolist())) == 50 and one.min() >= 500 and one.max() < 1000
-    assert choose_columns(np.array([7, 3, 3, 9]), 3, seed=0).tolist() == [3, 7, 9]
-
-
-@pytest.mark.parametrize("count", [0, 5])
-def test_columns_that_do_not_exist_are_an_error(count):
-    with pytest.raises(InputError):
-        choose_columns(np.arange(4), count, seed=0)
 
 
 def test_texts_that_may_collide_are_left_out():
@@ -42,38 +27,22 @@ def test_texts_that_may_collide_are_left_out():
     assert distinct_texts(texts).tolist() == [0, 1, 8]
 
 
-def test_the_literal_case():
-    n = np.nan
-    matrix = np.array([[1, 2, n, 4], [5, 6, n, 8], [n, n, n, n], [9, 10, n, 12], [13, n, 15, 16]])
-    kept = keep_complete(matrix)
-    assert kept.rows_N.tolist() == [0, 1, 3] and kept.columns_M.tolist() == [0, 1, 3]
-    assert kept.logits_NM.tolist() == [[1, 2, 4], [5, 6, 8], [9, 10, 12]]
+class Texts:
+    """A client's numbers for texts, in the order in which it met them."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def data(self, token_id):
+        return self.names[token_id - TEXT_IDS_FROM]
 
 
-def test_no_more_is_dropped_than_must_be():
-    matrix = np.ones((6, 6))
-    matrix[[0, 1, 2], 4] = np.nan
-    assert keep_complete(matrix).logits_NM.shape == (6, 5)
-    matrix[3, :3] = np.nan
-    assert keep_complete(matrix).logits_NM.shape == (5, 5)
-
-
-@given(st.integers(0, 2**16), st.floats(0, 1), st.integers(0, 12), st.integers(0, 12))
-@settings(max_examples=60)
-def test_what_is_kept_is_complete_and_a_part_of_the_whole(seed, missing, rows, columns):
-    rng = np.random.default_rng(seed)
-    whole = rng.normal(size=(rows, columns))
-    whole[rng.random(whole.shape) < missing] = np.nan
-    kept = keep_complete(whole)
-    assert np.isfinite(kept.logits_NM).all()
-    assert np.array_equal(kept.logits_NM, whole[np.ix_(kept.rows_N, kept.columns_M)])
-    if np.isfinite(whole).all() and whole.size:
-        assert kept.logits_NM.shape == whole.shape
-
-
-def test_a_matrix_is_needed():
-    with pytest.raises(ShapeError):
-        keep_complete(np.zeros(3))
+def test_tokens_that_are_known_by_text_have_numbers_that_last():
+    ids = TEXT_IDS_FROM + np.arange(3)
+    one, two = Texts(b"red", b"green", b"blue"), Texts(b"blue", b"red", b"green")
+    assert lasting_ids(ids, one).tolist() == lasting_ids(ids[[1, 2, 0]], two).tolist()
+    assert len(set(lasting_ids(ids, one).tolist())) == 3
+    assert lasting_ids(np.array([4, 9]), one).tolist() == [4, 9] == lasting_ids(np.array([4, 9]), None).tolist()
 
 
 def reading(logits, top):
@@ -85,14 +54,6 @@ def reading(logits, top):
         precision_nats=0.1,
         spent=Cost(queries=1),
     )
-
-
-def test_the_complete_part_of_a_reading_says_what_was_dropped():
-    whole = reading([[1, np.nan, 3], [4, 5, 6], [7, np.nan, 9]], [0, 1, 2])
-    part = complete_part(whole)
-    assert part.token_ids_M.tolist() == [7, 9] and part.top_N.tolist() == [0, 1, 2]
-    assert part.notes == ("dropped 0 rows and 1 columns in which a value was missing",)
-    assert complete_part(part).notes == part.notes
 
 
 def test_a_prior_is_learned_from_rows_relative_to_their_top():

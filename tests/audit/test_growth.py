@@ -70,9 +70,54 @@ def test_what_was_read_is_there_after_a_restart(tmp_path):
     growing(tmp_path, SumReader()).grow(None, 6, 4, lambda done, total: None)
     reader = SumReader()
     matrix = growing(tmp_path, reader)
+    assert matrix.cost_of(6, 4).queries == 0
+    assert matrix.cost_of(8, 4).queries == 2 * 4
     matrix.grow(None, 8, 4, lambda done, total: None)
     assert len(reader.cells) == 2 * 4
     np.testing.assert_allclose(matrix.complete(8, 4).logits_NM, expected(matrix.contexts, 8, 4), atol=1e-9)
+
+
+class FourAtOnce(SumReader):
+    """Tells up to four tokens a call beside the reference."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def read(self, endpoint, contexts, token_ids):
+        self.calls += self.queries_for(len(contexts), len(token_ids)).queries
+        return super().read(endpoint, contexts, token_ids)
+
+    def queries_for(self, rows, columns):
+        return Cost(queries=rows * -(-(columns - 1) // 4))
+
+
+def test_rows_that_all_groups_lack_are_read_in_calls_that_are_full(tmp_path):
+    reader = FourAtOnce()
+    matrix = growing(tmp_path, reader)
+    for rows, columns, calls in ((5, 2, 5), (5, 4, 5), (9, 4, 4), (12, 8, 12 + 3)):
+        assert matrix.cost_of(rows, columns).queries == calls
+        before = reader.calls
+        matrix.grow(None, rows, columns, lambda done, total: None)
+        assert reader.calls == before + calls
+        np.testing.assert_allclose(
+            matrix.complete(rows, columns).logits_NM, expected(matrix.contexts, rows, columns), atol=1e-9
+        )
+
+
+def test_rows_may_grow_for_the_first_columns_alone(tmp_path):
+    reader = SumReader()
+    matrix = growing(tmp_path, reader)
+    matrix.grow(None, 4, 3, lambda done, total: None)
+    matrix.grow(None, 4, 8, lambda done, total: None)
+    assert matrix.cost_of(10, 2).queries == 6 * 3  # whole groups
+    matrix.grow(None, 10, 2, lambda done, total: None)
+    assert len(reader.cells) == 4 * 8 + 6 * 3
+    np.testing.assert_allclose(matrix.complete(10, 2).logits_NM, expected(matrix.contexts, 10, 2), atol=1e-9)
+    np.testing.assert_allclose(matrix.complete(4, 8).logits_NM, expected(matrix.contexts, 4, 8), atol=1e-9)
+    np.testing.assert_allclose(
+        matrix.whole(9, 3, first_row=6).logits_NM, expected(matrix.contexts, 9, 3)[6:], atol=1e-9
+    )
 
 
 def test_a_column_that_cannot_be_read_is_left_out(tmp_path):

@@ -8,10 +8,9 @@ from lensmith.audit.price import (
     Price,
     Target,
     Usage,
-    cost_of,
+    extrapolated,
     load_prices,
     total,
-    whole_attack,
     whole_queries,
     with_price,
 )
@@ -88,16 +87,9 @@ def test_a_measured_figure_stands_instead_of_the_tables():
 
 def test_extrapolation_scales_what_was_measured_and_says_so():
     spent = Cost(queries=1000, tokens=11_000, seconds=50.0)
-    whole = whole_attack(
-        ReadOut.P4A, width=8, vocabulary=100, target=Target.WIDTH, abilities=Abilities(), spent=spent, price=DOLLAR
-    )
+    whole = extrapolated(spent, 160, DOLLAR)
     assert whole == Cost(queries=160, tokens=1760, seconds=8.0, usd=pytest.approx(0.00176), extrapolated=True)
-    assert (
-        whole_attack(
-            ReadOut.P9, width=8, vocabulary=100, target=Target.WIDTH, abilities=Abilities(), spent=spent, price=DOLLAR
-        )
-        is None
-    )
+    assert extrapolated(Cost(queries=0), 5, DOLLAR) == Cost(queries=5, extrapolated=True)
 
 
 def test_money_counts_input_output_and_requests():
@@ -105,7 +97,7 @@ def test_money_counts_input_output_and_requests():
         model="x", usd_per_million_input_tokens=2.0, usd_per_million_output_tokens=10.0, usd_per_request=0.001
     )
     usage = Usage(queries=1000, input_tokens=500_000, output_tokens=100_000, seconds=9.0)
-    assert cost_of(usage, price) == Cost(queries=1000, tokens=600_000, seconds=9.0, usd=3.0)
+    assert price.usd(usage) == pytest.approx(3.0)
     # One written token a query: 99,000 sent and 1,000 written.
     assert with_price(Cost(queries=1000, tokens=100_000), price).usd == pytest.approx(0.198 + 0.01 + 1.0)
     assert with_price(Cost(queries=5), DOLLAR).usd == 0

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -72,6 +73,8 @@ OPEN = {
     "greedy token": (replace(HIDDEN, top_logprobs=0, sampled_logprob=Sampled.HIDDEN), ReadOut.P7),
     "bias or logprobs": (replace(HIDDEN, bias_with_logprobs=Together.REFUSED), ReadOut.P7),
 }
+SMALL = 1e-4
+"""An error up to a rotation, relative to the layer, that float32 logprobs leave far behind."""
 DEAR = {ReadOut.P6, ReadOut.P7, ReadOut.P4A, ReadOut.P4B, ReadOut.P5}
 
 
@@ -82,9 +85,23 @@ DEAR = {ReadOut.P6, ReadOut.P7, ReadOut.P4A, ReadOut.P4B, ReadOut.P5}
 )
 def test_the_exact_width_is_found_through_whatever_is_open(answering, tmp_path, name):
     exposure, read_out = OPEN[name]
-    report = audited(answering, exposure, tmp_path)
+    # With more, an audit goes on to the layer up to a rotation.
+    report = audited(answering, exposure, tmp_path, max_queries=60_000 if read_out in DEAR else 5_000)
     assert (report.width, report.verdict) == (WIDTH, Verdict.FINDINGS)
     assert next(finding for finding in report.findings if finding.code == "WIDTH").read_out is read_out
+
+
+@pytest.mark.timeout(1800)
+def test_the_image_and_the_layer_up_to_a_rotation_follow(answering, tmp_path):
+    weights = answering.model.state_dict()
+    truth = tmp_path / "model.safetensors"
+    save_file({name: weights[name].contiguous() for name in ("lm_head.weight", "model.norm.weight")}, truth)
+    report = audited(answering, EVERYTHING, tmp_path, read_outs=(ReadOut.P1,), truth=truth, max_queries=3_000)
+    evidence = {finding.code: finding.evidence for finding in report.findings}
+    assert evidence["ROTATION"]["rank"] == WIDTH
+    assert evidence["ROTATION"]["error_up_to_rotation"] < SMALL < evidence["ROTATION"]["error_of_linear_map"]
+    assert evidence["IMAGE"]["error_nats"] < SMALL
+    assert evidence["IMAGE"]["error_unrelated_nats"] > 1e3 * SMALL
 
 
 @pytest.mark.parametrize(

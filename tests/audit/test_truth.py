@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from lensmith.audit.stored import GGUF_FORMATS
-from lensmith.audit.truth import HEAD_NAMES, TIED_NAMES, open_head
+from lensmith.audit.truth import GAIN_NAMES, HEAD_NAMES, TIED_NAMES, open_gain, open_head
 from lensmith.core.errors import InputError, ShapeError
 
 HEAD = np.random.default_rng(0).standard_normal((40, 256)).astype(np.float32)
@@ -138,6 +138,36 @@ def test_gguf_files_are_read_as_the_reference_wrote_them(tmp_path, kind):
 def test_a_gguf_head_comes_before_its_embedding(tmp_path):
     _write_gguf(tmp_path / "m.gguf", {"token_embd.weight": (HEAD, None), "output.weight": (HEAD[::-1].copy(), None)})
     assert np.array_equal(open_head(tmp_path / "m.gguf")[0:1], HEAD[39:])
+
+
+GAIN = np.linspace(0.5, 1.5, HEAD.shape[1], dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", GAIN_NAMES)
+def test_the_last_norms_gain_is_found_by_its_name(tmp_path, name):
+    inner = {"model.layers.0.input_layernorm.weight": GAIN + 1, "model.vision.norm.weight": GAIN + 2}
+    save_file({"lm_head.weight": HEAD, name: GAIN, **inner}, tmp_path / "m.safetensors")
+    assert np.array_equal(open_gain(tmp_path / "m.safetensors"), GAIN)
+
+
+def test_the_gain_of_a_gguf_and_of_shards(tmp_path):
+    _write_gguf(tmp_path / "m.gguf", {"output.weight": (HEAD, None), "output_norm.weight": (GAIN, None)})
+    assert np.array_equal(open_gain(tmp_path / "m.gguf"), GAIN)
+    save_file({"lm_head.weight": HEAD}, tmp_path / "a.safetensors")
+    save_file({"model.norm.weight": GAIN}, tmp_path / "b.safetensors")
+    shards = {"lm_head.weight": "a.safetensors", "model.norm.weight": "b.safetensors"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    assert np.array_equal(open_gain(index), GAIN)
+    assert np.array_equal(open_head(index)[:], HEAD)
+
+
+def test_without_a_known_name_there_is_no_gain(tmp_path):
+    save_file({"lm_head.weight": HEAD, "blocks.3.norm.weight": GAIN}, tmp_path / "m.safetensors")
+    assert open_gain(tmp_path / "m.safetensors") is None
+    save_file({"lm_head.weight": HEAD, "model.norm.weight": HEAD}, tmp_path / "m.safetensors")
+    with pytest.raises(InputError):
+        open_gain(tmp_path / "m.safetensors")
 
 
 def _refuses(path):

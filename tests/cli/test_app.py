@@ -41,6 +41,7 @@ COMMANDS = [
     ["audit", "run"],
     ["audit", "snapshot"],
     ["audit", "diff"],
+    ["audit", "signature"],
     ["eval"],
     ["eval", "html"],
     ["data"],

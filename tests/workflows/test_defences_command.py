@@ -107,6 +107,14 @@ def test_arrays_of_another_kind_are_refused(tmp_path):
         load_logits(tmp_path / "missing.npy")
 
 
+def test_a_file_in_place_of_the_folder_is_refused_before_the_work(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    options = DefenceOptions(source=str(tmp_path / "missing.npy"), out=tmp_path / "out")
+    with pytest.raises(InputError, match="out is a file"):
+        study_source(options)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_the_command_prints_a_table_or_json(tmp_path, logits_NV):
     app = typer.Typer()
     app.command()(defences)

@@ -22,7 +22,7 @@ class Severity(enum.IntEnum):
     MEDIUM = 2
     """A read-out that works; the attack was proven on a small block and not completed."""
     HIGH = 3
-    """The model's width was found."""
+    """The model's width was found, or its image was learned."""
     CRITICAL = 4
     """Its last layer was recovered, or can be within the budget."""
 
@@ -77,9 +77,9 @@ class Cost:
 class Finding:
     """One thing that the interface gives away.
 
-    `code` is stable over versions (`LEAK-P1`, `WIDTH`, `LAYER`, `META`). `was_read` says what was read, in a sentence
-    with its figures; `evidence` holds the figures as JSON values. `spent` is what this audit paid, `whole` what the
-    complete attack would cost. `cure` is an exact server setting, `retest` the command that checks it.
+    `code` is stable over versions (`LEAK-P1`, `WIDTH`, `IMAGE`, `LAYER`, `ROTATION`, `META`). `was_read` says what was
+    read, in a sentence with its figures; `evidence` holds the figures as JSON values. `spent` is what this audit paid,
+    `whole` what the complete attack would cost. `cure` is an exact server setting, `retest` the command that checks it.
     """
 
     code: str

@@ -1,8 +1,8 @@
 """A matrix of logits that grows in both directions as an audit needs more, and is never read twice.
 
 Columns come in groups, each with its rows in a file of its own: when the matrix grows, old rows get the new columns and
-new rows get all. Every call reads a reference column besides, and what is kept are differences to it, so that calls
-which tell logits up to different constants fit together.
+new rows get all. Rows may grow for the first groups alone. Every call reads a reference column besides, and what is
+kept are differences to it, so that calls which tell logits up to different constants fit together.
 
 Legend: N rows (contexts), M columns (tokens).
 """
@@ -18,6 +18,7 @@ from lensmith.audit.contexts import Contexts
 from lensmith.audit.findings import Cost
 from lensmith.audit.reading import Reader
 from lensmith.audit.rows import RowStore
+from lensmith.audit.spectrum import drop_missing
 from lensmith.core.endpoint import Endpoint, IdArray
 
 _QUERIES_A_CALL = 256
@@ -45,78 +46,88 @@ class GrowingMatrix:
         self.contexts = contexts
         self.reader = reader
         self.columns = columns
-        self._groups: list[RowStore] = []
+        self._groups: dict[int, RowStore] = {}
 
     @property
     def most_columns(self) -> int:
         return len(self.columns) - 1
 
     def cost_of(self, rows: int, columns: int) -> Cost:
-        """What growing to (rows, columns) takes: nothing for what is there. An upper bound where groups share calls."""
-        queries = tokens = 0
-        for start, stop in self._spans(columns):
-            there = self._rows_there(start, stop)
-            if there < rows:
-                cost = self.reader.queries_for(rows - there, stop - start + 1)
-                queries, tokens = queries + cost.queries, tokens + cost.tokens
-        return Cost(queries=queries, tokens=tokens, extrapolated=True)
-
-    def grow(self, endpoint: Endpoint, rows: int, columns: int, on_rows: Callable[[int, int], None]) -> None:
-        """Reads what is missing up to (rows, columns). Rows that were read stay if it ends early."""
-        for start, stop in self._spans(columns):
-            group = self._group(start, stop)
-            ids = np.concatenate([self.columns[:1], self.columns[1 + start : 1 + stop]])
-            at_once = max(_LEAST_ROWS, _QUERIES_A_CALL // max(1, self.reader.queries_for(1, len(ids)).queries))
-            while group.num_rows < rows:
-                end = min(rows, group.num_rows + at_once)
-                reading = self.reader.read(endpoint, self.contexts.take(group.num_rows, end), ids)
-                logits_NM = reading.logits_NM
-                group.extend(logits_NM[:, 1:] - logits_NM[:, :1])
-                on_rows(group.num_rows, rows)
-
-    def whole(self, rows: int, columns: int) -> Part:
-        """The differences as they were read; NaN where one could not be."""
-        parts = [self._group(start, stop).matrix()[:rows] for start, stop in self._spans(columns)]
-        return Part(
-            logits_NM=np.concatenate([np.zeros((rows, 1)), *parts], axis=1), token_ids_M=self.columns[: 1 + columns]
+        """What growing to (rows, columns) takes: nothing for what is there."""
+        spans = self._spans(columns)
+        there = [min(rows, self._rows_there(start, stop)) for start, stop in spans]
+        costs = [
+            self.reader.queries_for(max(there) - had, stop - start + 1)
+            for (start, stop), had in zip(spans, there, strict=True)
+            if had < max(there)
+        ]
+        if max(there) < rows:
+            costs.append(self.reader.queries_for(rows - max(there), spans[-1][1] + 1))
+        return Cost(
+            queries=sum(cost.queries for cost in costs), tokens=sum(cost.tokens for cost in costs), extrapolated=True
         )
 
-    def complete(self, rows: int, columns: int) -> Part:
-        """The differences without rows or columns that could not be read whole.
+    def grow(self, endpoint: Endpoint, rows: int, columns: int, on_rows: Callable[[int, int], None]) -> None:
+        """Reads what is missing up to (rows, columns). Rows that were read stay if it ends early.
 
-        A column that fails in more than a tenth of the rows goes first, then every row that still has a hole: nothing
-        is filled, since filled values would break the rank.
+        A group that is behind catches up by itself; rows that all groups lack are read for all of them at once, so
+        that calls which tell several columns are full.
         """
-        whole_NM = self.whole(rows, columns).logits_NM[:, 1:]
-        bad_columns_M = np.isnan(whole_NM).mean(axis=0) > 0.1
-        kept_NM = whole_NM[:, ~bad_columns_M]
-        rows_N = np.isfinite(kept_NM).all(axis=1)
+        groups = [self._group(start, stop) for start, stop in self._spans(columns)]
+        first_rows = min(rows, max(group.num_rows for group in groups))
+        for group in groups:
+            self._read(endpoint, [group], first_rows, lambda done: on_rows(done, rows))
+        self._read(endpoint, groups, rows, lambda done: on_rows(done, rows))
+
+    def _read(self, endpoint: Endpoint, groups: list[RowStore], rows: int, on_done: Callable[[int], None]) -> None:
+        """Brings groups that have the same number of rows up to `rows`."""
+        ids = np.concatenate([self.columns[:1], *(group.columns for group in groups)])
+        at_once = max(_LEAST_ROWS, _QUERIES_A_CALL // max(1, self.reader.queries_for(1, len(ids)).queries))
+        ends = np.cumsum([len(group.columns) for group in groups])
+        while (there := groups[0].num_rows) < rows:
+            contexts = self.contexts.take(there, min(rows, there + at_once))
+            logits_NM = self.reader.read(endpoint, contexts, ids).logits_NM
+            parts = np.split(logits_NM[:, 1:] - logits_NM[:, :1], ends[:-1], axis=1)
+            for group, part_NM in zip(groups, parts, strict=True):
+                group.extend(part_NM)
+            on_done(groups[0].num_rows)
+
+    def whole(self, rows: int, columns: int, *, first_row: int = 0) -> Part:
+        """The differences as they were read; NaN where one could not be."""
+        parts = [
+            self._group(start, stop).matrix()[first_row:rows, : columns - start] for start, stop in self._spans(columns)
+        ]
         # The reference is a column like the others: its difference to itself is 0.
-        logits_NM = np.concatenate([np.zeros((int(rows_N.sum()), 1)), kept_NM[rows_N]], axis=1)
-        ids_M = self.columns[1 : 1 + columns][~bad_columns_M]
-        return Part(logits_NM=logits_NM, token_ids_M=np.concatenate([self.columns[:1], ids_M]))
+        whole_NM = np.concatenate([np.zeros((rows - first_row, 1)), *parts], axis=1)
+        return Part(logits_NM=whole_NM, token_ids_M=self.columns[: 1 + columns])
+
+    def complete(self, rows: int, columns: int) -> Part:
+        """The differences without rows or columns that could not be read whole: nothing is filled, since filled values
+        would break the rank."""
+        whole = self.whole(rows, columns)
+        kept = drop_missing(whole.logits_NM)
+        return Part(
+            logits_NM=np.asarray(kept.matrix_NM, dtype=np.float64), token_ids_M=whole.token_ids_M[kept.tokens_M]
+        )
 
     def _spans(self, columns: int) -> list[tuple[int, int]]:
-        """The groups that make up the first `columns` columns. A new group begins where the old ones end."""
-        spans, start = [], 0
-        for group in self._groups:
-            spans.append((start, start + len(group.columns)))
-            start = spans[-1][1]
-        if start < columns:
-            spans.append((start, columns))
-        return spans
+        """The groups that hold the first `columns` columns. A new group begins where the old ones end."""
+        spans = [(start, start + len(group.columns)) for start, group in self._groups.items() if start < columns]
+        end = spans[-1][1] if spans else 0
+        return [*spans, (end, columns)] if end < columns else spans
 
     def _rows_there(self, start: int, stop: int) -> int:
-        starts = [first for first, _ in self._spans(0)]
-        return self._groups[starts.index(start)].num_rows if start in starts else 0
+        is_there = start in self._groups or self._path(start, stop).exists()
+        return self._group(start, stop).num_rows if is_there else 0
+
+    def _path(self, start: int, stop: int) -> Path:
+        return self.folder / f"{self.reader.read_out.value}-{start}-{stop}.rows"
 
     def _group(self, start: int, stop: int) -> RowStore:
-        starts = [first for first, _ in self._spans(0)]
-        if start in starts:
-            return self._groups[starts.index(start)]
-        path = self.folder / f"{self.reader.read_out.value}-{start}-{stop}.rows"
+        if start in self._groups:
+            return self._groups[start]
         ids = [int(token_id) for token_id in self.columns[1 + start : 1 + stop]]
         purpose = f"{self.contexts.form.value} {self.contexts.seed} minus {int(self.columns[0])}"
-        store = RowStore(path, purpose, ids)
-        self._groups.append(store)
+        store = RowStore(self._path(start, stop), purpose, ids)
+        self._groups[start] = store
         return store

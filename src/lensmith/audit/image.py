@@ -10,7 +10,7 @@ Legend: N contexts learned from, K outputs, M tokens of the image, R its dimensi
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -116,6 +116,40 @@ def off_image(image: Image, outputs_KM: FloatArray) -> OffImage:
         expected_K=image.noise_nats * np.sqrt(np.diagonal(noise_KK) * max(freedom, 1e-6)),
         noise_KK=noise_KK,
     )
+
+
+def off_image_at(
+    image: Image, token_ids_T: IdArray, values_KT: FloatArray, *, noise_nats: float | None = None
+) -> OffImage:
+    """As `off_image`, from some of the image's tokens. `noise_nats`: the outputs' own noise, where it is not the one
+    that the image was learned from.
+
+    Raises InputError for a token that is not in the image, or for no more of them than its rank and one.
+    """
+    tokens, own_nats = len(token_ids_T), image.noise_nats if noise_nats is None else noise_nats
+    if tokens <= image.rank + 1:
+        raise InputError("too few tokens to see what is left", expected=f"over {image.rank + 1}", actual=tokens)
+    basis_TR = image.basis_MR[image.positions(token_ids_T)].astype(np.float64)
+    centred_KT = _centred(values_KT)
+    basis_TR -= basis_TR.mean(axis=0)
+    solved_RK = np.linalg.lstsq(basis_TR, centred_KT.T, rcond=None)[0]
+    left_KT = centred_KT - (basis_TR @ solved_RK).T
+    scaled_KR = solved_RK.T / (image.scale_R * np.sqrt(image.contexts))
+    learned_KK = scaled_KR @ scaled_KR.T
+    freedom = 1 - (image.rank + 1) / tokens
+    variance_K = own_nats**2 + image.noise_nats**2 * np.diagonal(learned_KK)
+    return OffImage(
+        left_KM=left_KT,
+        rms_K=np.sqrt((left_KT**2).mean(axis=1)),
+        expected_K=np.sqrt(variance_K * freedom),
+        noise_KK=np.eye(len(left_KT)) + learned_KK,
+    )
+
+
+def part_of(image: Image, token_ids_T: IdArray) -> Image:
+    """The image without all but these tokens; its columns are no longer orthonormal. Raises as `Image.positions`."""
+    places_T = image.positions(token_ids_T)
+    return replace(image, token_ids_M=image.token_ids_M[places_T], basis_MR=image.basis_MR[places_T])
 
 
 def choose_tokens(image: Image, count: int, *, seed: int = 0) -> IdArray:

@@ -1,22 +1,21 @@
-"""The last stage of an audit: the output layer up to a linear map, where the budget reaches for it.
+"""After the width: the output layer up to a linear map, where the budget reaches for it.
 
 Source: Carlini et al., arXiv 2403.06634, section 4.2. Nothing of the layer is kept; what counts is that it was
 recovered, which is scored against the operator's own weights where they are given.
 
-Legend: N contexts, V tokens, H width.
+Legend: N contexts, V tokens, H width, R rank.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from lensmith.audit.findings import Cost, Finding, ReadOut, Severity
-from lensmith.audit.growth import GrowingMatrix, Part
-from lensmith.audit.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
+from lensmith.audit.findings import Cost, Finding, Severity
+from lensmith.audit.growth import Part
+from lensmith.audit.layer import PUBLISHED_RMS, LayerScore, RecoveredLayer, recover_layer, score_layer
 from lensmith.audit.meter import BudgetError
-from lensmith.audit.reader_choice import columns_for, reader_for
 from lensmith.audit.spectrum import Centring, token_blocks
 from lensmith.audit.stages import Stage, WidthOutcome
 from lensmith.audit.truth import open_head
@@ -30,40 +29,53 @@ MOST_BYTES = 2_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOutcome:
-    """The finding, where the layer was recovered, and what could not be told."""
+    """The finding and what it was made of, where the layer was recovered, and what could not be told.
 
-    findings: tuple[Finding, ...] = ()
+    `layer` has a row for each of `token_ids_V`; `columns` of the width's matrix were read.
+    """
+
+    finding: Finding | None = None
     unresolved: tuple[str, ...] = ()
+    layer: RecoveredLayer | None = None
+    token_ids_V: IdArray | None = None
+    columns: int = 0
 
 
 def find_layer(
     stage: Stage,
-    read_out: ReadOut,
     width: WidthOutcome,
     truth: Path | None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> LayerOutcome:
     """Reads all tokens of the contexts that showed the width. Nothing is claimed where the budget does not reach."""
-    before = stage.meter.spent
-    contexts = stage.contexts(read_out)
-    reader = reader_for(read_out, stage.probed)
-    ids = np.sort(columns_for(reader, stage.probed, stage.meter, contexts.take(0, 4), stage.seed))
-    ids = ids[: MOST_BYTES // (8 * width.rows)]
-    matrix = GrowingMatrix(stage.folder / "layer", contexts, reader, ids)
-    cost = matrix.cost_of(width.rows, matrix.most_columns)
+    before, matrix = stage.meter.spent, width.matrix
+    assert matrix is not None, "the width was read from it"
+    columns = min(matrix.most_columns, MOST_BYTES // (8 * width.rows))
+    cost = matrix.cost_of(width.rows, columns)
     if cost.queries > stage.meter.queries_left:
         told = f"the layer: it takes {cost.queries} more queries, and {stage.meter.queries_left:.0f} are left"
         return LayerOutcome(unresolved=(told,) if truth is not None else ())
     try:
-        matrix.grow(stage.meter, width.rows, matrix.most_columns, on_rows)
+        matrix.grow(stage.meter, width.rows, columns, on_rows)
     except BudgetError as error:
         return LayerOutcome(unresolved=(f"the layer: {error.problem}",))
-    part = matrix.complete(width.rows, matrix.most_columns)
-    # Over contexts too, a LayerNorm's bias is left out; what the norm itself takes away, no output shows.
-    rank = width.rank - (1 if width.norm is NormType.LAYER_NORM else 0)
+    part = matrix.complete(width.rows, columns)
+    rank = _rank_without_bias(width)
     layer = recover_layer(lambda: token_blocks(part.logits_NM), rank, centring=Centring.TOKENS_AND_CONTEXTS)
     score, note = _scored(layer.layer_VR, part.token_ids_M, truth)
-    return LayerOutcome(findings=(_finding(stage, width, before, part, score),), unresolved=(note,) if note else ())
+    return LayerOutcome(
+        finding=_finding(stage, width, before, part, score),
+        unresolved=(note,) if note else (),
+        layer=layer,
+        token_ids_V=part.token_ids_M,
+        columns=columns,
+    )
+
+
+def _rank_without_bias(width: WidthOutcome) -> int:
+    """Centred over contexts too, outputs have no bias in them, so that of a LayerNorm's or a head's is one less."""
+    has_bias = width.norm is NormType.LAYER_NORM or width.interval == (width.rank - 1, width.rank)
+    return width.rank - (1 if has_bias else 0)
 
 
 def _scored(layer_VR: np.ndarray, ids_V: IdArray, truth: Path | None) -> tuple[LayerScore | None, str]:
@@ -82,6 +94,11 @@ def _scored(layer_VR: np.ndarray, ids_V: IdArray, truth: Path | None) -> tuple[L
         )
     lost = max(0, head.shape[1] - layer_VR.shape[1])
     return score_layer(layer_VR, head.rows(ids_V), lost=lost), ""
+
+
+def with_evidence(finding: Finding, **evidence: object) -> Finding:
+    """The same finding with more evidence."""
+    return replace(finding, evidence={**finding.evidence, **evidence})
 
 
 def _finding(stage: Stage, width: WidthOutcome, before: Cost, part: Part, score: LayerScore | None) -> Finding:

@@ -143,12 +143,6 @@ def load_prices(path: Path | None = None) -> PriceList:
         raise ConfigError(problem, expected=error.expected, actual=error.actual, hint=error.hint) from error
 
 
-def cost_of(usage: Usage, price: Price) -> Cost:
-    """What these calls cost, as a finding states it."""
-    tokens = usage.input_tokens + usage.output_tokens
-    return Cost(queries=usage.queries, tokens=tokens, seconds=usage.seconds, usd=price.usd(usage))
-
-
 def with_price(cost: Cost, price: Price) -> Cost:
     """The same cost with its money. A read asks for one token, so one a query counts as written, the rest as sent."""
     written = min(cost.queries, cost.tokens)
@@ -160,6 +154,13 @@ def with_price(cost: Cost, price: Price) -> Cost:
         usd=price.usd(usage),
         extrapolated=cost.extrapolated,
     )
+
+
+def extrapolated(spent: Cost, queries: int, price: Price) -> Cost:
+    """What so many queries would cost, at the tokens and seconds a query that `spent` measured."""
+    share = queries / max(1, spent.queries)
+    cost = Cost(queries=queries, tokens=round(spent.tokens * share), seconds=spent.seconds * share, extrapolated=True)
+    return with_price(cost, price)
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -200,28 +201,6 @@ def whole_queries(
         return 1 if target is Target.WIDTH else None
     calls = num_contexts * _calls_per_context(read_out, num_tokens, abilities)
     return math.ceil(calls / abilities.positions)
-
-
-def whole_attack(
-    read_out: ReadOut,
-    *,
-    width: int,
-    vocabulary: int,
-    target: Target,
-    abilities: Abilities,
-    spent: Cost,
-    price: Price,
-    contexts: int | None = None,
-) -> Cost | None:
-    """What the whole attack would cost, at the tokens and seconds a query that `spent` measured; None as above."""
-    queries = whole_queries(
-        read_out, width=width, vocabulary=vocabulary, target=target, abilities=abilities, contexts=contexts
-    )
-    if queries is None:
-        return None
-    share = queries / max(1, spent.queries)
-    tokens, seconds = round(spent.tokens * share), spent.seconds * share
-    return with_price(Cost(queries=queries, tokens=tokens, seconds=seconds, extrapolated=True), price)
 
 
 def _calls_per_context(read_out: ReadOut, num_tokens: int, abilities: Abilities) -> int:

@@ -13,6 +13,19 @@ LARGE_TOP = 1024
 """So many top logprobs are read as a whole vocabulary is."""
 
 
+CHEAPEST_FIRST = (
+    ReadOut.P1,
+    ReadOut.P2,
+    ReadOut.P5,
+    ReadOut.P3,
+    ReadOut.P4A,
+    ReadOut.P4B,
+    ReadOut.P6,
+    ReadOut.P7,
+)
+"""The read-outs that tell logits, from the cheapest to the dearest, as a reader pays."""
+
+
 class SampledFound(enum.Enum):
     """What is told of a sampled token that is not among the top."""
 
@@ -54,8 +67,13 @@ class Probed:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_precise(self) -> bool:
+        """Whether values are told as a float32 holds them: not rounded, not on a lattice, and the same again."""
+        return self.decimals is None and self.step_nats == 0 and self.deterministic
+
     def read_outs(self) -> tuple[ReadOut, ...]:
-        """Those that exist, cheapest first."""
+        """Those that exist, by their names."""
         steers_and_tells = self.bias_steers and self.bias_with_logprobs
         after = self.taken is Taken.AFTER_BIAS
         exists = {
@@ -72,6 +90,11 @@ class Probed:
             ReadOut.P9: True,
         }
         return tuple(read_out for read_out, there in exists.items() if there)
+
+    def readable(self) -> tuple[ReadOut, ...]:
+        """Those that exist and tell logits, the cheapest first."""
+        there = self.read_outs()
+        return tuple(read_out for read_out in CHEAPEST_FIRST if read_out in there)
 
     def as_json(self) -> dict[str, Any]:
         """For reports: everything but the context."""

@@ -53,10 +53,19 @@ def reader_for(read_out: ReadOut, probed: Probed) -> Reader:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A reader, and the tokens to read in order; the first is the reference of a growing matrix."""
+    """A reader, and the tokens to read in order; the first is the reference of a growing matrix.
+
+    `more`: tokens that the reader can read too and nobody asked for yet, in their order after `columns`.
+    """
 
     reader: Reader
     columns: IdArray
+    more: IdArray
+
+    @property
+    def all_columns(self) -> IdArray:
+        """All tokens that can be read."""
+        return np.concatenate([self.columns, self.more])
 
 
 def choose(
@@ -64,11 +73,20 @@ def choose(
 ) -> Choice:
     """A reader that is ready for `columns` tokens. Asks the endpoint where those cannot be known beforehand."""
     reader = reader_for(read_out, probed)
-    ids = columns_for(reader, probed, endpoint, contexts, seed)[:columns]
-    if isinstance(reader, GreedyReader) and not probed.tells_ids:
-        reader = replace(reader, texts=_forced_texts(endpoint, contexts[0], ids, probed.largest_bias))
-        ids = ids[np.isin(ids, list(reader.texts or ()))]
-    return Choice(reader=reader, columns=ids)
+    ids = columns_for(reader, probed, endpoint, contexts, seed)
+    ready = named(reader, probed, endpoint, contexts[0], ids[:columns])
+    # Tokens beyond those that were named cannot be read; where no names are needed, all can.
+    more = ids[:0] if ready.reader is not reader else ids[columns:]
+    return Choice(reader=ready.reader, columns=ready.columns, more=more)
+
+
+def named(reader: Reader, probed: Probed, endpoint: Meter, context: Request, ids: IdArray) -> Choice:
+    """The reader, ready for these tokens, without those that it cannot tell apart: the greedy one must know what each
+    token is called where answers are text alone, and asks for it."""
+    if not isinstance(reader, GreedyReader) or probed.tells_ids:
+        return Choice(reader=reader, columns=ids, more=ids[:0])
+    texts = _forced_texts(endpoint, context, ids, probed.largest_bias)
+    return Choice(reader=replace(reader, texts=texts), columns=ids[np.isin(ids, list(texts))], more=ids[:0])
 
 
 def _forced_texts(endpoint: Meter, context: Request, ids: IdArray, bias: float) -> dict[int, str]:

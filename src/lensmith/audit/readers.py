@@ -192,11 +192,12 @@ class ChosenIdsReader:
 def _pick(logprobs: Logprobs, ids_M: IdArray) -> tuple[Float64Array, Float64Array]:
     """The logprobs of `ids_M` and of the most likely token at each position."""
     if logprobs.vocabulary_TV is not None:
-        values_TV = real_values(np.asarray(logprobs.vocabulary_TV, dtype=np.float64))
+        # Picked first: a whole vocabulary is not worth converting, for thousands of contexts, where a part is wanted.
+        values_TV = np.asarray(logprobs.vocabulary_TV)
         inside_M = ids_M < values_TV.shape[1]
         picked_TM = np.full((len(values_TV), len(ids_M)), np.nan)
-        picked_TM[:, inside_M] = values_TV[:, ids_M[inside_M]]
-        return picked_TM, np.fmax.reduce(values_TV, axis=1)
+        picked_TM[:, inside_M] = real_values(values_TV[:, ids_M[inside_M]])
+        return picked_TM, real_values(np.fmax.reduce(values_TV, axis=1))
     top_TK = real_values(np.asarray(logprobs.top_TK, dtype=np.float64))
     if not top_TK.shape[1]:
         raise NotExposedError("the endpoint told no logprobs beside the sampled token's")

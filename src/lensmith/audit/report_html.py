@@ -25,7 +25,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 _SEVERITIES = {
     Severity.CRITICAL: "the last layer was recovered, or can be within the budget",
-    Severity.HIGH: "the model's width was found",
+    Severity.HIGH: "the model's width was found, or its image was learned",
     Severity.MEDIUM: "a read-out works; the attack was proven on a small block",
     Severity.LOW: "a signature, or a fact about the model",
     Severity.INFO: "noted; leaks nothing by itself",

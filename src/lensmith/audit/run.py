@@ -11,28 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import lensmith
-from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of
-from lensmith.audit.cures import server_name
+from lensmith.audit.contexts import Form
 from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severity
-from lensmith.audit.layer_stage import find_layer
-from lensmith.audit.meter import EventLog, Limits, Meter, TokenTexts
-from lensmith.audit.price import PriceList, load_prices, total, with_price
-from lensmith.audit.probe import probe
+from lensmith.audit.image_stage import IMAGE_FILE, find_image
+from lensmith.audit.layer_stage import find_layer, with_evidence
+from lensmith.audit.meter import BudgetError, Limits, TokenTexts
+from lensmith.audit.price import total, with_price
 from lensmith.audit.probed import Probed
+from lensmith.audit.rotation_stage import find_rotation
+from lensmith.audit.session import SessionConfig, open_session
 from lensmith.audit.stages import Stage, WidthOutcome, find_width, metadata_finding, prove, with_whole_cost
 from lensmith.core.endpoint import Endpoint
-
-READERS_ORDER = (
-    ReadOut.P1,
-    ReadOut.P2,
-    ReadOut.P5,
-    ReadOut.P3,
-    ReadOut.P4A,
-    ReadOut.P4B,
-    ReadOut.P6,
-    ReadOut.P7,
-)
-"""From the cheapest to the dearest, as a reader pays."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -73,20 +62,23 @@ def audit(
     Raises NotExposedError where the endpoint answers nothing, ConfigError where `config.out` holds another audit.
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    prices = load_prices(config.prices)
     header = {"target": config.target, "model": config.model, "seed": config.seed, "lensmith": lensmith.__version__}
-    log = EventLog(config.out / "events.jsonl", header)
-    try:
-        meter = Meter(endpoint, config.limits, log, _progress(config.limits, on_progress), texts)
-        forms = first_of_each_form(config.seed) if config.form is None else [Contexts(config.form, config.seed)[0]]
-        probed = probe(meter, forms)
-        log.write("probed", **probed.as_json())
-        stage = _stage(meter, config, probed, prices, server)
+    opening = SessionConfig(
+        folder=config.out,
+        header=header,
+        model=config.model,
+        seed=config.seed,
+        form=config.form,
+        limits=config.limits,
+        prices=config.prices,
+        retest=config.retest,
+    )
+    on_spent = _progress(config.limits, on_progress)
+    with open_session(endpoint, opening, texts=texts, server=server, on_spent=on_spent) as session:
+        stage = session.stage
         findings, unresolved, width = _read(stage, config)
         for finding in findings:
-            log.write("finding", code=finding.code, severity=finding.severity.name, was_read=finding.was_read)
-    finally:
-        log.close()
+            session.log.write("finding", code=finding.code, severity=finding.severity.name, was_read=finding.was_read)
     return AuditReport(
         target=config.target,
         model=config.model,
@@ -94,14 +86,14 @@ def audit(
         started_at=started_at,
         seconds=time.monotonic() - began,
         threshold=config.threshold,
-        capabilities=probed.as_json(),
+        capabilities=stage.probed.as_json(),
         findings=tuple(findings),
         unresolved=tuple(unresolved),
         width=width.width,
         width_interval=width.interval,
         width_note=width.note,
         singular_values=width.singular_values,
-        spent=with_price(meter.spent, prices.of(config.model)),
+        spent=with_price(stage.meter.spent, stage.price),
     )
 
 
@@ -113,7 +105,11 @@ def _read(stage: Stage, config: AuditConfig) -> tuple[list[Finding], list[str], 
         findings.append(metadata_finding(stage))
     proven: list[ReadOut] = []
     for read_out in _wanted(stage.probed, config.read_outs):
-        proof = prove(stage, read_out)
+        try:
+            proof = prove(stage, read_out)
+        except BudgetError as error:
+            unresolved.append(f"{read_out.value} ({read_out.title}): {error.problem}")
+            break  # the ones that follow are dearer
         findings += proof.findings
         unresolved += proof.unresolved
         if proof.holds:
@@ -124,11 +120,9 @@ def _read(stage: Stage, config: AuditConfig) -> tuple[list[Finding], list[str], 
             continue  # all others read what is told, with the same noise; what is chosen no noise or rounding touches
         width = find_width(stage, read_out)
         if width.finding is not None:
-            width_paid = width.finding.spent
-            findings.append(replace(width.finding, whole=width_paid))
-            layer = find_layer(stage, read_out, width, config.truth)
-            findings += [replace(found, whole=total((width_paid, found.spent))) for found in layer.findings]
-            unresolved += layer.unresolved
+            beyond = _beyond_width(stage, width, config)
+            findings += [replace(width.finding, whole=width.finding.spent), *beyond.findings]
+            unresolved += beyond.unresolved
             break
         if width.out_of_budget:
             break  # the ones that follow are dearer
@@ -137,22 +131,35 @@ def _read(stage: Stage, config: AuditConfig) -> tuple[list[Finding], list[str], 
     return [with_whole_cost(stage, finding, width) for finding in findings], unresolved, width
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Beyond:
+    findings: tuple[Finding, ...] = ()
+    unresolved: tuple[str, ...] = ()
+
+
+def _beyond_width(stage: Stage, width: WidthOutcome, config: AuditConfig) -> _Beyond:
+    """The layer up to a linear map, the image, and the layer up to a rotation: each where the budget reaches."""
+    assert width.finding is not None, "the width was found"
+    found = find_layer(stage, width, config.truth)
+    image = find_image(stage, width, found.columns or width.columns, config.out / IMAGE_FILE)
+    findings = [] if image.finding is None else [_after([width.finding, found.finding], image.finding)]
+    if found.finding is not None:
+        layer = _after([width.finding], found.finding)
+        rotation = find_rotation(stage, width, found, config.truth)
+        if rotation.finding is None:
+            findings.append(with_evidence(layer, up_to_rotation=rotation.why_not))
+        else:
+            findings += [layer, _after([width.finding, layer], rotation.finding)]
+    return _Beyond(findings=tuple(findings), unresolved=(*found.unresolved, *image.unresolved))
+
+
+def _after(earlier: Sequence[Finding | None], finding: Finding) -> Finding:
+    """The finding with what the whole of it takes: what the ones took that it builds on, and its own."""
+    return replace(finding, whole=total(part.spent for part in (*earlier, finding) if part is not None))
+
+
 def _wanted(probed: Probed, only: Sequence[ReadOut]) -> list[ReadOut]:
-    there = probed.read_outs()
-    return [read_out for read_out in READERS_ORDER if read_out in there and (not only or read_out in only)]
-
-
-def _stage(meter: Meter, config: AuditConfig, probed: Probed, prices: PriceList, server: str | None) -> Stage:
-    return Stage(
-        meter=meter,
-        probed=probed,
-        form=form_of(probed.context),
-        folder=config.out / "matrices",
-        price=prices.of(config.model),
-        server=server_name(server),
-        retest=config.retest,
-        seed=config.seed,
-    )
+    return [read_out for read_out in probed.readable() if not only or read_out in only]
 
 
 def _progress(limits: Limits, on_progress: OnProgress) -> Callable[[Cost], None]:

@@ -4,27 +4,20 @@ A customer, or an operator of a fleet, keeps a snapshot and compares it with a l
 seed alone, so two snapshots with one seed ask the same (Finlayson et al., arXiv 2403.09539, section on model changes).
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from lensmith.audit.change import Change, Comparison, Snapshot, compare, load_snapshot, save_snapshot
-from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of
-from lensmith.audit.findings import ReadOut
+from lensmith.audit.columns import lasting_ids
+from lensmith.audit.contexts import Form
 from lensmith.audit.growth import GrowingMatrix
-from lensmith.audit.meter import EventLog, Limits, Meter, TokenTexts
-from lensmith.audit.price import load_prices
-from lensmith.audit.probe import probe
+from lensmith.audit.meter import Limits, TokenTexts
 from lensmith.audit.reader_choice import choose
-from lensmith.audit.stages import Stage, prove, repeat_difference
-from lensmith.core.endpoint import TEXT_IDS_FROM, Endpoint, IdArray
+from lensmith.audit.session import SessionConfig, open_session
+from lensmith.audit.stages import first_proven, repeat_difference
+from lensmith.core.endpoint import Endpoint
 from lensmith.core.errors import NotExposedError
-
-READ_OUTS = (ReadOut.P1, ReadOut.P2, ReadOut.P5, ReadOut.P3, ReadOut.P4A, ReadOut.P4B, ReadOut.P6, ReadOut.P7)
-"""From the cheapest to the dearest: a snapshot takes the first that reads."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -90,40 +83,31 @@ def take_snapshot(
     on_progress: OnProgress = lambda done, total: None,
 ) -> SnapshotInfo:
     """Records the endpoint's outputs into `out`. Raises NotExposedError where it tells no logits, BudgetError."""
-    header = {"snapshot": config.model, "seed": config.seed}
-    log = EventLog(config.folder / "events.jsonl", header)
-    try:
-        meter = Meter(endpoint, config.limits, log, None, texts)
-        forms = first_of_each_form(config.seed) if config.form is None else [Contexts(config.form, config.seed)[0]]
-        probed = probe(meter, forms)
-        stage = Stage(
-            meter=meter,
-            probed=probed,
-            form=form_of(probed.context),
-            folder=config.folder / "matrices",
-            price=load_prices().of(config.model),
-            server=None,
-            retest="",
-            seed=config.seed,
-        )
-        there = probed.read_outs()
-        read_out = next((each for each in READ_OUTS if each in there and prove(stage, each).holds), None)
+    opening = SessionConfig(
+        folder=config.folder,
+        header={"snapshot": config.model, "seed": config.seed},
+        model=config.model,
+        seed=config.seed,
+        form=config.form,
+        limits=config.limits,
+    )
+    with open_session(endpoint, opening, texts=texts) as session:
+        stage, meter = session.stage, session.stage.meter
+        read_out = first_proven(stage)
         if read_out is None:
             raise NotExposedError(
                 "the endpoint tells no logits", hint="what cannot be read cannot be compared; its text can, by hand"
             )
         contexts = stage.contexts(read_out)
-        chosen = choose(read_out, probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.seed)
+        chosen = choose(read_out, stage.probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.seed)
         matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.columns)
         matrix.grow(meter, config.contexts, matrix.most_columns, on_progress)
         repeat_nats = repeat_difference(stage, chosen)
-    finally:
-        log.close()
     whole_NM = matrix.whole(config.contexts, matrix.most_columns)
     snapshot = Snapshot(
         outputs_NM=whole_NM.logits_NM,
         contexts=tuple(f"{contexts.form.value} {config.seed} {number}" for number in range(config.contexts)),
-        token_ids_M=_lasting_ids(whole_NM.token_ids_M, texts),
+        token_ids_M=lasting_ids(whole_NM.token_ids_M, texts),
         repeat_nats=repeat_nats,
     )
     return SnapshotInfo(
@@ -140,15 +124,3 @@ def take_snapshot(
 def compare_files(before: Path, after: Path) -> Diff:
     """Compares two snapshots. Raises InputError for a file that is none."""
     return Diff(comparison=compare(load_snapshot(before), load_snapshot(after)))
-
-
-def _lasting_ids(ids_M: IdArray, texts: TokenTexts | None) -> IdArray:
-    """Ids that mean the same in another client: tokens that are known by text get a number made of the text."""
-    if texts is None:
-        return ids_M
-    lasting = [_hash_id(texts.data(each)) if each >= TEXT_IDS_FROM else each for each in ids_M.tolist()]
-    return np.array(lasting, dtype=np.int64)
-
-
-def _hash_id(name: bytes) -> int:
-    return TEXT_IDS_FROM + int.from_bytes(hashlib.sha256(name).digest()[:6], "big")

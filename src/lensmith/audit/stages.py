@@ -9,7 +9,7 @@ Legend: N rows (contexts), M columns (tokens).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from lensmith.audit.cures import cure
 from lensmith.audit.findings import Cost, Finding, ReadOut, Severity
 from lensmith.audit.growth import GrowingMatrix
 from lensmith.audit.meter import BudgetError, Meter
-from lensmith.audit.price import CONTEXTS_PER_WIDTH, Price, with_price
+from lensmith.audit.price import CONTEXTS_PER_WIDTH, Price, extrapolated, with_price
 from lensmith.audit.probed import Probed
+from lensmith.audit.rank_watch import RankWatch
 from lensmith.audit.reader_choice import Choice, choose, reader_for
 from lensmith.audit.reading import Reader
 from lensmith.audit.width import NormType, Status, WidthEstimate, estimate_width
@@ -33,9 +34,16 @@ _BLOCK_ROWS = 4
 _BLOCK_COLUMNS = 16
 _BLOCK_START = 1_000_000
 """Contexts of the proof are others than those of the matrix."""
-_SECOND_SEED = 7_919
+SECOND_SEED = 7_919
 """A seed changes nothing for a greedy server and makes the second read a question of its own."""
 _FIRST_ROWS = 64
+_WATCHED = (ReadOut.P1, ReadOut.P2)
+"""Read-outs that tell what the model computed, to the precision of a float32."""
+_WATCH_STEP = 32
+_FLOAT32_NATS = 1e-4
+"""More than a model's own arithmetic in float32 makes of the noise of one value."""
+_WATCH_SPARE = 16
+"""Contexts beyond the rank on which a width is confirmed, two parts of which share all but half of them."""
 _GROWTH = 1.5
 _COLUMNS_PER_ROW = 1.25
 _MOST_COLUMNS = 16_384
@@ -133,7 +141,7 @@ def prove(stage: Stage, read_out: ReadOut) -> Proof:
     if read_out is ReadOut.P5 and not stage.probed.takes_token_ids:
         return Proof(findings=(_echo_leak(stage),))
     contexts = stage.contexts(read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
-    again = [replace(context, seed=_SECOND_SEED) for context in contexts]
+    again = [replace(context, seed=SECOND_SEED) for context in contexts]
     try:
         chosen = choose(read_out, stage.probed, stage.meter, contexts, columns=_BLOCK_COLUMNS, seed=stage.seed)
         first = chosen.reader.read(stage.meter, contexts, chosen.columns)
@@ -149,10 +157,15 @@ def prove(stage: Stage, read_out: ReadOut) -> Proof:
     return Proof(holds=True, findings=(_leak(stage, read_out, before, one_NM[both_NM], two_NM[both_NM]),))
 
 
+def first_proven(stage: Stage) -> ReadOut | None:
+    """The cheapest read-out that reads logits."""
+    return next((read_out for read_out in stage.probed.readable() if prove(stage, read_out).holds), None)
+
+
 def repeat_difference(stage: Stage, chosen: Choice) -> float:
     """The root mean square difference, in nats, of two reads of a few contexts over all columns."""
     contexts = stage.contexts(chosen.reader.read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
-    again = [replace(context, seed=_SECOND_SEED) for context in contexts]
+    again = [replace(context, seed=SECOND_SEED) for context in contexts]
     one_NM = _centred(chosen.reader.read(stage.meter, contexts, chosen.columns).logits_NM)
     two_NM = _centred(chosen.reader.read(stage.meter, again, chosen.columns).logits_NM)
     return float(np.sqrt(np.nanmean((one_NM - two_NM) ** 2)))
@@ -198,22 +211,56 @@ def find_width(
     before = stage.meter.spent
     contexts = stage.contexts(read_out)
     most = min(_MOST_COLUMNS, _affordable_columns(stage)) + 1
-    chosen = choose(read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.seed)
-    reader = chosen.reader
-    matrix = GrowingMatrix(stage.folder, contexts, reader, chosen.columns)
+    try:
+        chosen = choose(read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.seed)
+    except BudgetError as error:
+        return WidthOutcome(read_out=read_out, out_of_budget=True, note=error.problem)
+    matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
     outcome = WidthOutcome(read_out=read_out, matrix=matrix)
-    for rows, wanted_columns in _sizes(reader, matrix.most_columns):
+    for rows, wanted_columns in _sizes(chosen.reader, len(chosen.columns) - 1):
         cost = matrix.cost_of(rows, wanted_columns)
         if cost.queries > stage.meter.queries_left:
             return replace(outcome, out_of_budget=True, note=_short(outcome, rows, wanted_columns, cost, stage))
         try:
-            matrix.grow(stage.meter, rows, wanted_columns, on_rows)
+            for rows_read in _grown(stage, matrix, rows, wanted_columns, on_rows):
+                judged = _judged(stage, outcome, before, rows_read, wanted_columns)
+                if rows_read < rows and not _ends_in_noise(judged):
+                    continue  # a fall within the spectrum, such as that before a padding: only more contexts tell
+                outcome = judged
+                if outcome.finding is not None:
+                    return outcome
         except BudgetError as error:
             return replace(outcome, out_of_budget=True, note=f"{outcome.note}; {error.problem}")
-        outcome = _judged(stage, outcome, before, rows, wanted_columns)
-        if outcome.finding is not None:
-            return outcome
     return replace(outcome, note=f"{outcome.note}; the vocabulary has no more columns to read")
+
+
+def _grown(
+    stage: Stage, matrix: GrowingMatrix, rows: int, columns: int, on_rows: Callable[[int, int], None]
+) -> Iterator[int]:
+    """Grows the matrix and yields its number of rows when it is time to look: at the end, and where values are as
+    precise as a float32 also when the rank seems reached, which saves what a matrix is usually read beyond it."""
+    is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
+    watch, seen = RankWatch(), 0
+    for rows_read in range(_FIRST_ROWS, rows, _WATCH_STEP) if is_watched else ():
+        matrix.grow(stage.meter, rows_read, columns, on_rows)
+        watched_columns = min(columns, math.ceil(_COLUMNS_PER_ROW * rows))
+        new_NM = matrix.whole(rows_read, watched_columns, first_row=seen).logits_NM
+        if not np.isfinite(new_NM).all():
+            break
+        reached, seen = watch.push(new_NM), rows_read
+        if reached is not None and rows_read >= reached + _WATCH_SPARE:
+            yield rows_read
+            break
+    matrix.grow(stage.meter, rows, columns, on_rows)
+    yield rows
+
+
+def _ends_in_noise(outcome: WidthOutcome) -> bool:
+    """Whether what lies behind the rank is as small as the arithmetic of a float32 leaves it."""
+    if outcome.finding is None:
+        return False
+    beyond = math.sqrt(outcome.rows - outcome.rank) + math.sqrt(outcome.columns - outcome.rank)
+    return outcome.singular_values[outcome.rank] <= _FLOAT32_NATS * beyond
 
 
 def _affordable_columns(stage: Stage) -> int:
@@ -236,7 +283,7 @@ def _sizes(reader: Reader, most_columns: int) -> list[tuple[int, int]]:
 
 def _judged(stage: Stage, had: WidthOutcome, before: Cost, rows: int, columns: int) -> WidthOutcome:
     assert had.matrix is not None and had.read_out is not None, "set when the stage began"
-    noise_nats = max(stage.probed.spread_nats, _rounding_nats(stage.probed.decimals), 1e-5)
+    noise_nats = max(stage.probed.spread_nats, rounding_nats(stage.probed.decimals), 1e-5)
     estimate = estimate_width(had.matrix.complete(rows, columns).logits_NM, noise_nats=noise_nats, seed=stage.seed)
     outcome = replace(
         had,
@@ -312,20 +359,13 @@ def with_whole_cost(stage: Stage, finding: Finding, width: WidthOutcome) -> Find
     vocabulary = stage.probed.vocabulary_size or ASSUMED_VOCABULARY
     rows = math.ceil(CONTEXTS_PER_WIDTH * hidden)
     queries = reader_for(read_out, stage.probed).queries_for(rows, vocabulary).queries
-    share = queries / finding.spent.queries
-    whole = Cost(
-        queries=queries,
-        tokens=round(finding.spent.tokens * share),
-        seconds=finding.spent.seconds * share,
-        extrapolated=True,
-    )
     evidence = {**finding.evidence, "whole_is": f"the last layer, {rows} contexts x {vocabulary} tokens"}
     if not known:
         evidence["assumed_width"] = hidden
-    return replace(finding, whole=with_price(whole, stage.price), evidence=evidence)
+    return replace(finding, whole=extrapolated(finding.spent, queries, stage.price), evidence=evidence)
 
 
-def _rounding_nats(decimals: int | None) -> float:
+def rounding_nats(decimals: int | None) -> float:
     """The standard deviation that rounding to so many decimals adds."""
     return 0.0 if decimals is None else 10.0**-decimals / math.sqrt(12)
 

@@ -14,11 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.audit.gguf_header import read_gguf_header
-from lensmith.audit.stored import BF16, F16, F32, F64, GGUF_FORMATS, Format, StoredMatrix
+from lensmith.audit.stored import BF16, F16, F32, F64, GGUF_FORMATS, Float32Array, Format, StoredMatrix
 from lensmith.core.errors import InputError
 
 HEAD_NAMES = ("lm_head.weight", "output.weight", "embed_out.weight")
 TIED_NAMES = ("embed_tokens.weight", "token_embd.weight", "wte.weight", "word_embeddings.weight")
+GAIN_NAMES = (
+    "model.norm.weight",
+    "model.language_model.norm.weight",
+    "language_model.model.norm.weight",
+    "model.text_model.norm.weight",
+    "model.final_layernorm.weight",
+    "model.decoder.final_layer_norm.weight",
+    "transformer.ln_f.weight",
+    "transformer.norm_f.weight",
+    "gpt_neox.final_layer_norm.weight",
+    "backbone.norm_f.weight",
+    "output_norm.weight",
+)
+"""The last norm's, as a whole: norms within layers end alike."""
 _FORMATS = {"F64": F64, "F32": F32, "F16": F16, "BF16": BF16}
 _MAX_HEADER_BYTES = 100_000_000
 _INDEX_ENDING = ".safetensors.index.json"
@@ -32,18 +46,43 @@ def open_head(place: str | Path, name: str | None = None) -> StoredMatrix:
     """
     path = _file_of(Path(place))
     try:
-        if path.suffix == ".gguf":
-            return _from_gguf(path, name)
-        if path.name.endswith(_INDEX_ENDING):
-            shards = _read_index(path)
-            chosen = _choose(list(shards), name, path)
-            shard = path.parent / shards[chosen]
-            if shards[chosen] != Path(shards[chosen]).name or not shard.is_file():
-                raise InputError(f"{path.name}: a shard is missing", expected=shards[chosen], actual="no such file")
-            return _from_safetensors(shard, chosen)
-        return _from_safetensors(path, name)
+        return _stored(path, _choose(_names_in(path), name, path))
     except OSError as error:
         raise InputError(f"{path.name} cannot be read", actual=error.strerror or error) from error
+
+
+def open_gain(place: str | Path) -> Float32Array | None:
+    """The gain (H,) of the norm before the head, by the names that it has in practice; None where there is no such.
+
+    Some models store it less one, which their files do not say. Raises as `open_head` does.
+    """
+    path = _file_of(Path(place))
+    try:
+        names = set(_names_in(path))
+        known = [name for name in GAIN_NAMES if name in names]
+        return _stored(path, known[0], axes=1)[:].reshape(-1) if known else None
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read", actual=error.strerror or error) from error
+
+
+def _names_in(path: Path) -> list[str]:
+    if path.suffix == ".gguf":
+        return list(read_gguf_header(path))
+    names = _read_index(path) if path.name.endswith(_INDEX_ENDING) else _safetensors_header(path)[0]
+    return [name for name in names if name != "__metadata__"]
+
+
+def _stored(path: Path, name: str, *, axes: int = 2) -> StoredMatrix:
+    """The tensor as a matrix; one of one axis, where that is asked for, is a matrix of one row."""
+    if path.suffix == ".gguf":
+        return _from_gguf(path, name, axes)
+    if not path.name.endswith(_INDEX_ENDING):
+        return _from_safetensors(path, name, axes)
+    file = _read_index(path)[name]
+    shard = path.parent / file
+    if file != Path(file).name or not shard.is_file():
+        raise InputError(f"{path.name}: a shard is missing", expected=file, actual="no such file")
+    return _from_safetensors(shard, name, axes)
 
 
 def _file_of(path: Path) -> Path:
@@ -97,9 +136,10 @@ def _choose(names: list[str], wanted: str | None, path: Path) -> str:
     raise InputError(f"{path.name} has no output head", expected=expected, actual=", ".join(sorted(names)[:8]))
 
 
-def _from_safetensors(path: Path, name: str | None) -> StoredMatrix:
+def _from_safetensors(path: Path, chosen: str, axes: int) -> StoredMatrix:
     header, data_start = _safetensors_header(path)
-    chosen = _choose([key for key in header if key != "__metadata__"], name, path)
+    if chosen not in header:
+        raise InputError(f"{path.name} has no tensor {chosen}", actual=", ".join(sorted(header)[:8]))
     entry = header[chosen]
     try:
         kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
@@ -110,7 +150,7 @@ def _from_safetensors(path: Path, name: str | None) -> StoredMatrix:
         raise InputError(f"{path.name}: {chosen} is malformed", expected="dtype, shape and data_offsets", actual=entry)
     if kind not in _FORMATS:
         raise InputError(f"{path.name}: {chosen} has an unknown format", expected=", ".join(_FORMATS), actual=kind)
-    matrix = _checked(path, chosen, shape, data_start + start, _FORMATS[kind])
+    matrix = _checked(path, chosen, _as_matrix(shape, axes), data_start + start, _FORMATS[kind])
     if end - start != math.prod(shape) * _FORMATS[kind].size:
         expected = math.prod(shape) * _FORMATS[kind].size
         raise InputError(
@@ -140,14 +180,16 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _from_gguf(path: Path, name: str | None) -> StoredMatrix:
-    tensors = read_gguf_header(path)
-    chosen = _choose(list(tensors), name, path)
-    tensor = tensors[chosen]
+def _from_gguf(path: Path, chosen: str, axes: int) -> StoredMatrix:
+    tensor = read_gguf_header(path)[chosen]
     if tensor.kind not in GGUF_FORMATS:
         known = ", ".join(format_.name for format_ in GGUF_FORMATS.values())
         raise InputError(f"{path.name}: {chosen} has an unknown format", expected=known, actual=f"type {tensor.kind}")
-    return _checked(path, chosen, tensor.shape, tensor.offset, GGUF_FORMATS[tensor.kind])
+    return _checked(path, chosen, _as_matrix(tensor.shape, axes), tensor.offset, GGUF_FORMATS[tensor.kind])
+
+
+def _as_matrix(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    return (1, *shape) if axes == 1 else shape
 
 
 def _checked(path: Path, name: str, shape: tuple[int, ...], offset: int, stored_as: Format) -> StoredMatrix:

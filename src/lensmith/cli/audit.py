@@ -1,4 +1,5 @@
-"""`lensmith audit URL`, and beside it `snapshot` and `diff`: what an endpoint gives away, and whether it changed."""
+"""`lensmith audit URL`, and beside it `snapshot`, `diff` and `signature`: what an endpoint gives away, and whether it
+changed or is the one that it says it is."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,7 +70,7 @@ def run(
 ) -> None:
     """Audit an endpoint of your own. Exits with 0 (clean), 1 (findings), 2 (bad usage) or 3 (could not tell).
 
-    Writes events.jsonl, report.json, report.html, report.junit.xml and report.sarif.
+    Writes events.jsonl, report.json, report.html, report.junit.xml, report.sarif and image.npz.
     """
     from lensmith.audit.report import as_dict, as_text
     from lensmith.cli.progress import progress_bar
@@ -147,5 +148,48 @@ def diff(
     from lensmith.audit.snapshot import compare_files
 
     result: Any = compare_files(before, after)
+    show(result, as_json=as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command("signature")
+def signature(
+    image: Annotated[Path, typer.Argument(help="A model's image: the image.npz that an audit wrote.")],
+    url: Url,
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Folder of the event log; a run in it goes on.")] = Path("signature"),
+    outputs: Annotated[int, typer.Option(min=4, help="How many answers to read.")] = 16,
+    contexts: Annotated[
+        str, typer.Option(help="What is asked: prompt, messages, picture or token-ids; auto: the first that works.")
+    ] = "auto",
+    budget_queries: Queries = 20_000,
+    budget_tokens: Tokens = 5_000_000,
+    rate: Rate = 50.0,
+    api_key: Key = None,
+    i_operate_this_endpoint: Owned = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Tell whether an endpoint's outputs come from the model whose image is known, whatever it is asked.
+
+    A hidden prompt or a fine-tune below the head keeps the image. Exits with 0 (the same image), 1 (another) or 3
+    (could not tell).
+    """
+    from lensmith.cli.progress import progress_bar
+    from lensmith.workflows.audit import AuditOptions, check_signature_of_url
+
+    options = AuditOptions(
+        url=url,
+        model=model,
+        out=out,
+        max_queries=budget_queries,
+        max_tokens=budget_tokens,
+        queries_per_s=rate,
+        contexts=contexts,
+        owned=i_operate_this_endpoint,
+        seed=seed,
+    )
+    with progress_bar("outputs") as on_progress:
+        result = check_signature_of_url(options, image, outputs=outputs, api_key=api_key, on_progress=on_progress)
     show(result, as_json=as_json)
     raise typer.Exit(result.exit_code)

@@ -10,7 +10,7 @@ from lensmith.cli.output import show
 from lensmith.cli.progress import progress_bar
 
 
-@needs("html")
+@needs("html", "serve")
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html.")] = Path("demo"),
     model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,

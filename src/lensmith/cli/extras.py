@@ -29,8 +29,8 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def needs(extra: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Marks a command that works with `pip install 'lensmith[extra]'`.
+def needs(*extras: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Marks a command that works with `pip install 'lensmith[EXTRA,...]'`.
 
     Where an optional module is missing, the command raises MissingExtraError with that line.
     """
@@ -45,7 +45,8 @@ def needs(extra: str) -> Callable[[Callable[Parameters, Result]], Callable[Param
                 if module not in OPTIONAL_MODULES:
                     raise
                 raise MissingExtraError(
-                    f"this command needs {module}, which is not installed", hint=f"pip install 'lensmith[{extra}]'"
+                    f"this command needs {module}, which is not installed",
+                    hint=f"pip install 'lensmith[{','.join(extras)}]'",
                 ) from error
 
         return checked

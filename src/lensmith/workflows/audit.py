@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 from lensmith.audit.contexts import Form
 from lensmith.audit.findings import AuditReport, ReadOut, Severity
+from lensmith.audit.image import load_image
 from lensmith.audit.meter import Limits
 from lensmith.audit.report import write_report
 from lensmith.audit.run import AuditConfig, audit
+from lensmith.audit.signature import SignatureCheck, SignatureConfig, check_signature
 from lensmith.audit.snapshot import SnapshotConfig, SnapshotInfo, take_snapshot
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, NotExposedError
@@ -52,6 +54,11 @@ class AuditOptions:
     seed: int = 0
 
     @property
+    def asked_form(self) -> Form | None:
+        """How contexts are put; None for the first form that works."""
+        return None if self.contexts == "auto" else _named(Form, self.contexts, "--contexts")
+
+    @property
     def limits(self) -> Limits:
         return Limits(queries_per_s=self.queries_per_s, max_queries=self.max_queries, max_tokens=self.max_tokens)
 
@@ -74,7 +81,7 @@ def audit_url(
             limits=options.limits,
             threshold=threshold,
             read_outs=read_outs,
-            form=None if options.contexts == "auto" else _named(Form, options.contexts, "--contexts"),
+            form=options.asked_form,
             truth=options.truth,
             prices=options.prices,
             seed=options.seed,
@@ -103,10 +110,34 @@ def snapshot_url(
             contexts=contexts,
             tokens=columns,
             seed=options.seed,
-            form=None if options.contexts == "auto" else _named(Form, options.contexts, "--contexts"),
+            form=options.asked_form,
             limits=options.limits,
         )
         return take_snapshot(client, config, out, texts=client.vocabulary, on_progress=on_progress)
+
+
+def check_signature_of_url(
+    options: AuditOptions,
+    image: Path,
+    *,
+    outputs: int,
+    api_key: str | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> SignatureCheck:
+    """Says whether the endpoint's outputs come from the model whose image is in a file. Raises as `audit_url` does, and
+    InputError for a file that is no image."""
+    require_own_host(options.url, owned=options.owned)
+    known = load_image(image)
+    with curious_client(options.url, options.model, api_key=api_key) as client:
+        config = SignatureConfig(
+            model=client.model,
+            folder=options.out,
+            outputs=outputs,
+            seed=options.seed,
+            form=options.asked_form,
+            limits=options.limits,
+        )
+        return check_signature(client, known, config, texts=client.vocabulary, on_progress=on_progress)
 
 
 @contextlib.contextmanager

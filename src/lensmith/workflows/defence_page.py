@@ -23,12 +23,16 @@ _EXTRA = """
 main{max-width:1240px}
 td,thead th{font-size:14px;font-variant-numeric:tabular-nums;padding:9px 14px 9px 0}
 td b{font-weight:600}td code{font-size:12px}
-.defences td:first-child{width:330px}
+.defences,.served{overflow-wrap:normal}.defences code{overflow-wrap:anywhere}
+.defences{min-width:900px}.defences td:first-child{width:330px}
 .opened b{background:var(--code);border-radius:6px;padding:1px 6px;font-size:12px;display:inline-block;margin:0 0 3px}
 .safe,.yes{color:var(--good);font-weight:600}.no{color:var(--dim)}
 .served td,.served th{text-align:center;white-space:nowrap}.served thead th{white-space:normal;vertical-align:bottom}
 .served td{padding:6px 8px}.served th{overflow-wrap:normal}
-.served td:first-child,.served th:first-child{text-align:left;width:250px}
+.served{min-width:860px}.served td:first-child,.served th:first-child{text-align:left;width:250px}
+@media(max-width:760px){.scroll tr>:first-child{position:sticky;left:0;background:var(--paper);white-space:normal;
+overflow-wrap:anywhere}
+.defences td:first-child,.served td:first-child,.served th:first-child{width:150px;min-width:150px}}
 .plot text.value{fill:var(--ink);font-size:13px}.plot text.safe{fill:var(--good);font-size:13px;font-weight:600}
 """
 _YES = '<span class="yes" title="served">&#10003;</span>'
@@ -122,14 +126,14 @@ def _bars(study: DefenceStudy) -> str:
     """One bar a defence on a logarithmic axis. A defence that nothing got through has none."""
     costs = [_cost(row) for row in study.rows]
     decades = max(1, math.ceil(math.log10(max([cost for cost in costs if cost is not None], default=10))))
-    high = len(study.rows) * _ROW + 44
+    high = len(study.rows) * _ROW + 62
     left, right = _NAMES, _WIDE - _VALUES
     parts = []
     for decade in range(decades + 1):
         x = left + (right - left) * decade / decades
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{high - 34}"/>')
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{high - 52}"/>')
         parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{high - 16}" text-anchor="middle">10'
+            f'<text class="tick" x="{x:.1f}" y="{high - 34}" text-anchor="middle">10'
             f'<tspan dy="-5" font-size="9">{decade}</tspan></text>'
         )
     for place, (row, cost) in enumerate(zip(study.rows, costs, strict=True)):
@@ -140,6 +144,7 @@ def _bars(study: DefenceStudy) -> str:
         parts.append(f'<rect class="{bar}" x="{left}" y="{y + 3}" width="{end - left:.1f}" height="18" rx="3"/>')
         said = escape(_width_text(row, study))
         parts.append(f'<text class="{text}" x="{end + 10:.1f}" y="{y + 16}">{said}</text>')
+    parts.append(f'<text x="{(left + right) / 2:.1f}" y="{high - 10}" text-anchor="middle">queries</text>')
     described = "queries that each defence makes an attacker pay to show the width"
     return (
         f'<figure class="scroll"><svg class="plot" viewBox="0 0 {_WIDE} {high}" role="img" aria-label="{described}">'
@@ -229,8 +234,9 @@ def _sharpest(row: DefenceRow) -> str:
     sharpest = row.sharpest
     if sharpest is None or sharpest.bits is None or sharpest.queries_per_logit is None:
         return '<span class="safe">none</span>'
+    asked = f"{sharpest.queries_per_logit:.2g}"
     return (
-        f"{sharpest.bits:.1f} bits<br>{sharpest.queries_per_logit:.2g} queries a logit "
+        f"{sharpest.bits:.1f} bits<br>{asked} {'query' if asked == '1' else 'queries'} a logit "
         f'<span class="dim">({sharpest.read_out.value})</span>'
     )
 

@@ -39,6 +39,7 @@ from lensmith.workflows.logits_endpoint import LogitsEndpoint
 Float64Array = NDArray[np.float64]
 
 _BLOCK_ROWS, _BLOCK_COLUMNS = 4, 48
+_FEWEST_TOKENS = 8
 _USER_ROWS = 64
 _MOST_IDS = 128
 """Chosen ids that one request names where there is no limit: vLLM's own."""
@@ -138,8 +139,9 @@ def study_defences(
     The width shows only where N is over 1.25 of it; 4 times allows all that is tried here. `on_progress` is told
     (done, of). Raises ShapeError for anything but a matrix with 4 rows, InputError where logits are not finite.
     """
-    if logits_NV.ndim != 2 or logits_NV.shape[0] < _BLOCK_ROWS or logits_NV.shape[1] < 8:
-        raise ShapeError("too few logits", expected="(4 contexts or more, vocabulary)", actual=logits_NV.shape)
+    if logits_NV.ndim != 2 or logits_NV.shape[0] < _BLOCK_ROWS or logits_NV.shape[1] < _FEWEST_TOKENS:
+        least = f"({_BLOCK_ROWS} contexts or more, a vocabulary of {_FEWEST_TOKENS} or more)"
+        raise ShapeError("too few logits", expected=least, actual=logits_NV.shape)
     if not np.isfinite(logits_NV).all():
         raise InputError("logits must be finite", hint="leave out tokens that do not exist")
     chosen = common_defences() if defences is None else tuple(defences)

@@ -45,8 +45,11 @@ class DefenceOptions:
 def study_source(options: DefenceOptions, on_progress: OnProgress = lambda done, total: None) -> DefenceStudy:
     """Studies the defences and writes `defences.html` and `defences.json` into `options.out`.
 
-    Raises InputError where there are no logits to be had, ConfigError for an exposure that cannot be read.
+    Raises InputError where there are no logits to be had or `out` is a file, ConfigError for an exposure that cannot be
+    read.
     """
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"{options.out} is a file", expected="a folder for the study", hint="choose another --out")
     own = tuple(Defence(name=f"Yours: {words}", words=words) for words in options.expose)
     path = Path(options.source)
     if path.suffix == ".npy":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lensmith.audit.findings import AuditReport
+from lensmith.audit.findings import AuditReport, Finding
 from lensmith.core.exposure import Exposure
 from lensmith.models.local import Answering
 from lensmith.serve.engine import Engine
@@ -41,7 +41,7 @@ class LeaksResult:
     same_page: bool
 
     def __str__(self) -> str:
-        found = len([finding for finding in self.open.findings if finding.severity >= self.open.threshold])
+        found = len(_worst_first(self.open))
         page = "the same page" if self.same_page else "another page"
         return (
             f"the same model behind an API that tells all: {found} findings, width {self.open.width} (it is "
@@ -81,16 +81,15 @@ def leaks_chapter(result: LeaksResult, folder: Path) -> Chapter:
     """The chapter for the demonstration's report, which lies in `folder`."""
     rows = [["the model behind", "what the audit says", "width", "queries", "full report"]]
     links = {}
-    for name, report, path in (
-        ("an API that tells all", result.open, result.open_report),
-        (f"lensmith guard --expose {SAFE}", result.guarded, result.guarded_report),
+    for name, report, link, path in (
+        ("an API that tells all", result.open, "the open audit", result.open_report),
+        (f"lensmith guard --expose {SAFE}", result.guarded, "the guarded audit", result.guarded_report),
     ):
-        found = [finding for finding in report.findings if finding.severity >= report.threshold]
-        said = "; ".join(finding.title for finding in found) or report.verdict.value
-        link = str(path.relative_to(folder))
-        links[link] = link
+        found = _worst_first(report)
+        said = "; ".join(f"{finding.severity.name.lower()}: {finding.title}" for finding in found)
+        links[link] = path.relative_to(folder).as_posix()
         width = "not found" if report.width is None else str(report.width)
-        rows.append([name, said, width, str(report.spent.queries), link])
+        rows.append([name, said or report.verdict.value, width, f"{report.spent.queries:,}", link])
     page = "the same page" if result.same_page else "another page"
     lead = (
         f"The model above was put behind an API on this machine and audited from outside, with pictures as questions. "
@@ -98,6 +97,12 @@ def leaks_chapter(result: LeaksResult, folder: Path) -> Chapter:
         f"the model wrote {page}."
     )
     return Chapter(title="What an API gives away of this model", lead=lead, rows=rows, links=links)
+
+
+def _worst_first(report: AuditReport) -> list[Finding]:
+    """The findings that count, in the report's order."""
+    found = [finding for finding in report.findings if finding.severity >= report.threshold]
+    return sorted(found, key=lambda finding: finding.severity, reverse=True)
 
 
 def _options(url: str, out: Path) -> AuditOptions:

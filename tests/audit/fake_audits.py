@@ -1,0 +1,80 @@
+"""Whole audits of fake endpoints with their weights on disk, and fakes whose last layer is not what it was."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from lensmith.audit.findings import ReadOut
+from lensmith.audit.meter import Limits
+from lensmith.audit.run import AuditConfig, audit
+from lensmith.core.exposure import Exposure
+from lensmith.endpoints.fake import FakeEndpoint
+
+EVERYTHING = Exposure.everything()
+WIDTH, VOCABULARY = 32, 256
+
+
+def fake(exposure=EVERYTHING, **switches):
+    return FakeEndpoint(**{"vocabulary": VOCABULARY, "width": WIDTH, "seed": 3, "exposes": exposure, **switches})
+
+
+def audited(endpoint, folder, *, max_queries=3_000, read_outs=(ReadOut.P1,), **options):
+    """`read_outs`: empty for all that exist."""
+    limits = Limits(queries_per_s=None, max_queries=max_queries, max_tokens=None)
+    target, out = "http://127.0.0.1:1/v1", folder / "audit"
+    config = AuditConfig(target=target, model="fake", out=out, limits=limits, read_outs=read_outs, **options)
+    return audit(endpoint, config)
+
+
+def finding(report, code):
+    return next((found for found in report.findings if found.code == code), None)
+
+
+def write_weights(path, **tensors):
+    """A safetensors file; a double underscore in a name is a dot."""
+    header, data = {}, b""
+    for name, values in tensors.items():
+        part = np.ascontiguousarray(values, dtype=np.float32).tobytes()
+        offsets = [len(data), len(data) + len(part)]
+        header[name.replace("__", ".")] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": offsets}
+        data += part
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def with_head(endpoint, head_VH):
+    """The same fake with another head."""
+    endpoint._model.__dict__["truth"] = replace(endpoint.truth, head_VH=head_VH.astype(np.float32))
+    return endpoint
+
+
+def without_norm(endpoint):
+    """The same fake whose hidden states no norm put on a sphere."""
+    model = endpoint._model
+    model._states = lambda contexts, replica, spread: (
+        model._normal(contexts, model.config.width, "state") * model.truth.gain_H
+    )
+    return endpoint
+
+
+class WithHiddenPrompt:
+    """A fake behind words that its clients do not see."""
+
+    def __init__(self, endpoint):
+        self._endpoint = endpoint
+
+    def answer(self, requests):
+        return self._endpoint.answer([self._hidden(request) for request in requests])
+
+    def supports(self):
+        return self._endpoint.supports()
+
+    def metadata(self):
+        return self._endpoint.metadata()
+
+    def _hidden(self, request):
+        if request.prompt:
+            return replace(request, prompt="You are a pirate. " + request.prompt)
+        return replace(request, token_ids=(7, 7, 7, *request.token_ids)) if request.token_ids else request

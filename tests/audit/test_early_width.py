@@ -1,0 +1,45 @@
+"""Precise read-outs are read only until the rank shows, and not stopped by a fall that is none."""
+
+from dataclasses import replace
+
+import pytest
+from fake_audits import EVERYTHING, audited, fake, finding
+
+from lensmith.audit import stages
+from lensmith.audit.findings import ReadOut
+from lensmith.core.exposure import Exposure
+
+WIDTH = 110
+PADDED = {"padded_width": 40, "padding_amplitude": 1e-3}
+
+
+def contexts_of(report):
+    return finding(report, "WIDTH").evidence["contexts"]
+
+
+@pytest.mark.parametrize(
+    ("read_out", "exposure"),
+    [(ReadOut.P1, EVERYTHING), (ReadOut.P2, replace(Exposure(), wanted_ids=128))],
+    ids=["P1", "P2"],
+)
+def test_fewer_contexts_are_read_and_the_width_is_the_same(tmp_path, monkeypatch, read_out, exposure):
+    early = audited(fake(exposure, vocabulary=512, width=WIDTH), tmp_path / "early", read_outs=(read_out,))
+    monkeypatch.setattr(stages, "_WATCHED", ())
+    whole = audited(fake(exposure, vocabulary=512, width=WIDTH), tmp_path / "whole", read_outs=(read_out,))
+    assert early.width == whole.width or early.width_interval == whole.width_interval
+    assert (contexts_of(early), contexts_of(whole)) == (128, 144)
+    assert finding(early, "WIDTH").spent.queries < finding(whole, "WIDTH").spent.queries
+
+
+def test_coarse_values_are_read_as_planned(tmp_path):
+    report = audited(fake(replace(EVERYTHING, decimals=4), vocabulary=512, width=WIDTH), tmp_path)
+    assert contexts_of(report) == 144
+
+
+def test_a_padding_is_no_reason_to_stop_before_it_is_seen_whole(tmp_path, monkeypatch):
+    """The fall after the true width is large, and what lies behind it is no noise."""
+    early = audited(fake(vocabulary=512, width=WIDTH, **PADDED), tmp_path / "early", max_queries=1_000)
+    monkeypatch.setattr(stages, "_WATCHED", ())
+    whole = audited(fake(vocabulary=512, width=WIDTH, **PADDED), tmp_path / "whole", max_queries=1_000)
+    assert (early.width, early.width_interval) == (whole.width, whole.width_interval)
+    assert finding(early, "WIDTH") is None or contexts_of(early) > 128
