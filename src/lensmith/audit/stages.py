@@ -223,7 +223,9 @@ def find_width(
             return replace(outcome, out_of_budget=True, note=_short(outcome, rows, wanted_columns, cost, stage))
         try:
             for rows_read in _grown(stage, matrix, rows, wanted_columns, on_rows):
-                judged = _judged(stage, outcome, before, rows_read, wanted_columns)
+                # Columns beyond the rows help against noise only, and where there is none cost time.
+                columns = _enough_columns(rows_read, wanted_columns) if _is_watched(stage, matrix) else wanted_columns
+                judged = _judged(stage, outcome, before, rows_read, columns)
                 if rows_read < rows and not _ends_in_noise(judged):
                     continue  # a fall within the spectrum, such as that before a padding: only more contexts tell
                 outcome = judged
@@ -239,12 +241,11 @@ def _grown(
 ) -> Iterator[int]:
     """Grows the matrix and yields its number of rows when it is time to look: at the end, and where values are as
     precise as a float32 also when the rank seems reached, which saves what a matrix is usually read beyond it."""
-    is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
     watch, seen = RankWatch(), 0
-    for rows_read in range(_FIRST_ROWS, rows, _WATCH_STEP) if is_watched else ():
+    step = max(_WATCH_STEP, rows // 64)
+    for rows_read in range(_FIRST_ROWS, rows, step) if _is_watched(stage, matrix) else ():
         matrix.grow(stage.meter, rows_read, columns, on_rows)
-        watched_columns = min(columns, math.ceil(_COLUMNS_PER_ROW * rows))
-        new_NM = matrix.whole(rows_read, watched_columns, first_row=seen).logits_NM
+        new_NM = matrix.whole(rows_read, _enough_columns(rows, columns), first_row=seen).logits_NM
         if not np.isfinite(new_NM).all():
             break
         reached, seen = watch.push(new_NM), rows_read
@@ -253,6 +254,14 @@ def _grown(
             break
     matrix.grow(stage.meter, rows, columns, on_rows)
     yield rows
+
+
+def _is_watched(stage: Stage, matrix: GrowingMatrix) -> bool:
+    return matrix.reader.read_out in _WATCHED and stage.probed.is_precise
+
+
+def _enough_columns(rows: int, columns: int) -> int:
+    return min(columns, math.ceil(_COLUMNS_PER_ROW * rows))
 
 
 def _ends_in_noise(outcome: WidthOutcome) -> bool:
