@@ -26,7 +26,7 @@ def serve(
         str | None, typer.Option(help="What clients call the model; its folder's or file's name by default.")
     ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 8,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or int8: 8-bit weights, the rest bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="Where the model runs, such as cpu or cuda.")] = "cpu",
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Tokens of prompt and answer together; the model's own limit by default.")

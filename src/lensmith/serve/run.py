@@ -65,7 +65,7 @@ def serve_model(settings: ServeSettings, *, keys: Iterable[str], on_ready: Calla
 
 
 def _dtype(name: str) -> torch.dtype:
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
     if name not in kinds:
         raise InputError("no such precision", expected=" or ".join(kinds), actual=name)
     return kinds[name]
