@@ -71,13 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.worker:
         print(json.dumps(_work(*options.worker)))
         return 0
-    report = measure(size=None, rounds=1) if options.quick else measure()
+    report = measure(is_quick=options.quick)
     print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))
     return 0
 
 
-def measure(*, size: str | None = "1.3b", rounds: int = 3) -> Report:
-    """All ways, in turns. `size` None: a tiny model."""
+def measure(*, is_quick: bool = False) -> Report:
+    """All ways, in turns."""
+    size, rounds = (None, 1) if is_quick else ("1.3b", 3)
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "checkpoint"
