@@ -238,13 +238,21 @@ def test_an_open_interface_tells_its_width(endpoint):
         (Request(prompt="a", allowed_ids=(VOCABULARY,)), "allowed_token_ids"),
         (Request(token_ids=(VOCABULARY,)), "prompt"),
         (Request(prompt="long " * 600), "longer than the model"),
-        (Request(messages=(Message(role="user", parts=("hi",)),)), "chat template"),
-        (Request(messages=(Message(role="user", parts=(Picture(data=b"x"),)),)), "no pictures"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(endpoint, asked, problem):
     with pytest.raises(InputError, match=problem):
         endpoint.answer([request(), asked])
+    assert endpoint.answering.reader.read_tokens == 0
+
+
+@pytest.mark.parametrize(("part", "feature"), [("hi", Feature.MESSAGES), (Picture(data=b"x"), Feature.PICTURES)])
+def test_what_the_model_cannot_read_is_refused_by_its_feature(endpoint, part, feature):
+    asked = Request(messages=(Message(role="user", parts=(part,)),))
+    assert not feature & endpoint.supports().features
+    with pytest.raises(RefusedError) as caught:
+        endpoint.answer([request(), asked])
+    assert caught.value.feature is feature
     assert endpoint.answering.reader.read_tokens == 0
 
 
@@ -316,6 +324,23 @@ def test_equal_pictures_are_computed_once_and_others_are_not_taken_for_them(seei
     same_size = seeing.answer([with_pictures(png(40, 24, seed), begun="a") for seed in (1, 2)])
     assert seeing.answering.reader.read_pictures == 2
     assert same_size[0].choices[0].text != same_size[1].choices[0].text
+
+
+def test_frozen_noise_is_not_drawn_anew_for_a_picture_that_was_saved_in_another_way(model, processor, picture):
+    exposes = replace(Exposure.everything(), noise_nats=0.5, noise=Noise.FROZEN)
+    endpoint = LocalEndpoint(model, processor, exposes=exposes)
+
+    def told(seed, **how):
+        buffer = io.BytesIO()
+        picture(40, 24, seed).save(buffer, **how)
+        [answer] = endpoint.answer([with_pictures(Picture(data=buffer.getvalue()), max_tokens=1, seed=1)])
+        return answer.choices[0].logprobs.top_TK
+
+    as_png = told(1, format="PNG")
+    np.testing.assert_allclose(told(1, format="PNG", compress_level=0), as_png, atol=NEAR)
+    np.testing.assert_allclose(told(1, format="BMP"), as_png, atol=NEAR)
+    assert endpoint.answering.reader.read_pictures == 1
+    assert np.abs(told(2, format="PNG") - as_png).max() > 0.05
 
 
 def test_a_prompt_is_cut_into_chunks_within_a_picture(model, processor, png, monkeypatch):

@@ -26,8 +26,13 @@ def serve(
         str | None, typer.Option(help="What clients call the model; its folder's or file's name by default.")
     ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 8,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or int8: 8-bit weights, the rest bfloat16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, or int8: 8-bit weights, the rest bfloat16.")
+    ] = "float32",
     device: Annotated[str, typer.Option(help="Where the model runs, such as cpu or cuda.")] = "cpu",
+    exact: Annotated[
+        str | None, typer.Option(help="For DeepSeek-VL: whose pixels and prompts, original or transformers.")
+    ] = None,
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Tokens of prompt and answer together; the model's own limit by default.")
     ] = None,
@@ -59,6 +64,7 @@ def serve(
         slots=slots,
         dtype=dtype,
         device=device,
+        exact=exact,
         max_length=max_model_len,
         cache_mib=cache_mib,
         waiting_requests=waiting,

@@ -9,6 +9,7 @@ shows them; rotated as EXIF says; the upper 8 of 16 bits; CMYK by the plain form
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +41,23 @@ def open_picture(source: str | os.PathLike[str] | bytes, limits: ImageLimits = D
 
     Raises ImageError where there is no file, no picture in it, a damaged one, or one beyond `limits`.
     """
+    # EXIF first: converting drops it.
+    return decode_picture(source, lambda image: _to_rgb(ImageOps.exif_transpose(image)), limits)
+
+
+def decode_picture(
+    source: str | os.PathLike[str] | bytes,
+    to_rgb: Callable[[Image.Image], Image.Image],
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> Image.Image:
+    """As `open_picture`, where `to_rgb` decides how what was decoded looks: its mode, transparency and rotation."""
     name = "the picture" if isinstance(source, bytes) else str(source)
     data = _read(source, name, limits)
     with _open(data, name) as image:
         _check_size(image, name, limits)
         try:
             image.load()
-            # EXIF first: converting drops it.
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
+            rgb = to_rgb(image)
         except ImageError:
             raise
         except Exception as error:  # decoders raise SyntaxError, struct.error, zlib.error and more

@@ -7,6 +7,7 @@ its own, so that with a seed it is the same in any company; in float32 its logit
 Legend: B rows, P prompt positions, C positions of a chunk, T answer positions, V vocabulary.
 """
 
+import enum
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -73,6 +74,14 @@ class Text:
     end_ids: frozenset[int]
 
 
+class Answers(enum.Enum):
+    """What becomes of an answer's keys and values."""
+
+    FORGOTTEN = "forgotten"
+    KEPT = "kept"
+    """The reader keeps them: the next prompt of a conversation goes on from there."""
+
+
 class _Row:
     """One choice of a job while it runs."""
 
@@ -82,6 +91,8 @@ class _Row:
         self.rng = np.random.default_rng(None if seed is None else (seed % (1 << 64), choice))
         self.stream = TextStream(text.decode, job.request.stop)
         self.tokens: list[int] = []
+        self.logits_V: Float32Array | None = None
+        """Of the last token, which is not read yet."""
         self.finish: Finish | None = None
         self._untold: list[tuple[int, Logprobs | None]] = []
 
@@ -138,11 +149,20 @@ class _Beginning:
 class Decoder:
     """Answers jobs on at most `slots` rows at once; not for several threads. Rows are served in the order they came."""
 
-    def __init__(self, reader: Reader, text: Text, exposure: Exposure, *, slots: int, max_length: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        text: Text,
+        exposure: Exposure,
+        *,
+        slots: int,
+        max_length: int,
+        answers: Answers = Answers.FORGOTTEN,
+    ) -> None:
         if slots < 1:
             raise InputError("slots: nothing could run", expected="at least 1", actual=slots)
         self.reader, self.text, self.exposure = reader, text, exposure
-        self.slots, self.max_length = slots, max_length
+        self.slots, self.max_length, self.answers = slots, max_length, answers
         self.generated_tokens = 0
         self.steps = 0
         self._waiting: deque[_Row] = deque()
@@ -256,6 +276,7 @@ class Decoder:
             self._fail(row.job, error)
             return
         self.generated_tokens += 1
+        row.logits_V = logits_V
         piece = row.take(revealed, min(request.max_tokens, self.max_length - row.job.prompt.length))
         if piece is not None:
             row.job.sink(piece)
@@ -263,7 +284,10 @@ class Decoder:
     def _leave(self) -> None:
         """Rows that ended, or whose client went away, free their slots."""
         for index in reversed(range(len(self._running))):
-            if not self._running[index].is_running:
+            row = self._running[index]
+            if not row.is_running:
+                if self.answers is Answers.KEPT and row.logits_V is not None:
+                    self.reader.remember(row.job.prompt, row.tokens[:-1], self._cache.row(index), row.logits_V)
                 self._cache.leave(index)
                 last = self._running.pop()
                 if index < len(self._running):

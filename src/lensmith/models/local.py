@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,19 @@ from typing import Any, TypeAlias
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lensmith.core.endpoint import Answer, Capabilities, Feature, Request
+from lensmith.core.endpoint import Answer, Capabilities, Feature, RefusedError, Request, needed_features
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled, visible_metadata
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
 from lensmith.models.config import VisionLanguageConfig
-from lensmith.models.decoder import Decoder, Failed, Job, Piece, PromptRead, Text
+from lensmith.models.decoder import Answers, Decoder, Failed, Job, Piece, PromptRead, Text
+from lensmith.models.exactness import Exactness
+from lensmith.models.families import deepseek_vl
 from lensmith.models.families.sightseer import SHIPPED, load, shipped_model
 from lensmith.models.gathering import Gatherer
+from lensmith.models.int8 import quantize_linear_layers
 from lensmith.models.language.loading import GGUF_SUFFIX, load_language_model
+from lensmith.models.packed import pack_linear_layers
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.prompts import PicturePrompts, PromptMaker, TextPrompts
 from lensmith.models.reader import Prompt, Reader
@@ -28,6 +33,7 @@ from lensmith.models.token_table import TokenTable
 CACHE_BYTES = 512 << 20
 SLOTS = 8
 _FALLBACK_LENGTH = 2048
+_PUBLISHED = re.compile(r"[\w.-]+/deepseek-vl-(1\.3b|7b)-(base|chat)")
 
 Reading: TypeAlias = PreTrainedTokenizerBase | VisionLanguageProcessor
 
@@ -81,18 +87,32 @@ class Answering:
         )
 
     def prompt(self, request: Request) -> Prompt:
-        """What the model reads. Raises InputError where the request makes no sense for it.
+        """What the model reads. Raises RefusedError as `check` does, InputError where it makes no sense for the model.
 
         A text that cannot fit, whatever its tokens, is refused before it is taken apart, which would take long.
         """
+        self.check(request)
         texts = [part for message in request.messages for part in message.parts if isinstance(part, str)]
         size = sum(len(text.encode("utf-8", "replace")) for text in (*texts, request.prompt))
         if size > self.max_length * self.tokens.longest_bytes:
             raise InputError("the prompt is longer than the model can read", expected=f"{self.max_length} tokens")
         return self.prompts.prompt(request)
 
-    def decoder(self, exposure: Exposure, *, slots: int) -> Decoder:
-        return Decoder(self.reader, self.text, exposure, slots=slots, max_length=self.max_length)
+    def check(self, request: Request) -> None:
+        """Raises RefusedError for messages or pictures where the model reads none."""
+        needed = needed_features(request)
+        if Feature.PICTURES in needed and not self.prompts.reads_pictures:
+            raise RefusedError("this model reads no pictures", feature=Feature.PICTURES, expected="messages of text")
+        if Feature.MESSAGES in needed and not self.prompts.reads_messages:
+            raise RefusedError(
+                "this model has no chat template",
+                feature=Feature.MESSAGES,
+                expected="a prompt, not messages",
+                hint="ask at /v1/completions",
+            )
+
+    def decoder(self, exposure: Exposure, *, slots: int, answers: Answers = Answers.FORGOTTEN) -> Decoder:
+        return Decoder(self.reader, self.text, exposure, slots=slots, max_length=self.max_length, answers=answers)
 
     def facts(self) -> dict[str, Any]:
         """What may be told of the model, as JSON values; `id` is its name."""
@@ -142,19 +162,28 @@ def load_answering(
     max_length: int | None = None,
     cache_bytes: int = CACHE_BYTES,
     pictures: ImageLimits = DEFAULT_LIMITS,
+    exact: Exactness | None = None,
 ) -> Answering:
-    """From a lensmith model's folder, a transformers folder or name, or a GGUF file; None: the model that ships.
+    """From a lensmith or DeepSeek-VL model's folder, a transformers folder or name, or a GGUF file.
 
-    `name` is by default the folder's or file's; `pictures` are the largest that are read. Raises InputError where
-    there is no such model.
+    `source` None: the model that ships. `name` is by default the folder's or file's; `pictures` are the largest that
+    are read; `exact` matters to DeepSeek-VL only. `dtype` int8: the language model's weights are, the rest is bfloat16.
+    On a CPU weights are packed, so that the model can be used and nothing else. Raises InputError where there is no
+    such model.
     """
+    weights, dtype = dtype, torch.bfloat16 if dtype is torch.int8 else dtype
     source = shipped_model() if source is None or str(source) == SHIPPED else source
-    if _is_lensmith(Path(source)):
+    if _is_deepseek_vl(source):
+        model, reading = deepseek_vl.load(source, dtype=dtype, exact=exact, device=device)
+    elif _is_lensmith(Path(source)):
         model, reading = load(source)
         model = model.to(device=device, dtype=dtype)
     else:
         loaded = load_language_model(source, dtype=dtype, device=device)
         model, reading = loaded.model, loaded.tokenizer
+    if weights is torch.int8:
+        quantize_linear_layers(model, wanted=lambda layer: not layer.startswith(("vision_tower.", "connector.")))
+    pack_linear_layers(model)
     named = name or Path(source).name.removesuffix(GGUF_SUFFIX)
     return Answering.of(model, reading, name=named, max_length=max_length, cache_bytes=cache_bytes, pictures=pictures)
 
@@ -226,10 +255,23 @@ def _into(gatherer: Gatherer) -> Any:
 
 
 def _is_lensmith(folder: Path) -> bool:
+    return bool(_value(folder / "config.json", "model_type") == VisionLanguageConfig.model_type)
+
+
+def _is_deepseek_vl(source: str | Path) -> bool:
+    """A folder of one of its layouts or of our own, or the name of a published model on the Hub."""
+    folder = Path(source)
+    if not folder.exists():
+        return _PUBLISHED.fullmatch(str(source)) is not None
+    own = _value(folder / "processor_config.json", "processor_class") == deepseek_vl.DeepseekVlProcessor.__name__
+    return deepseek_vl.is_deepseek_vl(folder) or (own and _is_lensmith(folder))
+
+
+def _value(file: Path, key: str) -> Any:
     with contextlib.suppress(OSError, ValueError):
-        values = json.loads((folder / "config.json").read_bytes())
-        return isinstance(values, dict) and values.get("model_type") == VisionLanguageConfig.model_type
-    return False
+        values = json.loads(file.read_bytes())
+        return values.get(key) if isinstance(values, dict) else None
+    return None
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

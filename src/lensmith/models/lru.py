@@ -30,12 +30,12 @@ class ByteLru(Generic[Key, Value]):
 
     def put(self, key: Key, value: Value) -> None:
         """Keeps the value, in place of one that has the key already, and forgets others until it fits."""
-        self._forget(key)
+        self.forget(key)
         size = self._size_of(value)
         if size > self.max_bytes:
             return
         while self.bytes_held + size > self.max_bytes:
-            self._forget(next(iter(self._values)))
+            self.forget(next(iter(self._values)))
         self._values[key] = value
         self.bytes_held += size
 
@@ -50,7 +50,8 @@ class ByteLru(Generic[Key, Value]):
         """Keys, the one used last first."""
         return iter(reversed(self._values))
 
-    def _forget(self, key: Key) -> None:
+    def forget(self, key: Key) -> None:
+        """Forgets the value, if there is one."""
         value = self._values.pop(key, None)
         if value is not None:
             self.bytes_held -= self._size_of(value)

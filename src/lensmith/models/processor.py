@@ -7,14 +7,17 @@ will make of it, which follows from the patch mask alone.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from lensmith.core.config import from_dict, to_dict
 from lensmith.core.errors import ConfigError, InputError
+from lensmith.core.images import ImageLimits, open_picture
+from lensmith.core.types import Message
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.pictures import PictureBatch, PictureConfig, PictureInput, prepare_pictures
 
@@ -22,12 +25,25 @@ IGNORED_LABEL = -100
 Pictures = PictureInput | Sequence[PictureInput] | Sequence[Sequence[PictureInput]]
 
 
+class PictureInputs(NamedTuple):
+    """What the model reads of pictures, by the names of its arguments, and how many tokens each picture becomes."""
+
+    values: dict[str, NDArray[Any]]
+    tokens: list[int]
+
+
 class VisionLanguageProcessor(ProcessorMixin):
     """Prepares text and pictures for a `VisionLanguageModel`.
 
     `tokens_per_picture` is the connector's: a fixed number, or None for one a real patch. `for_model` takes it from
     the model's configuration. The tokenizer must know `image_token` as one token. Raises ConfigError otherwise.
+
+    A family whose pictures or prompts are made otherwise overrides `picture_kind`, `open_picture`, `picture_inputs` and
+    `chat_text`.
     """
+
+    picture_kind: ClassVar[type[Any]] = PictureConfig
+    """The configuration of pictures."""
 
     def __init__(
         self,
@@ -38,7 +54,8 @@ class VisionLanguageProcessor(ProcessorMixin):
         chat_template: str | None = None,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
-        self.pictures = pictures if isinstance(pictures, PictureConfig) else from_dict(PictureConfig, pictures)
+        is_read = isinstance(pictures, self.picture_kind)
+        self.pictures: Any = pictures if is_read else from_dict(self.picture_kind, cast(Mapping[str, Any], pictures))
         self.tokens_per_picture = tokens_per_picture
         self.image_token = image_token
         self.image_token_id = cast(int, tokenizer.convert_tokens_to_ids(image_token))
@@ -98,11 +115,10 @@ class VisionLanguageProcessor(ProcessorMixin):
             raise InputError("nothing to prepare", expected="text, images or both", actual="neither")
         if texts is not None:
             self._check_pictures(texts, images)
-        batch = prepare_pictures(pictures, self.pictures) if pictures else None
-        values = _picture_values(batch)
+        inputs = self.picture_inputs(pictures) if pictures else PictureInputs({}, [])
+        values, counts = dict(inputs.values), inputs.tokens
         if texts is None:
             return BatchFeature(values, tensor_type=return_tensors)
-        counts = [] if batch is None else self.visual_tokens(batch)
         prompts = self._with_placeholders(texts, counts)
         if targets is None:
             values |= self._tokenize(prompts, padding_side, return_tensors, tokenizer_arguments)
@@ -111,6 +127,20 @@ class VisionLanguageProcessor(ProcessorMixin):
             values |= self._with_labels(prompts, answers, padding_side)
         self._check_placeholders(values["input_ids"], sum(counts))
         return BatchFeature(values, tensor_type=return_tensors)
+
+    def open_picture(self, source: bytes | str, limits: ImageLimits) -> Image.Image:
+        """A picture from encoded bytes or a file, as RGB. Raises ImageError."""
+        return open_picture(source, limits)
+
+    def picture_inputs(self, pictures: Sequence[PictureInput]) -> PictureInputs:
+        """Pictures (at least one) as one batch. Raises ImageError where one cannot be read."""
+        batch = prepare_pictures(pictures, self.pictures)
+        values = {"pixel_values": batch.pixels_N3HW, "patch_mask": batch.patch_mask_NHpWp}
+        return PictureInputs(values, self.visual_tokens(batch))
+
+    def chat_text(self, messages: Sequence[Message]) -> str | None:
+        """The prompt of a conversation, without the token that begins every text. None: the chat template decides."""
+        return None
 
     def visual_tokens(self, batch: PictureBatch) -> list[int]:
         """How many visual tokens each picture becomes."""
@@ -141,6 +171,7 @@ class VisionLanguageProcessor(ProcessorMixin):
                     "placeholders and pictures differ in number",
                     expected=f"{sum(wanted)} pictures, one for each {self.image_token} ({wanted} a sample)",
                     actual=f"{given} pictures",
+                    hint="give one list of pictures for each text, and it is checked text by text",
                 )
             return
         if len(nested) != len(texts):
@@ -151,6 +182,7 @@ class VisionLanguageProcessor(ProcessorMixin):
                     f"sample {sample}: placeholders and pictures differ in number",
                     expected=f"{count} pictures, one for each {self.image_token} in its text",
                     actual=f"{len(pictures)} pictures",
+                    hint=f"write one {self.image_token} where each picture stands, and leave it out where none does",
                 )
 
     def _with_placeholders(self, texts: list[str], counts: list[int]) -> list[str]:
@@ -197,10 +229,6 @@ class VisionLanguageProcessor(ProcessorMixin):
                 actual=f"{sum(per_sample)} placeholders ({per_sample} a sample)",
                 hint="do not truncate a text with pictures",
             )
-
-
-def _picture_values(batch: PictureBatch | None) -> dict[str, Any]:
-    return {} if batch is None else {"pixel_values": batch.pixels_N3HW, "patch_mask": batch.patch_mask_NHpWp}
 
 
 def _is_one(images: object) -> bool:

@@ -13,10 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import ImageError, InputError
-from lensmith.core.images import DEFAULT_LIMITS, ImageLimits, open_picture
+from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
 from lensmith.core.types import Message, Picture
 from lensmith.models.lru import ByteLru
-from lensmith.models.pictures import prepare_pictures
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.reader import PreparedPicture, Prompt
 
@@ -94,7 +93,8 @@ class PicturePrompts:
             return self._prompt(ids, [])
         parts = [part for message in request.messages for part in message.parts]
         pictures = [self._prepared(part) for part in parts if isinstance(part, Picture)]
-        text = self._text(request.messages)
+        written = self.processor.chat_text(request.messages)
+        text = self._text(request.messages) if written is None else written
         first, *others = text.split(self.processor.image_token)
         if len(others) != len(pictures):
             raise InputError(
@@ -105,7 +105,7 @@ class PicturePrompts:
             )
         pairs = zip(pictures, others, strict=True)
         text = first + "".join(self.processor.image_token * picture.tokens + other for picture, other in pairs)
-        ids = self.tokenizer(text, add_special_tokens=self._template is None)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=written is not None or self._template is None)["input_ids"]
         return self._prompt(ids, pictures)
 
     @property
@@ -130,12 +130,13 @@ class PicturePrompts:
         digest = hashlib.sha256(picture.data).digest()
         known = self._known.get(digest)
         if known is None:
-            batch = prepare_pictures([open_picture(picture.data, self.limits)], self.processor.pictures)
+            inputs = self.processor.picture_inputs([self.processor.open_picture(picture.data, self.limits)])
             known = PreparedPicture(
                 digest=digest,
-                tokens=self.processor.visual_tokens(batch)[0],
-                pixels_N3HW=batch.pixels_N3HW,
-                patch_mask_NHpWp=batch.patch_mask_NHpWp,
+                tokens=inputs.tokens[0],
+                pixels_N3HW=inputs.values["pixel_values"],
+                patch_mask_NHpWp=inputs.values.get("patch_mask"),
+                low_pixels_N3hw=inputs.values.get("low_pixel_values"),
             )
             self._known.put(digest, known)
         return known

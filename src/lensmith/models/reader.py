@@ -5,7 +5,7 @@ that is bounded in bytes, found by token ids, where a picture's tokens count as 
 that arrive together are read together, padded on the right, where no mask is needed and positions are columns.
 
 Legend: B rows, P prompt positions, C positions of one chunk, V vocabulary, F features of all pictures, L language
-width, N pictures, H W pixels, Hp Wp patch grid.
+width, N pictures, H W pixels, h w of the small picture, Hp Wp patch grid.
 """
 
 import functools
@@ -37,16 +37,34 @@ FEWEST_SHARED = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedPicture:
-    """A picture as the tower reads it: pixels (1, 3, H, W), real patches (1, Hp, Wp). `digest`: of its content."""
+    """A picture as the tower reads it: pixels (1, 3, H, W), real patches (1, Hp, Wp). `digest`: of its file.
+
+    `patch_mask_NHpWp` None: all are real. `low_pixels_N3hw`: the small picture (1, 3, h, w), where the tower takes one.
+    """
 
     digest: bytes
     tokens: int
     pixels_N3HW: Float32Array
-    patch_mask_NHpWp: NDArray[np.bool_]
+    patch_mask_NHpWp: NDArray[np.bool_] | None = None
+    low_pixels_N3hw: Float32Array | None = None
 
     @property
     def num_bytes(self) -> int:
-        return self.pixels_N3HW.nbytes + self.patch_mask_NHpWp.nbytes
+        parts = (self.pixels_N3HW, self.patch_mask_NHpWp, self.low_pixels_N3hw)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    @functools.cached_property
+    def seen(self) -> bytes:
+        """A hash of what the tower sees: the same for a picture that was saved in another way.
+
+        Frozen noise belongs to it: a file can be changed without end, and each change would draw the noise anew.
+        """
+        digest = hashlib.sha256()
+        for part in (self.pixels_N3HW, self.patch_mask_NHpWp, self.low_pixels_N3hw):
+            if part is not None:
+                digest.update(repr(part.shape).encode())
+                digest.update(np.ascontiguousarray(part).data)
+        return digest.digest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +81,7 @@ class Prompt:
         keys_P = self.token_ids_P.copy()
         if self.pictures:
             numbers = [
-                -1 - ((int.from_bytes(picture.digest[:7], "big") + index) % 2**62)
+                -1 - ((int.from_bytes(picture.seen[:7], "big") + index) % 2**62)
                 for picture in self.pictures
                 for index in range(picture.tokens)
             ]
@@ -166,6 +184,19 @@ class Reader:
         )
         slots.stepped()
         return self._to_numpy(outputs.logits[:, -1])
+
+    def remember(self, prompt: Prompt, tokens: Sequence[int], memory: KeysValues, logits_V: Float32Array) -> None:
+        """Keeps what was read of an answer behind its prompt, for a prompt that goes on from there.
+
+        `memory` is of the prompt and of `tokens`, `logits_V` are those of the token after them. What is known of its
+        beginnings is given up for it.
+        """
+        keys_P = np.concatenate([prompt.keys_P, np.array(tokens, dtype=np.int64)])
+        for key in list(self._entries):
+            known_P = self._entries.peek(key).keys_P
+            if _shared(known_P, keys_P) == len(known_P):
+                self._entries.forget(key)
+        self._entries.put(_digest(keys_P), _Entry(keys_P=keys_P, memory=memory, logits_V=logits_V.copy()))
 
     def forget(self) -> None:
         """Empties both stores."""
@@ -278,14 +309,16 @@ class Reader:
 
     def _picture(self, picture: PreparedPicture) -> Tensor:
         """The visual tokens of one picture (F, L)."""
-        known = self._features.get(picture.digest)
+        known = self._features.get(picture.seen)
         if known is not None:
             return known
-        pixels, mask = torch.from_numpy(picture.pixels_N3HW), torch.from_numpy(picture.patch_mask_NHpWp)
+        optional = {"patch_mask": picture.patch_mask_NHpWp, "low_pixel_values": picture.low_pixels_N3hw}
+        given = {name: torch.from_numpy(part) for name, part in optional.items() if part is not None}
+        given = {name: tensor.to(self.model.device) for name, tensor in given.items()}
         model: Any = self.model
-        features_FL: Tensor = model.get_image_features(pixels, mask.to(self.model.device)).features_FL
+        features_FL: Tensor = model.get_image_features(torch.from_numpy(picture.pixels_N3HW), **given).features_FL
         self.read_pictures += 1
-        self._features.put(picture.digest, features_FL)
+        self._features.put(picture.seen, features_FL)
         return features_FL
 
     def _padded(self, prompts: list[Prompt]) -> Tensor:
@@ -306,7 +339,11 @@ class Reader:
 
 
 def _key(prompt: Prompt) -> bytes:
-    return hashlib.sha256(prompt.keys_P.tobytes()).digest()
+    return _digest(prompt.keys_P)
+
+
+def _digest(keys_P: IdArray) -> bytes:
+    return hashlib.sha256(keys_P.tobytes()).digest()
 
 
 def _shared(keys_P: IdArray, other_P: IdArray) -> int:

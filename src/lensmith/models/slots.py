@@ -113,6 +113,14 @@ class SlotCache(Cache):
         self.span.first = self.span.end - max(self.lengths)
         return number
 
+    def row(self, number: int) -> KeysValues:
+        """What a row remembers, in memory of its own."""
+        columns = slice(self.span.end - self.lengths[number], self.span.end)
+        return KeysValues(
+            keys=tuple(layer.keys[number, :, columns] for layer in self.layers),
+            values=tuple(layer.values[number, :, columns] for layer in self.layers),
+        ).copied()
+
     def leave(self, number: int) -> None:
         """Forgets a row. The last row has its number from now on."""
         last = len(self.lengths) - 1

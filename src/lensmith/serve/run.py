@@ -10,6 +10,7 @@ import uvicorn
 
 from lensmith.core.errors import InputError
 from lensmith.core.exposure_text import parse_exposure
+from lensmith.models.exactness import Exactness
 from lensmith.models.local import load_answering
 from lensmith.serve.app import make_app
 from lensmith.serve.background import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
@@ -29,6 +30,7 @@ class ServeSettings:
     slots: int = 8
     dtype: str = "float32"
     device: str = "cpu"
+    exact: str | None = None
     max_length: int | None = None
     cache_mib: int = 512
     waiting_requests: int = 256
@@ -50,6 +52,7 @@ class ServeSettings:
             name=self.name,
             dtype=_dtype(self.dtype),
             device=_device(self.device),
+            exact=None if self.exact is None else _exactness(self.exact),
             max_length=self.max_length,
             cache_bytes=self.cache_mib << 20,
             pictures=limits.pictures,
@@ -69,6 +72,13 @@ def _dtype(name: str) -> torch.dtype:
     if name not in kinds:
         raise InputError("no such precision", expected=" or ".join(kinds), actual=name)
     return kinds[name]
+
+
+def _exactness(name: str) -> Exactness:
+    known = [each.value for each in Exactness]
+    if name not in known:
+        raise InputError("whose numbers?", expected=" or ".join(known), actual=name)
+    return Exactness(name)
 
 
 def _device(name: str) -> str:
