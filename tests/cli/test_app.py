@@ -1,5 +1,6 @@
 """The command line answers at once, and no mistake of a person's ends in a traceback."""
 
+import errno
 import resource
 import subprocess
 import sys
@@ -140,7 +141,13 @@ def raising(error: BaseException) -> Callable[[], None]:
         (NotExposedError("broken"), 3),
         (BrowserNotFoundError("broken"), 3),
         (FileNotFoundError(2, "No such file", "page.broken"), 2),
-        (PermissionError(13, "Permission denied", "page.broken"), 2),
+        (PermissionError(errno.EACCES, "Permission denied", "page.broken"), 2),
+        (FileExistsError(errno.EEXIST, "File exists", "page.broken"), 2),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "page.broken"), 2),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", ".page.tmp", None, "page.broken"), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "page.broken"), 2),
+        (OSError(errno.EROFS, "Read-only file system", "page.broken"), 2),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "page.broken"), 2),
     ],
 )
 def test_an_error_ends_as_a_message_and_its_status(monkeypatch, capsys, error, status):
@@ -150,6 +157,16 @@ def test_an_error_ends_as_a_message_and_its_status(monkeypatch, capsys, error, s
     assert captured.err.startswith("lensmith: ")
     assert "broken" in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_a_full_disk_is_said_even_where_the_system_names_no_path(monkeypatch, capsys):
+    assert outcome(monkeypatch, raising(OSError(errno.ENOSPC, "No space left on device"))) == 2
+    assert "no space left on device" in capsys.readouterr().err
+
+
+def test_another_error_of_the_system_stays_a_traceback(monkeypatch):
+    with pytest.raises(OSError, match="Bad file"):
+        outcome(monkeypatch, raising(OSError(errno.EBADF, "Bad file descriptor")))
 
 
 def test_an_interrupt_is_130(monkeypatch):
@@ -163,6 +180,28 @@ def test_success_is_0(monkeypatch):
 def test_a_mistake_in_lensmith_stays_a_traceback(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         outcome(monkeypatch, raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["data", "pages", "--count", "1", "--out", "FILE"], "FILE"),
+        (["data", "pages", "--count", "1", "--out", "FILE/below"], "FILE"),
+        (["render", "FILE", "--out", "FILE"], "FILE"),
+        (["render", "FILE", "--out", "FILE/below"], "FILE"),
+        (["guard", "--upstream", "http://127.0.0.1:9/v1", "--keys-file", "FOLDER"], "FOLDER"),
+    ],
+)
+def test_a_path_of_the_wrong_kind_is_a_message(tmp_path, arguments, said):
+    paths = {"FILE": tmp_path / "page.html", "FOLDER": tmp_path / "folder"}
+    paths["FILE"].write_text("<p>hello")
+    paths["FOLDER"].mkdir()
+    for name, path in paths.items():
+        arguments = [argument.replace(name, str(path)) for argument in arguments]
+    done = python("from lensmith.cli import main; main()", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert str(paths[said]) in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # --- missing extras -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.exposure import Exposure, Sampled, check
 from lensmith.core.types import Message, Picture
 from lensmith.core.wire import (
+    CHANGING_FIELDS,
     READ_OUT_FIELDS,
     Kind,
     WireError,
@@ -214,14 +215,45 @@ def test_what_makes_no_sense_is_named(kind, fields, param):
     assert (status, body["error"]["param"], body["error"]["type"]) == (400, param, "invalid_request_error")
 
 
-@pytest.mark.parametrize("name", sorted(READ_OUT_FIELDS))
-def test_read_outs_of_other_servers_do_not_pass_unseen(name):
+UNDONE = {**CHANGING_FIELDS, **READ_OUT_FIELDS}
+
+
+@pytest.mark.parametrize("name", sorted(UNDONE))
+def test_what_would_change_the_answer_and_is_not_done_is_refused(name):
     with pytest.raises(WireError) as caught:
         read_request(Kind.COMPLETION, {"prompt": "a", name: 5})
     assert caught.value.param == name
     read_request(Kind.COMPLETION, {"prompt": "a", name: None})
-    for off in READ_OUT_FIELDS[name]:
+    for off in UNDONE[name]:
         read_request(Kind.COMPLETION, {"prompt": "a", name: off})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tool_choice": "required"},
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"stop_token_ids": [3]},
+        {"bad_words": ["a"]},
+        {"min_p": 0.1},
+        {"top_k": 4},
+        {"repetition_penalty": 1.2},
+        {"repeat_penalty": 1.1},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        {"skip_special_tokens": False},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_steering_that_is_not_done_is_a_400_that_names_it(fields):
+    (name,) = fields
+    with pytest.raises(WireError, match=f"{name}: is not supported") as caught:
+        read_request(Kind.CHAT, {"messages": HELLO, **fields})
+    assert write_error(caught.value)[0] == 400
+
+
+@pytest.mark.parametrize("name", ["metadata", "store", "service_tier", "priority", "parallel_tool_calls", "surprise"])
+def test_what_changes_nothing_is_ignored(name):
+    assert read_request(Kind.CHAT, {"messages": HELLO, name: 5}) == read_request(Kind.CHAT, {"messages": HELLO})
 
 
 def test_zero_is_not_off_where_it_asks_for_something():
@@ -245,7 +277,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = sorted({param.split("[")[0] for _, _, param in WRONG} | {"return_token_ids", "user", *READ_OUT_FIELDS})
+FIELDS = sorted({param.split("[")[0] for _, _, param in WRONG} | {"return_token_ids", "user", *UNDONE})
 
 
 @given(kind=st.sampled_from(Kind), body=st.dictionaries(st.sampled_from(FIELDS), JSON), usual=st.booleans())

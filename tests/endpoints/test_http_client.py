@@ -1,8 +1,10 @@
 """The HTTP client: order, patience, and errors that say what happened. No server: httpx's own transport seam."""
 
 import json
+import socket
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from lensmith.core.types import Message, Picture
 from lensmith.core.wire import DIALECTS, BusyError, EndpointError, MalformedAnswerError
 from lensmith.endpoints.http import HttpClient, RetryPolicy
 from lensmith.endpoints.http_find import is_loopback
+from lensmith.endpoints.http_patience import Watch, log_wait, spoken_s
 
 URL = "http://127.0.0.1:1/v1"
 
@@ -89,14 +92,100 @@ def test_a_strange_retry_after_counts_as_none(named):
         assert 0.5 <= client.waits[0] <= 0.625
 
 
-def test_no_connection_is_tried_again_and_then_said():
+def refuse(request):
+    raise httpx.ConnectError("refused", request=request)
+
+
+@pytest.mark.parametrize("dialect", [DIALECTS["compatible"], None], ids=["known", "found out"])
+def test_no_connection_from_the_start_is_said_at_once(dialect):
+    with client_of(refuse, dialect=dialect) as client:
+        with pytest.raises(EndpointError, match=r"cannot be reached(.|\n)*127\.0\.0\.1:1(.|\n)*server running"):
+            ask(client, "a")
+        assert client.waits == []
+
+
+def test_a_connection_that_was_there_is_tried_again():
+    responses = [httpx.Response(200, json=answer_json())]
+
     def handler(request):
-        raise httpx.ConnectError("refused", request=request)
+        return responses.pop() if responses else refuse(request)
 
     with client_of(handler, retries=RetryPolicy(tries=2)) as client:
-        with pytest.raises(EndpointError, match=r"cannot be reached(.|\n)*127\.0\.0\.1:1"):
-            ask(client, "a")
+        ask(client, "a")
+        with pytest.raises(EndpointError, match=r"cannot be reached") as caught:
+            ask(client, "b")
+        assert caught.value.hint is None
         assert len(client.waits) == 1
+
+
+def test_a_server_that_asks_for_too_long_a_wait_is_not_waited_for():
+    with client_of(lambda _: httpx.Response(429, headers={"Retry-After": "3600"})) as client:
+        with pytest.raises(BusyError, match="it asks to wait 1 h") as caught:
+            ask(client, "a")
+        assert (client.waits, caught.value.retry_after_s) == ([], 3600)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(3, "3 s"), (150, "2.5 min"), (3600, "1 h"), (86400, "24 h")])
+def test_lengths_of_time_are_said_as_people_do(seconds, said):
+    assert spoken_s(seconds) == said
+
+
+def test_silence_is_told_and_why():
+    told = []
+    watch = Watch("the server", told.append, quiet_s=0.05)
+    with watch.waiting():
+        time.sleep(0.2)
+        watch.busy("it is busy")
+        time.sleep(0.3)
+    assert told[0].startswith("waiting for the server: no answer for")
+    assert "it is busy" in told[-1]
+    assert len(told) <= 4, "ever more rarely"
+
+
+def test_a_server_that_answers_now_and_then_is_not_called_silent():
+    told = []
+    watch = Watch("the server", told.append, quiet_s=0.4)
+    with watch.waiting():
+        for _ in range(30):
+            time.sleep(0.02)
+            watch.heard()
+    time.sleep(0.5)  # nothing is under way
+    assert told == []
+
+
+def test_by_default_silence_is_logged(caplog):
+    watch = Watch("the server", log_wait, quiet_s=0.02)
+    with watch.waiting():
+        time.sleep(0.2)
+    assert "waiting for the server" in caplog.text
+
+
+def test_a_closed_client_says_so():
+    client = client_of(lambda _: httpx.Response(200, json=answer_json()))
+    client.close()
+    with pytest.raises(EndpointError, match="client was closed"):
+        ask(client, "a")
+
+
+def test_closing_ends_waits_and_reads_of_other_threads():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = HttpClient(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", "m", dialect=DIALECTS["compatible"])
+        failures = []
+
+        def wait():
+            try:
+                ask(client, "a", "b")
+            except (EndpointError, CancelledError) as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        client.close()
+        thread.join(5)
+        assert time.monotonic() - began < 2
+        assert len(failures) == 1
 
 
 def test_a_timeout_is_not_tried_again():
@@ -132,6 +221,7 @@ REFUSALS = [
     (400, {"error": "logprobs is not supported"}, {"reveal": Reveal.SAMPLED}, Feature.SAMPLED_LOGPROB),
     (413, "too large", {}, Feature.NOTHING),
     (404, openai_error("no such model"), {}, Feature.NOTHING),
+    (400, openai_error("no such model", param="model"), {}, Feature.NOTHING),
     (500, openai_error("logprobs needs logits_all=True"), {"top_logprobs": 1}, Feature.TOP_LOGPROBS),
 ]
 
@@ -154,9 +244,42 @@ def test_a_failure_and_a_wrong_key():
         ask(client, "a")
 
 
+@pytest.mark.parametrize("status", [400, 404])
+def test_an_unknown_model_is_bad_usage(status):
+    said = openai_error("no such model", code="model_not_found")
+    with client_of(lambda _: httpx.Response(status, json=said)) as client:
+        with pytest.raises(RefusedError, match="no such path or model: no such model") as caught:
+            ask(client, "a")
+        assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("status", [200, 404, 405, 501])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_site_of_pages_is_no_endpoint(status, is_named):
+    response = {"html": "<!doctype html><p>hi"} if is_named else {"text": "\n<HTML><p>hi"}
+    with client_of(lambda _: httpx.Response(status, **response)) as client:
+        calls = (
+            lambda: ask(client, "a"),
+            lambda: client.raw("models"),
+            lambda: [*client.stream(Request(prompt="a"))],
+        )
+        for call in calls:
+            with pytest.raises(InputError, match=r"no OpenAI-compatible endpoint here; .* end in /v1") as caught:
+                call()
+            assert caught.value.exit_code == 2
+
+
+def test_a_page_from_an_endpoint_that_has_answered_is_a_failure():
+    responses = [httpx.Response(200, json=answer_json()), httpx.Response(200, html="<html>log in")]
+    with client_of(lambda _: responses.pop(0)) as client:
+        ask(client, "a")
+        with pytest.raises(MalformedAnswerError, match="not JSON"):
+            ask(client, "b")
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"<html>", b"[]", b'{"choices": [NaN]}', b'{"choices": ' + b"[" * 100_000, b"\xff\xfe", b"{}"],
+    [b"", b"oops", b"[]", b'{"choices": [NaN]}', b'{"choices": ' + b"[" * 100_000, b"\xff\xfe", b"{}"],
     ids=range(7),
 )
 def test_what_is_no_answer_is_an_error(content):

@@ -123,6 +123,37 @@ def test_switched_off_read_outs_do_no_harm():
     assert recorder.bodies[0].keys() == {"model", "messages", "stream"}
 
 
+@pytest.mark.parametrize(
+    ("told", "listed", "name"),
+    [
+        ("m", ["m"], "m"),
+        ("/srv/secret.gguf", ["m"], "m"),
+        (None, ["m"], "m"),
+        ("b", ["a", "b"], "b"),
+        ("/srv/secret.gguf", ["a", "b"], ""),
+        ("m", None, ""),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_answer_to_a_request_without_a_model_names_one_that_is_listed(told, listed, name, is_stream):
+    choice = {"index": 0, "message": {"content": "hi"}, "delta": {"content": "hi"}, "finish_reason": "stop"}
+    body = {"choices": [choice], "model": told}
+
+    async def answer(request: Request) -> Response:
+        if request.method == "GET":
+            found = {"data": [{"id": each} for each in listed]} if listed is not None else {}
+            return JSONResponse(found, 200 if found else 404)
+        if is_stream:
+            content = b"data: " + json.dumps(body).encode() + b"\n\ndata: [DONE]\n\n"
+            return Response(content, media_type="text/event-stream")
+        return JSONResponse(body)
+
+    guard = guard_before(Starlette(routes=[Route("/v1/{path:path}", answer, methods=["POST", "GET"])]), OPEN)
+    reply = asyncio.run(ask(guard.app(), PATH, {"messages": MESSAGES, "stream": is_stream}))
+    shown = reply.body[0] if is_stream else reply.body
+    assert (reply.status, shown["model"]) == (200, name)
+
+
 def test_unknown_fields_are_stripped_or_refused():
     body = {**CHAT, "surprise": 1, "Logprobs": True, "TOP_LOGPROBS": 5, "x\r\ny": 1}
     reply, recorder = send(body)

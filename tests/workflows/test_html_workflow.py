@@ -10,9 +10,10 @@ from PIL import Image
 
 from lensmith.core.errors import InputError
 from lensmith.data.webpages.repair import is_well_formed
+from lensmith.render import Capture, RenderConfig, Renderer
 from lensmith.workflows.evaluate_html import HtmlScores, run, target_pages
 from lensmith.workflows.html import Converter, convert_file
-from lensmith.workflows.report import ReportPage, difference_picture, write_report
+from lensmith.workflows.report import Chapter, ReportPage, difference_picture, write_report
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,22 @@ def test_a_report_needs_no_other_file(tmp_path: Path) -> None:
     assert "&lt;b&gt;page" in text
     assert "did not render" in text
     assert 'src="http' not in text
+
+
+@pytest.mark.parametrize("width_px", [400, 1400])
+def test_a_report_with_a_wide_table_fits_its_window(tmp_path: Path, width_px: int) -> None:
+    rows = [
+        ("the model behind", "what the audit says", "width", "queries", "full report"),
+        ("lensmith guard --expose top-logprobs=5,no-logit-bias", "critical: " + "logprobs; " * 20, "128", "1,200", "a"),
+        ("an-unbroken-name-" * 6, "clean", "not found", "300", "b"),
+    ]
+    chapter = Chapter(title="T", lead="L", rows=rows, links={"a": "open/report.html"})
+    write_report(tmp_path / "report.html", [], title="T", lead="L", chapters=[chapter])
+    with Renderer(RenderConfig(viewport_width_px=width_px)) as renderer:
+        page = renderer.render((tmp_path / "report.html").read_text(), Capture.ELEMENTS)
+    cells = [element.box for element in page.elements if element.tag in ("td", "table", "section")]
+    assert len(cells) == 12
+    assert max(box.right_px for box in cells) <= width_px
 
 
 def test_the_difference_shows_where_and_how_much() -> None:

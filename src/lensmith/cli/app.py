@@ -5,6 +5,7 @@ person can have caused ends as a message on stderr and an exit status (0 done or
 input, 3 could not tell, 130 interrupted); a traceback means a mistake in lensmith.
 """
 
+import errno
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -12,9 +13,22 @@ from typing import Annotated, NoReturn
 import typer
 
 import lensmith
-from lensmith.cli import audit, data, defences, demo, evaluate, guard, html, render, serve, train
+from lensmith.cli import audit, chat, convert, data, defences, demo, evaluate, guard, html, render, serve, train
 from lensmith.cli.output import INTERRUPTED
 from lensmith.core.errors import InputError, LensmithError
+
+_HINTS = {
+    errno.EACCES: "choose a place that you may read and write",
+    errno.EPERM: "choose a place that you may read and write",
+    errno.EROFS: "choose a place that you may read and write",
+    errno.EEXIST: "choose another path: this one exists and is something else",
+    errno.ENOTDIR: "choose another path: a part of this one is a file, where a folder is needed",
+    errno.EISDIR: "choose another path: this one is a folder, where a file is needed",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ENOSPC: "free some space on the disk, or choose another one",
+    errno.EDQUOT: "free some space on the disk, or choose another one",
+}
+"""What a person can do about the state of a disk. Other errors of the system are mistakes in lensmith."""
 
 app = typer.Typer(
     name="lensmith",
@@ -24,11 +38,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("html")(html.html)
+app.command("chat")(chat.chat)
 app.command("render")(render.render)
 app.command("train")(train.train)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("guard")(guard.guard)
+app.command("convert")(convert.convert)
 app.command("defences")(defences.defences)
 app.add_typer(audit.app, name="audit")
 app.add_typer(evaluate.app, name="eval")
@@ -63,12 +79,19 @@ def run(commands: typer.Typer) -> NoReturn:
     except LensmithError as error:
         _fail(error)
     except FileNotFoundError as error:
-        _fail(InputError("no such file or folder", actual=error.filename))
-    except PermissionError as error:
-        _fail(InputError("not permitted", actual=error.filename, hint="choose a place that you may read and write"))
+        _fail(InputError("no such file or folder", actual=_path(error)))
+    except OSError as error:
+        if error.errno not in _HINTS:
+            raise
+        _fail(InputError((error.strerror or "not possible").lower(), actual=_path(error), hint=_HINTS[error.errno]))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _path(error: OSError) -> object:
+    """What it is about: of two paths the second, because files are written under another name first."""
+    return error.filename if error.filename2 is None else error.filename2
 
 
 def _fail(error: LensmithError) -> NoReturn:

@@ -1,12 +1,13 @@
 """OpenAI's JSON and the core types, in both directions, without a web framework.
 
-The one place to import from; the parts are in `wire_types` (names, usage, errors), `wire_read` and `wire_write` (the
-server's side), `wire_dialect`, `wire_send` and `wire_parse` (the client's side).
+The one place to import from; the parts are in `wire_types` (names, usage, errors), `wire_read`, `wire_fields` and
+`wire_write` (the server's side), `wire_dialect`, `wire_send` and `wire_parse` (the client's side).
 """
 
 from lensmith.core.wire_dialect import DIALECTS, Dialect, WantedIds
+from lensmith.core.wire_fields import CHANGING_FIELDS, READ_OUT_FIELDS
 from lensmith.core.wire_parse import read_answer
-from lensmith.core.wire_read import READ_OUT_FIELDS, read_request, read_requests, told_only
+from lensmith.core.wire_read import read_request, read_requests, told_only
 from lensmith.core.wire_send import kind_of, write_request
 from lensmith.core.wire_types import (
     MASKED_LOGPROB,
@@ -34,6 +35,7 @@ from lensmith.core.wire_write import (
 )
 
 __all__ = [
+    "CHANGING_FIELDS",
     "DIALECTS",
     "MASKED_LOGPROB",
     "PARAMS",

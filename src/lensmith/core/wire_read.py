@@ -1,8 +1,9 @@
 """The server's side of the wire, inwards: a JSON body becomes requests, or an error that names the wrong field.
 
-As strict about types and ranges as OpenAI is. Fields that nobody knows are ignored, as servers do, except those that
-another server takes as a read-out or as a way to steer tokens (`READ_OUT_FIELDS`): to ignore them would answer
-something else than was asked, and would let them pass unseen where this module stands before another server.
+As strict about types and ranges as OpenAI is. Fields that nobody knows are ignored, as servers do, and so are those
+that change nothing in an answer (`metadata`, `store`, `priority`). Those that another server takes as a read-out, as a
+way to steer tokens or to change the prompt or the answer (`wire_fields`) are refused: to ignore them would answer
+something else than was asked.
 """
 
 import base64
@@ -15,47 +16,10 @@ from lensmith.core.endpoint import TEXT_IDS_FROM, Request, Reveal
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled
 from lensmith.core.types import Message, Part, Picture
+from lensmith.core.wire_fields import CHANGING_FIELDS, READ_OUT_FIELDS
 from lensmith.core.wire_types import HIGHEST_TEMPERATURE, MOST_CHOICES, MOST_STOPS, Kind, WireError, WireRequest
 
 Encode = Callable[[str], tuple[int, ...]]
-
-READ_OUT_FIELDS: Mapping[str, tuple[Any, ...]] = {
-    "best_of": (1,),
-    "bad_words": ([],),
-    "dynatemp_range": (0,),
-    "frequency_penalty": (0,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "grammar": ("",),
-    "guided_choice": ([],),
-    "guided_grammar": ("",),
-    "guided_json": (),
-    "guided_regex": ("",),
-    "ignore_eos": (False,),
-    "json_schema": (),
-    "logits_processors": ([],),
-    "logprob_start_len": (-1,),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "n_probs": (0,),
-    "post_sampling_probs": (False,),
-    "presence_penalty": (0,),
-    "prompt_logprobs": (),
-    "regex": ("",),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
-    "return_hidden_states": (False,),
-    "return_logprob": (False,),
-    "samplers": ([],),
-    "structured_outputs": (),
-    "suffix": ("",),
-    "token_ids_logprob": ([],),
-    "tools": ([],),
-    "top_k": (-1, 0),
-    "top_logprobs_num": (0,),
-    "use_beam_search": (False,),
-}
-"""Fields of other servers that read logprobs or steer tokens, with the values that switch them off (so does null)."""
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _WIRE_NAMES = {"wanted_ids": "logprob_token_ids", "allowed_ids": "allowed_token_ids"}
@@ -75,7 +39,7 @@ def read_requests(
     if not isinstance(body, Mapping):
         raise WireError("the body must be a JSON object", expected="an object", actual=type(body).__name__)
     fields = {key: value for key, value in body.items() if value is not None}
-    _refuse_read_outs(fields)
+    _refuse_undone(fields)
     shared = _shared(kind, fields, chat_tokens)
     asked = [{"messages": _messages(fields)}] if kind is Kind.CHAT else _prompts(fields, encode)
     try:
@@ -283,12 +247,11 @@ def _logit_bias(fields: Mapping[str, Any]) -> dict[int, float]:
 # --- values -------------------------------------------------------------------------------------------------------
 
 
-def _refuse_read_outs(fields: Mapping[str, Any]) -> None:
-    for name in fields.keys() & READ_OUT_FIELDS.keys():
-        if not any(
-            fields[name] == off and isinstance(fields[name], bool) == isinstance(off, bool)
-            for off in READ_OUT_FIELDS[name]
-        ):
+def _refuse_undone(fields: Mapping[str, Any]) -> None:
+    """Raises WireError for a field that would change the answer and is not done here, unless it is switched off."""
+    for name in sorted(fields.keys() & (READ_OUT_FIELDS.keys() | CHANGING_FIELDS.keys())):
+        value, switched_off = fields[name], READ_OUT_FIELDS.get(name, CHANGING_FIELDS.get(name, ()))
+        if not any(value == off and isinstance(value, bool) == isinstance(off, bool) for off in switched_off):
             raise WireError(f"{name}: is not supported", param=name, hint=f"leave {name} out")
 
 

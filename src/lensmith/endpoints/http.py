@@ -9,23 +9,19 @@ one.
 import collections
 import dataclasses
 import json
-import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import Any, Self
 
 import fsspec
 import httpx
 
-from lensmith.core.endpoint import Answer, Capabilities, Choice, Feature, Request, needed_features
+from lensmith.core.endpoint import Answer, Capabilities, Choice, Request, needed_features
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.types import Message, Part, Picture
 from lensmith.core.wire import (
     DIALECTS,
-    BusyError,
     Dialect,
     EndpointError,
     Kind,
@@ -35,35 +31,23 @@ from lensmith.core.wire import (
     read_answer,
     write_request,
 )
-from lensmith.endpoints.http_errors import error_of
 from lensmith.endpoints.http_find import find_dialect, is_loopback
+from lensmith.endpoints.http_patience import OnWait, RetryPolicy, Watch, log_wait
+from lensmith.endpoints.http_send import Sender
 
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-_MOST_WAIT_S = 60.0
+__all__ = ["HttpClient", "RetryPolicy", "connect"]
+
 _IDLE_S = 1.0
 """How long an idle connection is used again: less than servers keep theirs, or a request meets a reset."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """How often and how long to wait for a server that cannot answer now. Waits double from `first_wait_s`."""
-
-    tries: int = 6
-    first_wait_s: float = 0.5
-
-    def wait_s(self, attempt: int, named_s: float | None) -> float:
-        """Before try `attempt` + 1: what the server named, else doubling, with up to a quarter more by chance."""
-        usual = self.first_wait_s * 2**attempt * (1 + random.random() / 4)
-        return min(named_s if named_s is not None else usual, _MOST_WAIT_S)
 
 
 class HttpClient:
     """A server below `base_url` (which ends in /v1 as a rule) and one of its models.
 
     `dialect` is found out at first use where it is None: one or two GETs. `timeout_s` is the longest wait for a
-    connection and for the next bytes of an answer. `transport` and `sleep` are seams for tests. A proxy of the
-    environment is used for other hosts only.
-    Use it as a context manager, or `close` it.
+    connection and for the next bytes of an answer. `on_wait` hears a sentence where nothing comes for long; by default
+    it is logged. `transport` and `sleep` are seams for tests. A proxy of the environment is used for other hosts only.
+    Use it as a context manager, or `close` it: from Ctrl-C on, nothing is waited for.
     """
 
     def __init__(
@@ -76,8 +60,9 @@ class HttpClient:
         timeout_s: float = 120.0,
         concurrency: int = 8,
         retries: RetryPolicy | None = None,
+        on_wait: OnWait = log_wait,
         transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError("the endpoint's URL", expected="http://... or https://...", actual=base_url)
@@ -87,7 +72,6 @@ class HttpClient:
         self.vocabulary = TextVocabulary()
         """The tokens of which this server told the text and not the id."""
         self._dialect, self._concurrency = dialect, concurrency
-        self._retries, self._sleep = retries or RetryPolicy(), sleep
         self._lock = threading.Lock()
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -99,7 +83,14 @@ class HttpClient:
             trust_env=not is_loopback(base_url),
             verify=base_url.startswith("https:"),  # loading the certificates takes longer than many a request
         )
-        self._pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="lensmith-http")
+        self._sender = Sender(
+            self._client,
+            self.base_url,
+            concurrency=concurrency,
+            retries=retries or RetryPolicy(),
+            watch=Watch(self.base_url, on_wait),
+            sleep=sleep,
+        )
 
     @classmethod
     def named(cls, base_url: str, model: str, dialect: str, **options: Any) -> Self:
@@ -115,9 +106,8 @@ class HttpClient:
         self.close()
 
     def close(self) -> None:
-        """Gives up requests that were not sent yet, and closes the connections."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._client.close()
+        """Gives up what was not answered yet, and closes the connections."""
+        self._sender.close()
 
     # --- the endpoint ---------------------------------------------------------------------------------------------
 
@@ -126,7 +116,7 @@ class HttpClient:
         """What the server speaks; asks it at first use."""
         with self._lock:
             if self._dialect is None:
-                self._dialect = find_dialect(self.base_url, self._client)
+                self._dialect = find_dialect(self.base_url, self._sender.peek)
             return self._dialect
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
@@ -155,7 +145,7 @@ class HttpClient:
 
     def raw(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Sends `body` (None: a GET) to `path` below the base URL and returns the JSON object that comes back."""
-        return _object(self._with_retries(f"{self.base_url}/{path.lstrip('/')}", body))
+        return _object(self._sender.send(f"{self.base_url}/{path.lstrip('/')}", body))
 
     def stream(self, request: Request) -> Iterator[str]:
         """The text of a single answer, piece by piece as it comes. Logprobs are not read from a stream."""
@@ -163,9 +153,10 @@ class HttpClient:
             _with_bytes(request), kind=kind_of(request), model=self.model, dialect=self.dialect, stream=True
         )
         url, asked = f"{self.base_url}/{kind_of(request).value}", needed_features(request)
-        response = self._with_retries(url, body, asked, reads_later=True)
+        response = self._sender.send(url, body, asked, reads_later=True)
         try:
-            yield from _pieces(response.iter_lines(), kind_of(request))
+            with self._sender.watch.waiting():
+                yield from _pieces(self._heard(response.iter_lines()), kind_of(request))
         except httpx.HTTPError as error:
             raise EndpointError("the endpoint's stream broke off", actual=f"{type(error).__name__}: {error}") from error
         finally:
@@ -179,7 +170,7 @@ class HttpClient:
         try:
             for request, body in zip(requests, bodies, strict=True):
                 url, asked = f"{self.base_url}/{kind_of(request).value}", needed_features(request)
-                waiting.append(self._pool.submit(self._with_retries, url, body, asked))
+                waiting.append(self._sender.submit(url, body, asked))
                 if len(waiting) >= 2 * self._concurrency:
                     yield waiting.popleft().result()
             while waiting:
@@ -188,39 +179,10 @@ class HttpClient:
             for future in waiting:
                 future.cancel()
 
-    def _with_retries(
-        self, url: str, body: Mapping[str, Any] | None, asked: Feature | None = None, *, reads_later: bool = False
-    ) -> httpx.Response:
-        """The response with status 200. `reads_later`: its content is still to come; the caller closes it."""
-        for attempt in range(self._retries.tries):
-            failure: Exception | None = None
-            request = self._client.build_request("POST" if body is not None else "GET", url, json=body)
-            try:
-                response = self._client.send(request, stream=reads_later)
-                if response.status_code != 200:
-                    response.read()
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
-                failure, named_s = error, None
-            except httpx.HTTPError as error:
-                raise EndpointError("the endpoint did not answer", actual=f"{type(error).__name__}: {error}") from error
-            else:
-                if response.status_code not in RETRIED_STATUSES:
-                    if response.status_code != 200:
-                        raise error_of(response, body, asked)
-                    return response
-                named_s = _retry_after_s(response)
-            if attempt + 1 < self._retries.tries:
-                self._sleep(self._retries.wait_s(attempt, named_s))
-        if failure is not None:
-            raise EndpointError(
-                "the endpoint cannot be reached", expected=f"a server at {self.base_url}", actual=failure
-            ) from failure
-        raise BusyError(
-            f"the endpoint stayed busy over {self._retries.tries} tries",
-            status=response.status_code,
-            retry_after_s=named_s,
-            hint="ask for less at once, or later",
-        )
+    def _heard(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            self._sender.watch.heard()
+            yield line
 
     def _read(self, request: Request, response: httpx.Response) -> Answer:
         with self._lock:
@@ -318,12 +280,3 @@ def _pieces(lines: Iterator[str], kind: Kind) -> Iterator[str]:
         if text:
             yield text
     raise MalformedAnswerError("the stream broke off", expected="data: [DONE] at its end", actual="its end")
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """The seconds that a server names; a date, which few send, counts as none."""
-    try:
-        seconds = float(response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None

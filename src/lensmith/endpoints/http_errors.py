@@ -16,6 +16,8 @@ from lensmith.core.endpoint import Feature, RefusedError
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.wire import EndpointError
 
+_PAGE_STATUSES = frozenset({200, 404, 405, 501})
+"""With these, a server of pages answers a path that it does not know, or a method."""
 _REFUSALS = frozenset({400, 403, 405, 413, 415, 422, 501})
 _FEATURES = {
     "logprob_token_ids": Feature.WANTED_IDS,
@@ -37,6 +39,12 @@ _FEATURES = {
 _LONGEST_MESSAGE = 400
 
 
+class NotFoundError(RefusedError):
+    """The server has no such path or no such model: as a rule the URL or the name is wrong."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Said:
     """What an error body says."""
@@ -54,15 +62,31 @@ def error_of(response: httpx.Response, body: Mapping[str, Any] | None, asked: Fe
     said, status = _said(response), response.status_code
     if status == 401:
         return InputError("the endpoint does not know this API key", actual=said.message, hint="give --api-key")
-    if status == 404:
+    if status == 404 or (status == 400 and (said.code == "model_not_found" or said.param == "model")):
         problem = f"the endpoint has no such path or model: {said.message}"
-        return RefusedError(problem, actual=response.url, hint="check the URL (it ends in /v1 as a rule) and the model")
+        return NotFoundError(
+            problem, actual=response.url, hint="check the URL (it ends in /v1 as a rule) and the model's name"
+        )
     feature = _feature(said, body or {}, asked)
     if asked is not None and feature is Feature.TOP_LOGPROBS and not feature & asked:
         feature = asked & Feature.VOCABULARY_LOGPROBS or Feature.SAMPLED_LOGPROB
     if status in _REFUSALS or (status == 500 and feature):
         return RefusedError(f"the endpoint refused ({status}): {said.message}", feature=feature)
     return EndpointError(f"the endpoint failed ({status})", actual=said.message)
+
+
+def no_endpoint(response: httpx.Response) -> InputError | None:
+    """The error where a server's first answer is a page for people; None where it is not. Reads no stream."""
+    is_page = response.headers.get("content-type", "").lower().startswith("text/html")
+    if not is_page and response.is_stream_consumed:
+        is_page = response.content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    if not is_page or response.status_code not in _PAGE_STATUSES:
+        return None
+    return InputError(
+        "no OpenAI-compatible endpoint here; does the URL end in /v1?",
+        expected="JSON",
+        actual=f"a page (HTML) at {response.url}",
+    )
 
 
 def _said(response: httpx.Response) -> _Said:

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,11 +21,14 @@ _OWNERS = {
 """What servers write as the owner of their models."""
 
 
-def find_dialect(base_url: str, client: httpx.Client) -> Dialect:
-    """The dialect of a server; one that says nothing of itself is taken as plainly compatible with OpenAI."""
+def find_dialect(base_url: str, get: Callable[[str], httpx.Response | None]) -> Dialect:
+    """The dialect of a server; one that says nothing of itself is taken as plainly compatible with OpenAI.
+
+    `get` gives what is at a URL, None where nothing is: the request that follows will say why.
+    """
     if urlsplit(base_url).hostname == "api.openai.com":
         return DIALECTS["openai"]
-    response = _get(client, f"{base_url}/models")
+    response = get(f"{base_url}/models")
     if response is not None:
         owner = _owner(response)
         if owner in _OWNERS:
@@ -34,7 +38,7 @@ def find_dialect(base_url: str, client: httpx.Client) -> Dialect:
             return DIALECTS["llama-server"]
         if product.startswith("lensmith"):
             return DIALECTS["lensmith"]
-    version = _get(client, f"{base_url.removesuffix('/v1')}/version")
+    version = get(f"{base_url.removesuffix('/v1')}/version")
     return DIALECTS["vllm" if version is not None and "version" in _json(version) else "compatible"]
 
 
@@ -47,15 +51,6 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == socket.gethostname()
-
-
-def _get(client: httpx.Client, url: str) -> httpx.Response | None:
-    """The answer, or None where there is none: the request that follows will say why."""
-    try:
-        response = client.get(url)
-    except httpx.HTTPError:
-        return None
-    return response if response.status_code == 200 else None
 
 
 def _owner(response: httpx.Response) -> str:

@@ -127,6 +127,14 @@ class Guard:
             self.metrics.count("unparsable_answers_total")
             raise _malformed() from None
 
+    async def model_names(self) -> list[str]:
+        """The names that the upstream lists; none where it lists nothing that can be read."""
+        try:
+            listing = await self.upstream.models(_LISTING_TIMEOUT_S)
+            return [get_text(self._model(model), "id") for model in get_list(listing, "data")]
+        except (ProblemError, MalformedAnswerError):
+            return []
+
     def _model(self, model: object) -> Json:
         if not isinstance(model, Mapping):
             raise MalformedAnswerError("a model is no object")
@@ -195,6 +203,8 @@ class _Completions:
         rewriter = Rewriter(plan=plan, exposure=config.exposure, is_stream=plan.wires[0].stream)
         try:
             async with asyncio.timeout(config.timeouts.total_s):
+                if not plan.wires[0].model:
+                    rewriter.listed_models = await self.guard.model_names()
                 if not rewriter.is_stream:
                     body = await self.guard.upstream.answer(self.kind, plan.upstream)
                     return json_response(rewriter.whole(body))

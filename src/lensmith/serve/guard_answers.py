@@ -55,6 +55,8 @@ class Rewriter:
     plan: Plan
     exposure: Exposure
     is_stream: bool
+    listed_models: Sequence[str] = ()
+    """The names that the upstream lists, where the request names no model."""
     answer_id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     _choices: dict[int, _Choice] = field(default_factory=dict)
@@ -88,12 +90,19 @@ class Rewriter:
             "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{self.answer_id}",
             "object": _CHAT_OBJECTS[self.is_stream] if is_chat else "text_completion",
             "created": self.created,
-            "model": self.plan.wires[0].model,
+            "model": self.plan.wires[0].model or self._unasked_model(body),
         }
         fingerprint = body.get("system_fingerprint")
         if self.exposure.metadata and isinstance(fingerprint, str):
             result["system_fingerprint"] = fingerprint[:_LONGEST_FINGERPRINT]
         return result
+
+    def _unasked_model(self, body: Mapping[str, Any]) -> str:
+        """The model that answered, by a name that the list of models has: another could be a file's path."""
+        told, listed = body.get("model"), self.listed_models
+        if isinstance(told, str) and told in listed:
+            return told
+        return listed[0] if len(listed) == 1 else ""
 
     def _whole_choice(self, choice: object) -> Json:
         body, index, state = self._open(choice)

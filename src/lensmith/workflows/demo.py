@@ -12,6 +12,7 @@ from lensmith.data.webpages.stylesheet import stand_alone
 from lensmith.evaluate.summary import VisualSummary, summarise
 from lensmith.evaluate.visual import VisualScore, score_pages
 from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.workflows.demo_chat import ChatResult, chat_chapter, run_chat
 from lensmith.workflows.demo_leaks import LEAK_STEPS, LeaksResult, leaks_chapter, run_leaks
 from lensmith.workflows.evaluate_html import ScoredPage, TargetPage, report_page
 from lensmith.workflows.html import CAPTURE, Converter
@@ -37,6 +38,7 @@ class DemoResult:
     generated: VisualSummary
     real: float | None
     leaks: LeaksResult
+    chat: ChatResult
 
     def __str__(self) -> str:
         means = self.generated.metrics
@@ -46,7 +48,7 @@ class DemoResult:
         lines = [f"{self.generated.n} unseen generated pages: {told}"]
         if self.real is not None:
             lines.append(f"a real page by someone else: overall {self.real:.2f}")
-        lines.append(str(self.leaks))
+        lines += [str(self.leaks), str(self.chat)]
         lines.append(f"open {self.report}")
         return "\n".join(lines)
 
@@ -73,22 +75,27 @@ def run(
         for name, document in named:
             scored.append(_converted(converter, name, document))
             if on_progress is not None:
-                on_progress(len(scored), len(named) + LEAK_STEPS)
+                on_progress(len(scored), len(named) + LEAK_STEPS + 1)
+    first = open_picture(scored[0].target.page.png)
     leaks = run_leaks(
         out_dir / "leaks",
         writer,
-        open_picture(scored[0].target.page.png),
-        lambda done, total: on_progress(len(named) + done, len(named) + total) if on_progress is not None else None,
+        first,
+        lambda done, total: on_progress(len(named) + done, len(named) + total + 1) if on_progress is not None else None,
     )
+    chat = run_chat(first)
+    if on_progress is not None:
+        on_progress(len(named) + LEAK_STEPS + 1, len(named) + LEAK_STEPS + 1)
     report = out_dir / "report.html"
     lead = LEAD.format(millions=millions, generated=GENERATED_PAGES, real=remark)
-    chapters = [leaks_chapter(leaks, out_dir)]
+    chapters = [leaks_chapter(leaks, out_dir), chat_chapter(chat)]
     write_report(report, [report_page(page) for page in scored], title="lensmith", lead=lead, chapters=chapters)
     return DemoResult(
         report=report,
         generated=summarise([page.score for page in scored[:GENERATED_PAGES]]),
         real=scored[-1].score.overall if real else None,
         leaks=leaks,
+        chat=chat,
     )
 
 

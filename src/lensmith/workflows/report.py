@@ -37,7 +37,12 @@ white-space:pre-wrap;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;padding:8px 12px 8px 0;vertical-align:top;border-bottom:1px solid var(--line)}
 th{color:var(--dim);font-weight:600}
-@media(max-width:760px){.views{grid-template-columns:1fr}}
+td{overflow-wrap:anywhere}
+@media(max-width:760px){.views{grid-template-columns:1fr}
+main{padding:28px 12px 60px}section{padding:16px}
+thead{display:none}tr{display:block;padding:10px 0;border-bottom:1px solid var(--line)}
+td{display:block;border:0;padding:1px 0}td:before{content:attr(data-name) ": ";color:var(--dim);font-weight:600}
+td:first-child{font-weight:600}td:first-child:before{content:none}}
 """
 
 
@@ -120,9 +125,13 @@ def _section(page: ReportPage) -> str:
 
 def _chapter(chapter: Chapter) -> str:
     head, *rows = [[escape(cell) for cell in row] for row in chapter.rows]
+    # On a narrow screen the head is hidden, each row is a block and each cell has its column's name before it.
     links = {escape(text): escape(path) for text, path in chapter.links.items()}
     linked = [[f'<a href="{links[cell]}">{cell}</a>' if cell in links else cell for cell in row] for row in rows]
-    cells = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in linked)
+    cells = "".join(
+        "<tr>" + "".join(f'<td data-name="{name}">{cell}</td>' for name, cell in zip(head, row, strict=True)) + "</tr>"
+        for row in linked
+    )
     names = "".join(f"<th>{cell}</th>" for cell in head)
     return (
         f'<section><header><h2>{escape(chapter.title)}</h2><p class="remark">{escape(chapter.lead)}</p></header>'
