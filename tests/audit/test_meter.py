@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lensmith.audit.event_log import EventLog
 from lensmith.audit.findings import Cost
-from lensmith.audit.meter import BudgetError, EventLog, Limits, Meter
+from lensmith.audit.meter import BudgetError, Limits, Meter
 from lensmith.core.endpoint import (
     Answer,
     Capabilities,
@@ -22,6 +23,7 @@ from lensmith.core.endpoint import (
 )
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.types import Message, Picture
+from lensmith.core.wire import EndpointError
 
 HEADER = {"target": "http://127.0.0.1:1/v1", "model": "m", "seed": 0}
 UNLIMITED = Limits(queries_per_s=None, max_queries=None, max_tokens=None)
@@ -131,8 +133,9 @@ def test_the_budget_is_not_overdrawn_and_says_what_to_do(tmp_path):
     meter = metered(tmp_path, endpoint, Limits(queries_per_s=None, max_queries=100, max_tokens=None))
     with pytest.raises(BudgetError, match="--budget-queries"):
         meter.answer(requests(200))
-    assert len(endpoint.asked) == meter.spent.queries == 64  # the first batch; the second would not fit
-    assert meter.queries_left == 36
+    assert len(endpoint.asked) == meter.spent.queries == 100  # a batch that does not fit is made smaller
+    assert meter.queries_left == 0
+    assert texts(meter.answer(requests(100))) == [f"ü{number}" for number in range(1, 101)]
     with pytest.raises(BudgetError, match="tokens"):
         metered(tmp_path, endpoint, Limits(queries_per_s=None, max_queries=None, max_tokens=390)).answer(
             requests(5, start=500)
@@ -144,6 +147,24 @@ def test_a_refusal_is_paid_for_and_raised(tmp_path):
     with pytest.raises(RefusedError, match="no bias"):
         meter.answer([replace(requests(1)[0], logit_bias={1: 1.0})])
     assert meter.spent.queries == 1
+
+
+def test_a_refusal_is_remembered_and_a_failure_is_not(tmp_path):
+    biased = replace(requests(1)[0], logit_bias={1: 1.0})
+    with pytest.raises(RefusedError):
+        metered(tmp_path, Counting()).answer([biased])
+    again = metered(tmp_path, Counting())
+    with pytest.raises(RefusedError, match="no bias") as refusal:
+        again.answer([biased])
+    assert refusal.value.feature is Feature.LOGIT_BIAS and again.spent.queries == 1
+
+    class Failing(Counting):
+        def answer(self, requests):
+            raise EndpointError("gone")
+
+    with pytest.raises(EndpointError):
+        metered(tmp_path, Failing()).answer(requests(1))
+    assert texts(metered(tmp_path, Counting()).answer(requests(1))) == ["ü1"]
 
 
 def test_the_rate_is_kept(tmp_path):
@@ -193,6 +214,55 @@ def test_progress_is_what_was_spent(tmp_path):
     meter = Meter(Counting(), UNLIMITED, EventLog(tmp_path / "e.jsonl", HEADER), seen.append)
     meter.answer(requests(3))
     assert [cost.queries for cost in seen] == [1, 2, 3]
+
+
+class Slow(Counting):
+    """Answers one after another, each taking so long."""
+
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds, self.batches = clock, seconds, []
+
+    def answer(self, requests):
+        self.batches.append(len(requests))
+        self.clock[0] += self.seconds * len(requests)
+        return super().answer(requests)
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.001, 64), (0.05, 16), (2.0, 8)])
+def test_a_slow_endpoint_is_asked_few_questions_at_once(tmp_path, monkeypatch, seconds, most):
+    """So that little is lost when it is interrupted, and something is heard of it."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    endpoint = Slow(clock, seconds)
+    metered(tmp_path, endpoint).answer(requests(300))
+    assert max(endpoint.batches) == most and sum(endpoint.batches) == 300
+    assert max(endpoint.batches[3:]) * seconds <= 2 or max(endpoint.batches[3:]) == 4
+
+
+def test_no_more_is_sent_at_once_than_the_rate_allows_in_a_second(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    endpoint = Slow(clock, 0.0)
+    metered(tmp_path, endpoint, Limits(queries_per_s=3.0, max_queries=None, max_tokens=None)).answer(requests(12))
+    assert endpoint.batches == [3, 3, 3, 3]
+
+
+def test_what_an_endpoint_says_of_itself_is_asked_once_for_all_runs(tmp_path):
+    class Talkative(Counting):
+        told = 0
+
+        def metadata(self):
+            self.told += 1
+            return {"n_embd": 32}
+
+    first, second = Talkative(), Talkative()
+    meter = metered(tmp_path, first)
+    assert meter.metadata() == meter.metadata() == {"n_embd": 32}
+    again = metered(tmp_path, second)
+    assert again.metadata() == {"n_embd": 32}
+    assert (first.told, second.told) == (1, 0) and meter.spent.queries == again.spent.queries == 1
 
 
 def test_limits_must_be_possible():

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 from lensmith.audit.contexts import first_of_each_form
+from lensmith.audit.event_log import EventLog
 from lensmith.audit.findings import ReadOut
-from lensmith.audit.meter import EventLog, Limits, Meter
+from lensmith.audit.meter import Limits, Meter
 from lensmith.audit.probe import probe
 from lensmith.audit.probed import SampledFound
-from lensmith.core.errors import NotExposedError
+from lensmith.core.endpoint import RefusedError
+from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
 from lensmith.core.wire import EndpointError
 from lensmith.endpoints.fake import FakeEndpoint, Lattice
@@ -155,3 +157,39 @@ def test_a_question_that_breaks_the_server_is_not_taken_for_a_refusal_of_all():
 def test_a_server_that_dies_is_not_taken_for_a_clean_one():
     with pytest.raises(EndpointError):
         probe(Breaking(dies_after=12), first_of_each_form(0))
+
+
+class Failing:
+    """Fails each form of the question in turn."""
+
+    def __init__(self, *failures):
+        self.failures = list(failures)
+
+    def answer(self, requests):
+        raise self.failures.pop(0)
+
+
+def of_usage(problem):
+    error = InputError(problem, hint="do this")
+    return [error] * len(first_of_each_form(0))
+
+
+def test_a_mistake_of_the_person_is_said_once():
+    with pytest.raises(InputError) as caught:
+        probe(Failing(*of_usage("the key is wrong")), first_of_each_form(0))
+    assert (caught.value.exit_code, str(caught.value).count("the key is wrong")) == (2, 1)
+    assert caught.value.hint == "do this"
+
+
+def test_several_mistakes_are_said_once_each():
+    _, *rest = of_usage("the key is wrong")
+    with pytest.raises(InputError) as caught:
+        probe(Failing(InputError("no such model"), *rest), first_of_each_form(0))
+    assert caught.value.actual == "no such model; the key is wrong"
+
+
+def test_refusals_of_every_form_leave_it_open():
+    refusals = [RefusedError("no") for _ in first_of_each_form(0)]
+    with pytest.raises(NotExposedError) as caught:
+        probe(Failing(*refusals), first_of_each_form(0))
+    assert (caught.value.exit_code, caught.value.actual) == (3, "no")

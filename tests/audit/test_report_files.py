@@ -7,10 +7,13 @@ import pytest
 from sample_report import HOSTILE, audit_report, clean_report, finding
 
 from lensmith.audit import report as report_module
-from lensmith.audit.findings import Severity
+from lensmith.audit.findings import Cost, Severity
+from lensmith.audit.probed import Probed
 from lensmith.audit.report import as_dict, as_html, as_json, as_text, write_report
-from lensmith.audit.report_plot import Mark, ratio_text, singular_plot
-from lensmith.audit.wording import duration, money, public_target, visible
+from lensmith.audit.report_plot import Mark, singular_plot
+from lensmith.audit.report_words import CAPABILITIES
+from lensmith.audit.wording import duration, money, public_target, ratio, visible
+from lensmith.core.endpoint import Request
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -210,6 +213,56 @@ def test_units_read_well():
         "0.0 s", "20 ms", "3.2 s", "1.6 min", "12 h", "10 days", "13 years"]  # fmt: skip
     assert [money(value) for value in (0, 0.001, 16.591, 2000, 5e7)] == [
         "$0", "under 1 cent", "$16.59", "$2,000", "$50 million"]  # fmt: skip
-    assert [ratio_text(value) for value in (1.52, 29.4, 44_120, 1e140, float("inf"))] == [
+    assert [ratio(value) for value in (1.52, 29.4, 44_120, 1e140, float("inf"))] == [
         "1.5", "29", "44,000", "1e140", "beyond measure"]  # fmt: skip
     assert visible("naïve 日本\n\u200bx") == "naïve 日本 \\u200bx"
+
+
+def test_one_cure_and_one_command_to_test_again_stand_first():
+    report = audit_report()
+    for text in (Strict(as_html(report)).text, as_text(report)):
+        cure = "lensmith guard --upstream http://127.0.0.1:8080/v1 --expose top-logprobs=5,no-logit-bias,no-metadata"
+        assert 0 < text.index(cure) < text.index("Token 81 came back")
+        assert text.count("lensmith audit URL --read-out P4a") == 1
+    assert "lensmith guard" not in as_html(clean_report()) + as_text(clean_report())
+    other = finding(retest="lensmith audit URL --read-out P3")
+    assert as_text(audit_report(findings=(*report.findings, other))).count("retest: ") == 4
+
+
+def test_equally_bad_findings_stand_worst_first():
+    codes = ("IMAGE", "LAYER", "ROTATION", "WIDTH", "LEAK-P1")
+    bad = {"LAYER": Severity.CRITICAL, "ROTATION": Severity.CRITICAL, "LEAK-P1": Severity.MEDIUM}
+    report = audit_report(findings=tuple(finding(code=code, severity=bad.get(code, Severity.HIGH)) for code in codes))
+    told = [one["code"] for one in as_dict(report)["findings"]]
+    assert told == ["ROTATION", "LAYER", "WIDTH", "IMAGE", "LEAK-P1"]
+
+
+def test_the_price_of_the_layer_is_the_one_that_was_paid():
+    paid = finding(code="LAYER", severity=Severity.CRITICAL, whole=Cost(queries=63, seconds=1.0))
+    cheaper = finding(code="LEAK-P2", whole=Cost(queries=60, extrapolated=True))
+    text = Strict(as_html(audit_report(findings=(paid, cheaper)))).text
+    assert "The last layer took63 queries" in text
+    text = Strict(as_html(audit_report(findings=(cheaper, finding(code="WIDTH", whole=Cost(queries=5)))))).text
+    assert "The last layer would take60 queries" in text and "extrapolated" in text
+
+
+def test_capabilities_and_figures_are_told_in_plain_words():
+    capabilities = {"spread_nats": 0.0, "bias_steers": True, "taken": "before-bias", "decimals": None, "wanted_ids": 0}
+    evidence = {"spread_nats": 2.25, "ratio": 535_321.7, "content_hash": "abc"}
+    text = Strict(as_html(audit_report(capabilities=capabilities, findings=(finding(evidence=evidence),)))).text
+    for field in ("spread nats", "bias steers", "before-bias", "wanted ids", "content hash", "e+05"):
+        assert field not in text, field
+    assert "Logprobs are takenbefore the bias" in text and "Times smaller behind the gap540,000" in text
+
+
+def test_every_capability_has_a_name_in_words():
+    assert set(Probed(context=Request(prompt="x")).as_json()) == set(CAPABILITIES)
+
+
+def test_the_plot_is_there_for_wide_and_narrow_screens_and_shows_the_gap_on_both():
+    html = as_html(audit_report())
+    for name, wide in (("wide", 960), ("narrow", 380)):
+        svg = re.search(rf'<svg class="plot {name}".*?</svg>', html, re.S).group()
+        assert f'viewBox="0 0 {wide} ' in svg and "width 8: " in svg
+        assert all(0 <= float(x) <= wide for x in re.findall(r' x[12]?="([^"]+)"', svg))
+    assert ".plot.narrow{display:none}" in html and not re.search('class="scroll"><svg', html)

@@ -112,7 +112,8 @@ class AuditReport:
 
     `capabilities` maps a probe's name to what it found, as JSON values. `singular_values` are those of the matrix that
     the width was read from, largest first; `width` is None where nothing was resolved, and `width_note` says why.
-    `unresolved` lists, in sentences, what the audit could not tell.
+    `unresolved` lists, in sentences, what the audit could not tell. `only_read_outs`: those that were tried where the
+    audit was restricted to some; empty where all were.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -125,6 +126,7 @@ class AuditReport:
     capabilities: Mapping[str, Any]
     findings: tuple[Finding, ...]
     unresolved: tuple[str, ...] = ()
+    only_read_outs: tuple[ReadOut, ...] = ()
     width: int | None = None
     width_interval: tuple[int, int] | None = None
     width_note: str = ""

@@ -20,6 +20,7 @@ from lensmith.audit.meter import BudgetError
 from lensmith.audit.reader_choice import reader_for
 from lensmith.audit.spectrum import Float64Array, drop_missing
 from lensmith.audit.stages import Stage, WidthOutcome
+from lensmith.audit.wording import figure
 from lensmith.core.endpoint import IdArray
 
 IMAGE_FILE = "image.npz"
@@ -86,7 +87,7 @@ def find_image(
         return ImageOutcome()
     tried = _tried(image, outputs_NM[learned:], tokens_read, stage.seed)
     if not tried.error_nats <= _WORTH * tried.unrelated_nats:
-        told = f"it errs by {tried.error_nats:.2g} nats, an unrelated one by {tried.unrelated_nats:.2g}"
+        told = f"it errs by {figure(tried.error_nats, 2)} nats, an unrelated one by {figure(tried.unrelated_nats, 2)}"
         return ImageOutcome(unresolved=(f"the image: {told}",))
     file = {"file": path.name, "content_hash": content_hash}
     return ImageOutcome(finding=_finding(stage, width, before, tried, file))
@@ -133,9 +134,9 @@ def _finding(stage: Stage, width: WidthOutcome, before: Cost, tried: _Predicted,
         severity=Severity.HIGH,
         was_read=(
             f"The space of all outputs, {image.rank} dimensions, was learned from {image.contexts} contexts. On "
-            f"{tried.held_out} others, {chosen} chosen tokens of {tokens} told the rest to {tried.error_nats:.2g} "
-            f"nats: {tokens / chosen:.3g} times less to read. An unrelated image errs by {tried.unrelated_nats:.2g} "
-            f"nats; the logits' spread is {tried.spread_nats:.2g}."
+            f"{tried.held_out} other contexts, {chosen} of {tokens} tokens were read and the rest worked out, with an "
+            f"error of {figure(tried.error_nats, 2)} nats: {tokens / chosen:.3g} times less to read. The image of an "
+            f"unrelated model errs by {figure(tried.unrelated_nats, 2)} nats."
         ),
         evidence={
             "rank": image.rank,

@@ -20,18 +20,22 @@ from lensmith.audit.spectrum import Centring, token_blocks
 from lensmith.audit.stages import Stage, WidthOutcome
 from lensmith.audit.truth import open_head
 from lensmith.audit.width import NormType
+from lensmith.audit.wording import figure
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
-from lensmith.core.errors import InputError
 
 MOST_BYTES = 2_000_000_000
 """What the outputs may take in memory; beyond it, the layer is recovered for as many tokens as fit."""
+_UNRELATED = 0.8
+"""Weights that the layer misses by more than this part of what an unrelated layer misses them by are not its own: a
+model's own, even quantised to a few bits and read through noise, it misses by far less."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOutcome:
     """The finding and what it was made of, where the layer was recovered, and what could not be told.
 
-    `layer` has a row for each of `token_ids_V`; `columns` of the width's matrix were read.
+    `layer` has a row for each of `token_ids_V`; `columns` of the width's matrix were read. `is_own_truth`: the weights
+    given, if any, are not found to be another model's.
     """
 
     finding: Finding | None = None
@@ -39,6 +43,16 @@ class LayerOutcome:
     layer: RecoveredLayer | None = None
     token_ids_V: IdArray | None = None
     columns: int = 0
+    is_own_truth: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """The score, where there is one; `note`: what is not as it should be; `is_own`: as `LayerOutcome.is_own_truth`."""
+
+    score: LayerScore | None = None
+    note: str = ""
+    is_own: bool = True
 
 
 def find_layer(
@@ -62,13 +76,14 @@ def find_layer(
     part = matrix.complete(width.rows, columns)
     rank = _rank_without_bias(width)
     layer = recover_layer(lambda: token_blocks(part.logits_NM), rank, centring=Centring.TOKENS_AND_CONTEXTS)
-    score, note = _scored(layer.layer_VR, part.token_ids_M, truth)
+    scored = _scored(layer.layer_VR, part.token_ids_M, width, truth)
     return LayerOutcome(
-        finding=_finding(stage, width, before, part, score),
-        unresolved=(note,) if note else (),
+        finding=_finding(stage, width, before, part, scored),
+        unresolved=(scored.note,) if scored.note else (),
         layer=layer,
         token_ids_V=part.token_ids_M,
         columns=columns,
+        is_own_truth=scored.is_own,
     )
 
 
@@ -78,22 +93,27 @@ def _rank_without_bias(width: WidthOutcome) -> int:
     return width.rank - (1 if has_bias else 0)
 
 
-def _scored(layer_VR: np.ndarray, ids_V: IdArray, truth: Path | None) -> tuple[LayerScore | None, str]:
-    """The score, or None and why there is none though weights were given."""
+def _scored(layer_VR: np.ndarray, ids_V: IdArray, width: WidthOutcome, truth: Path | None) -> _Scored:
     if truth is None:
-        return None, ""
+        return _Scored()
     if (ids_V >= TEXT_IDS_FROM).any():
-        return (
-            None,
-            "the layer's error: the server names tokens by text, and not by their row of the head",
-        )
+        return _Scored(note="the layer's error: the server names tokens by text, and not by their row of the head")
     head = open_head(truth)
-    if int(ids_V.max()) >= head.shape[0]:
-        raise InputError(
-            f"{truth} is the head of another model", expected=f"more than {ids_V.max()} tokens", actual=head.shape[0]
-        )
-    lost = max(0, head.shape[1] - layer_VR.shape[1])
-    return score_layer(layer_VR, head.rows(ids_V), lost=lost), ""
+    tokens, head_width = head.shape
+    if int(ids_V.max()) >= tokens:
+        return _another(f"they have {tokens} tokens, and the endpoint at least {int(ids_V.max()) + 1}")
+    lost = max(0, head_width - layer_VR.shape[1])
+    score = score_layer(layer_VR, head.rows(ids_V), lost=lost)
+    if score.rms <= _UNRELATED * score.rms_unrelated:
+        return _Scored(score=score)
+    why = f"the layer misses them by {figure(score.rms, 2)}, and an unrelated one by {figure(score.rms_unrelated, 2)}"
+    if width.width is not None and width.width != head_width:
+        why += f"; their width is {head_width}, and the one found is {width.width}"
+    return _another(why, score)
+
+
+def _another(why: str, score: LayerScore | None = None) -> _Scored:
+    return _Scored(score=score, note=f"the weights given are not this model's: {why}", is_own=False)
 
 
 def with_evidence(finding: Finding, **evidence: object) -> Finding:
@@ -101,18 +121,23 @@ def with_evidence(finding: Finding, **evidence: object) -> Finding:
     return replace(finding, evidence={**finding.evidence, **evidence})
 
 
-def _finding(stage: Stage, width: WidthOutcome, before: Cost, part: Part, score: LayerScore | None) -> Finding:
-    read_out = width.read_out
+def _finding(stage: Stage, width: WidthOutcome, before: Cost, part: Part, scored: _Scored) -> Finding:
+    read_out, score = width.read_out, scored.score
     assert read_out is not None, "the width was read through it"
     contexts, tokens = part.logits_NM.shape
     told = f"{tokens} of the layer's rows, up to a linear map, from {contexts} contexts through {read_out.value}."
     evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": width.rank}
     if score is not None:
-        told += (
-            f" Root-mean-square error against the weights given: {score.rms:.2g}; of an unrelated random layer: "
-            f"{score.rms_unrelated:.2g}; published: {PUBLISHED_RMS[0]:g} to {PUBLISHED_RMS[1]:g}."
-        )
         evidence |= vars(score)
+    if not scored.is_own:
+        told += f" Not scored: {scored.note}."
+        evidence["not_scored"] = scored.note
+    elif score is not None:
+        published = " to ".join(figure(rms, 2) for rms in PUBLISHED_RMS)
+        told += (
+            f" Root-mean-square error against the weights given: {figure(score.rms, 2)}; of an unrelated random layer: "
+            f"{figure(score.rms_unrelated, 2)}; published: {published}."
+        )
     return stage.finding(
         read_out,
         before,

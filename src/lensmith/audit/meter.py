@@ -9,16 +9,14 @@ import base64
 import hashlib
 import json
 import math
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from lensmith.audit.event_log import EventLog
 from lensmith.audit.findings import Cost
 from lensmith.core.endpoint import (
     TEXT_IDS_FROM,
@@ -26,8 +24,10 @@ from lensmith.core.endpoint import (
     Capabilities,
     Choice,
     Endpoint,
+    Feature,
     Finish,
     Logprobs,
+    RefusedError,
     Request,
 )
 from lensmith.core.errors import ConfigError, InputError, LensmithError
@@ -36,7 +36,11 @@ from lensmith.core.types import Picture
 KEEP_BYTES = 32_768
 """Answers whose arrays are larger than this are not kept in the log."""
 _CHARS_A_TOKEN = 4
-_BATCH = 64
+_FIRST_BATCH, _LEAST_BATCH, _MOST_BATCH = 8, 4, 64
+"""Questions that are sent at once. Fewer would leave a server idle that works on several; what is under way when an
+audit is interrupted is paid for and lost."""
+_BATCH_S = 1.0
+"""How long a batch may take before the next is smaller, and under half of which the next is larger."""
 
 
 class BudgetError(LensmithError):
@@ -71,43 +75,12 @@ class TokenTexts(Protocol):
         """The bytes of a token that was met."""
 
 
-class EventLog:
-    """An audit's JSONL file: a header that says which audit it is, then one event a line, flushed as it is written.
-
-    Raises ConfigError where the file belongs to another audit. A last line that a crash cut short is dropped.
-    """
-
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self.path = path
-        self.past: list[dict[str, Any]] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = list(_whole_lines(path))
-        if lines:
-            _check_header(lines[0], header, path)
-            self.past = lines[1:]
-        self._file: IO[str] = path.open("a", encoding="utf-8")
-        self._lock = threading.Lock()
-        if not lines:
-            self.write("audit", **header)
-
-    def write(self, event: str, **fields: Any) -> None:
-        line = json.dumps({"event": event, **fields}, sort_keys=True)
-        with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        with self._lock:
-            if not self._file.closed:
-                os.fsync(self._file.fileno())
-                self._file.close()
-
-
 class Meter:
     """An endpoint that is rate-limited, paid for and remembered. Satisfies `Endpoint`.
 
     `spent` counts what this audit has cost so far, earlier runs of it included. `answer` raises BudgetError before it
-    sends what the budget does not cover; what was answered until then is in the log.
+    sends what the budget does not cover; what was answered until then is in the log. How many questions are sent at
+    once follows from how fast they are answered.
     """
 
     def __init__(
@@ -126,13 +99,20 @@ class Meter:
         self._log = log
         self._on_progress = on_progress
         self._known: dict[str, Answer] = {}
+        self._refused: dict[str, LensmithError] = {}
         self._next_s = 0.0
+        self._batch = min(_FIRST_BATCH, self._most_at_once)
+        self._metadata: Mapping[str, Any] | None = None
         self.spent = Cost(queries=0)
         for event in log.past:
             if event["event"] == "asked":
                 self._charge(event["queries"], event["tokens"], event["seconds"])
                 if "answer" in event:
                     self._known[event["key"]] = _read_answer(event["answer"])
+                elif "refusal" in event:
+                    self._refused[event["key"]] = _read_refusal(event["refusal"])
+                elif "metadata" in event:
+                    self._metadata = event["metadata"]
             elif event["event"] == "texts" and texts is not None:
                 self._learn_texts(event["names"])
 
@@ -140,38 +120,59 @@ class Meter:
     def queries_left(self) -> float:
         return math.inf if self._limits.max_queries is None else self._limits.max_queries - self.spent.queries
 
+    @property
+    def _most_at_once(self) -> int:
+        """No more than the rate allows in a second."""
+        rate = self._limits.queries_per_s
+        return _MOST_BATCH if rate is None else max(1, min(_MOST_BATCH, math.ceil(rate)))
+
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         keys = [_key(request) for request in requests]
+        refused = next((self._refused[key] for key in keys if key in self._refused), None)
+        if refused is not None:
+            raise refused
         told: dict[str, Answer] = {key: self._known[key] for key in keys if key in self._known}
         missing = [(key, request) for key, request in zip(keys, requests, strict=True) if key not in told]
         # A request that stands twice in one batch is meant twice: a repeat asks whether answers agree.
         results: dict[int, Answer] = {}
         places = [place for place, key in enumerate(keys) if key not in told]
-        for start in range(0, len(missing), _BATCH):
-            part = missing[start : start + _BATCH]
+        done = 0
+        while done < len(missing):
+            part = self._affordable(missing[done : done + self._batch])
             answers = self._ask([request for _, request in part], [key for key, _ in part])
-            results.update(zip(places[start : start + _BATCH], answers, strict=True))
+            results.update(zip(places[done : done + len(part)], answers, strict=True))
+            done += len(part)
         return [results[place] if place in results else told[key] for place, key in enumerate(keys)]
 
     def supports(self) -> Capabilities:
         return self._endpoint.supports()
 
     def metadata(self) -> Mapping[str, Any]:
-        return self._endpoint.metadata()
+        """What the endpoint says of itself: a query, once for all runs."""
+        if self._metadata is None:
+            self._reserve(1, 0)
+            self._wait(1)
+            began = time.monotonic()
+            try:
+                told = json.loads(json.dumps(dict(self._endpoint.metadata()), default=str))
+            except LensmithError:
+                self._record(1, 0, time.monotonic() - began, key="", refused=True)
+                raise
+            self._record(1, 0, time.monotonic() - began, key="", metadata=told)
+            self._metadata = told
+        return self._metadata
 
-    def raw(self, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        """One call beside the protocol, which costs a query. Raises InputError where the endpoint has no paths."""
-        call = getattr(self._endpoint, "raw", None)
-        if call is None:
-            raise InputError("this endpoint is not reached over HTTP", actual=type(self._endpoint).__name__)
-        self._reserve(1, 0)
-        self._wait(1)
-        began = time.monotonic()
-        try:
-            found: Mapping[str, Any] = call(path, body)
-        finally:
-            self._record(1, 0, time.monotonic() - began, key="", path=path)
-        return found
+    def _affordable(self, asked: list[tuple[str, Request]]) -> list[tuple[str, Request]]:
+        """As many of them, in order, as the budget reaches for: at least one, which may then be refused."""
+        limits, spent, tokens = self._limits, self.spent, 0
+        for count, (_, request) in enumerate(asked):
+            tokens += _least_tokens(request)
+            is_over = (limits.max_queries is not None and spent.queries + count + 1 > limits.max_queries) or (
+                limits.max_tokens is not None and spent.tokens + tokens > limits.max_tokens
+            )
+            if is_over:
+                return asked[: max(1, count)]
+        return asked
 
     def _ask(self, requests: Sequence[Request], keys: Sequence[str]) -> list[Answer]:
         self._reserve(len(requests), sum(map(_least_tokens, requests)))
@@ -179,10 +180,11 @@ class Meter:
         began = time.monotonic()
         try:
             answers = self._endpoint.answer(requests)
-        except LensmithError:
-            self._record(len(requests), 0, time.monotonic() - began, key="", refused=True)
+        except LensmithError as error:
+            self._record_failure(error, keys, time.monotonic() - began)
             raise
         self._log_texts()  # before the answers that use their numbers
+        self._adapt(len(requests), time.monotonic() - began)
         seconds = (time.monotonic() - began) / max(1, len(requests))
         for key, request, answer in zip(keys, requests, answers, strict=True):
             tokens = _tokens(request, answer)
@@ -192,6 +194,21 @@ class Meter:
             else:
                 self._record(1, tokens, seconds, key=key)
         return answers
+
+    def _record_failure(self, error: LensmithError, keys: Sequence[str], seconds: float) -> None:
+        """A refusal of one question is an answer, which stays; what failed otherwise may come right the next time."""
+        if len(keys) == 1 and type(error) in (RefusedError, InputError):
+            self._refused[keys[0]] = error
+            self._record(1, 0, seconds, key=keys[0], refusal=_write_refusal(error))
+        else:
+            self._record(len(keys), 0, seconds, key="", refused=True)
+
+    def _adapt(self, asked: int, seconds: float) -> None:
+        """Chooses how many questions are sent at once from how long these took."""
+        if seconds > _BATCH_S:
+            self._batch = min(self._most_at_once, max(_LEAST_BATCH, asked // 2))
+        elif seconds < _BATCH_S / 2 and asked >= self._batch:
+            self._batch = min(self._most_at_once, 2 * self._batch)
 
     def _learn_texts(self, names: Sequence[str]) -> None:
         assert self.texts is not None, "asked only where there are texts"
@@ -263,38 +280,6 @@ def _tokens(request: Request, answer: Answer) -> int:
 # --- the log's form -----------------------------------------------------------------------------------------------
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The file's events; what a crash left of a last line is cut off the file, so that the next line stands alone."""
-    if not path.exists():
-        return
-    end = 0
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                event = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path} is damaged", expected="one JSON object a line", actual=error) from error
-            end += len(line)
-            yield event
-    if end < path.stat().st_size:
-        os.truncate(path, end)
-
-
-def _check_header(found: Mapping[str, Any], header: Mapping[str, Any], path: Path) -> None:
-    there = {key: value for key, value in found.items() if key != "event"}
-    wanted = json.loads(json.dumps(header))
-    if there != wanted:
-        different = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
-        raise ConfigError(
-            f"{path} belongs to another audit (different: {', '.join(different)})",
-            expected={key: wanted.get(key) for key in different},
-            actual={key: there.get(key) for key in different},
-            hint="choose another --out, or the options that it was begun with",
-        )
-
-
 def _key(request: Request) -> str:
     digest = hashlib.sha256()
     for message in request.messages:
@@ -349,6 +334,20 @@ def _read_answer(value: Mapping[str, Any]) -> Answer:
         prompt_logprobs=_read_logprobs(value["prompt_logprobs"]),
         prompt_tokens=value["prompt_tokens"],
     )
+
+
+def _write_refusal(error: LensmithError) -> dict[str, Any]:
+    parts = {"expected": error.expected, "actual": error.actual, "hint": error.hint}
+    told = {name: str(part) for name, part in parts.items() if part is not None}
+    feature = {"feature": error.feature.value} if isinstance(error, RefusedError) else {}
+    return {"problem": error.problem, **feature, **told}
+
+
+def _read_refusal(value: Mapping[str, Any]) -> LensmithError:
+    parts = {name: value.get(name) for name in ("expected", "actual", "hint")}
+    if "feature" in value:
+        return RefusedError(value["problem"], feature=Feature(value["feature"]), **parts)
+    return InputError(value["problem"], **parts)
 
 
 def _write_logprobs(part: Logprobs | None) -> dict[str, Any] | None:

@@ -7,25 +7,25 @@ capability matrix of today's servers). Nothing here depends on which server it i
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lensmith.audit.grid import decimals_of, lattice_step
 from lensmith.audit.meter import BudgetError
+from lensmith.audit.probe_answers import LEAST_FALL_NATS, bisect, flat, num_told, same_answer, sampled_found
 from lensmith.audit.probed import LARGE_TOP, Probed, SampledFound
 from lensmith.core.endpoint import Answer, Choice, Endpoint, RefusedError, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
 from lensmith.core.exposure import Taken
+from lensmith.core.wire import EndpointError
 
 STEER = 100.0
 """A bias that makes any token the greedy one, and the largest that common servers take."""
 _TOP_STEPS = (1, 2, 5, 20, 50, 128, LARGE_TOP, 8192)
 _COUNT_STEPS = (1, 2, 16, 128, 300, 1024)
 _RANGE_STEPS = (1.0, 5.0, 20.0, STEER)
-_LEAST_FALL_NATS = 2.0
-"""A forced token's logprob taken before the bias lies at least this far below one taken after it (which is near 0)."""
 _SMALL_IDS = (5, 11, 23, 42, 61, 89)
 """Ids that any vocabulary has; some may be special or be likely by themselves, so several are tried."""
 _GROUPS = ((5, 1), (0, 40), (40, 40), (80, 10))
@@ -42,13 +42,29 @@ _FACTS = frozenset(
 """Names under which servers state a model's size or kind."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProbeOutcome:
+    """What was found. `ended_by` is why not all questions were asked: a spent budget, or an endpoint that is gone."""
+
+    found: Probed
+    ended_by: LensmithError | None = None
+
+
 def probe(endpoint: Endpoint, contexts: Sequence[Request]) -> Probed:
     """Asks what the interface allows. `contexts`: the same question in several forms; the first that works is kept.
 
-    Raises NotExposedError where no form gets an answer.
+    Raises NotExposedError where no form gets an answer, and what ended it in the middle.
     """
+    outcome = probe_so_far(endpoint, contexts)
+    if outcome.ended_by is not None:
+        raise outcome.ended_by
+    return outcome.found
+
+
+def probe_so_far(endpoint: Endpoint, contexts: Sequence[Request]) -> ProbeOutcome:
+    """As `probe`, and keeps what was found where the budget or the endpoint ends in the middle."""
     prober = _Prober(endpoint, contexts)
-    for question in (
+    questions = (
         prober.logprobs,
         prober.repeats,
         prober.whole_vocabulary,
@@ -60,9 +76,13 @@ def probe(endpoint: Endpoint, contexts: Sequence[Request]) -> Probed:
         prober.echo,
         prober.vocabulary,
         prober.facts,
-    ):
-        question()
-    return prober.found
+    )
+    try:
+        for question in questions:
+            question()
+    except (BudgetError, EndpointError) as error:
+        return ProbeOutcome(found=prober.found, ended_by=error)
+    return ProbeOutcome(found=prober.found)
 
 
 class _Prober:
@@ -76,17 +96,21 @@ class _Prober:
         self._baseline = self._first_answer(contexts)
 
     def _first_answer(self, contexts: Sequence[Request]) -> Choice:
-        problems = []
+        failures: list[LensmithError] = []
         for context in contexts:
             plain = replace(context, max_tokens=1, temperature=0.0)
             try:
                 answer = self.endpoint.answer([plain])[0]
             except (RefusedError, InputError) as error:
-                problems.append(error.problem)
+                failures.append(error)
                 continue
             self._learn(context=plain)
             return answer.choices[0]
-        raise NotExposedError(
+        problems = dict.fromkeys(failure.problem for failure in failures)
+        is_usage = all(failure.exit_code == InputError.exit_code for failure in failures)
+        if is_usage and len(problems) == 1:  # a wrong key, an unknown model, a URL of something else: said once
+            raise failures[0]
+        raise (InputError if is_usage else NotExposedError)(
             "the endpoint answers no simple request",
             expected="one greedy token",
             actual="; ".join(problems),
@@ -137,7 +161,7 @@ class _Prober:
 
         def tells(count: int) -> bool:
             answer = self._ask("more top logprobs", top_logprobs=count)
-            told = 0 if answer is None else _told(answer.choices[0])
+            told = 0 if answer is None else num_told(answer.choices[0])
             if answer is not None and told:
                 top.append(answer.choices[0])
             return told >= count
@@ -145,7 +169,7 @@ class _Prober:
         self._largest("top logprobs", _TOP_STEPS, tells)
         if not top:
             return
-        counts = [_told(choice) for choice in top]
+        counts = [num_told(choice) for choice in top]
         best = top[int(np.argmax(counts))]
         logprobs = best.logprobs
         assert logprobs is not None, "only choices with logprobs were kept"
@@ -201,7 +225,7 @@ class _Prober:
         steps = (1, 2, 20, 64, 128, 1024)
         best = self._largest("chosen ids", steps, tells) or 0
         if 0 < best < steps[-1]:
-            best = _bisect(best, steps[steps.index(best) + 1], tells)
+            best = bisect(best, steps[steps.index(best) + 1], tells)
         self._learn(wanted_ids=best)
 
     # --- steering --------------------------------------------------------------------------------------------------
@@ -259,7 +283,7 @@ class _Prober:
         if not sampled and not moved:
             self.notes.setdefault("bias with logprobs", "no logprobs")
             return
-        self._learn(bias_with_logprobs=True, taken=self._taken(sampled, moved), sampled=_sampled(sampled))
+        self._learn(bias_with_logprobs=True, taken=self._taken(sampled, moved), sampled=sampled_found(sampled))
         told = self.found.taken
         self.notes["logprobs are taken"] = "could not be told" if told is None else told.value
         self.notes["forced token outside the top"] = self.found.sampled.value
@@ -267,7 +291,7 @@ class _Prober:
 
     def _taken(self, sampled: Sequence[float], moved: Sequence[bool]) -> Taken | None:
         lowest = min((value for value in sampled if math.isfinite(value)), default=None)
-        if lowest is not None and lowest < -_LEAST_FALL_NATS:
+        if lowest is not None and lowest < -LEAST_FALL_NATS:
             return Taken.BEFORE_BIAS
         if moved:
             return Taken.AFTER_BIAS if sum(moved) > len(moved) / 2 else Taken.BEFORE_BIAS
@@ -284,16 +308,16 @@ class _Prober:
             if answer is None:
                 return
             choice = answer.choices[0]
-            steers = steers or not _same(choice, self._baseline)
+            steers = steers or not same_answer(choice, self._baseline)
             if choice.logprobs is not None and len(choice.logprobs.sampled_T):
                 values.append(float(choice.logprobs.sampled_T[0]))
-        true_value = _sampled(values) is SampledFound.TRUE_VALUE
+        true_value = sampled_found(values) is SampledFound.TRUE_VALUE
         self.notes["allow-list"] = "steers" if steers else "has no effect"
         self._learn(allow_list=steers, allow_list_true_value=steers and true_value)
 
     def _steers(self, biases: Mapping[int, float]) -> bool:
         answer = self._ask("bias", logit_bias=biases)
-        return answer is not None and not _same(answer.choices[0], self._baseline)
+        return answer is not None and not same_answer(answer.choices[0], self._baseline)
 
     # --- the rest --------------------------------------------------------------------------------------------------
 
@@ -312,7 +336,7 @@ class _Prober:
         """The number of ids, by bisection: one that exists can be forced, allowed, or put into a prompt."""
         exists = self._test_of_ids()
         if self.found.vocabulary_size is None and exists is not None and not exists(_VOCABULARY_END):
-            size = _bisect(1, _VOCABULARY_END, exists) + 1
+            size = bisect(1, _VOCABULARY_END, exists) + 1
             self.notes["vocabulary"] = f"{size} ids are taken"
             self._learn(vocabulary_size=size)
         stated = self.endpoint.supports().vocabulary_size
@@ -339,55 +363,12 @@ class _Prober:
     def facts(self) -> None:
         """What the interface says of the model by itself."""
         try:
-            told = dict(_flat(self.endpoint.metadata()))
+            told = dict(flat(self.endpoint.metadata()))
+        except BudgetError:
+            raise
         except LensmithError as error:
             self.notes["metadata"] = f"refused: {error.problem}"
             told = {}
         facts = {name: value for name, value in told.items() if name.rpartition(".")[2] in _FACTS}
         self.notes.setdefault("metadata", ", ".join(sorted(facts)) or "tells no size")
         self._learn(facts=facts)
-
-
-def _bisect(works: int, fails: int, test: Callable[[int], bool]) -> int:
-    """The largest count that works, between one that does and one that does not."""
-    while fails - works > 1:
-        middle = (works + fails) // 2
-        works, fails = (middle, fails) if test(middle) else (works, middle)
-    return works
-
-
-def _told(choice: Choice) -> int:
-    """How many top logprobs the first position has."""
-    logprobs = choice.logprobs
-    if logprobs is None or not logprobs.top_TK.size:
-        return 0
-    return int(np.isfinite(logprobs.top_TK[0]).sum())
-
-
-def _same(one: Choice, other: Choice) -> bool:
-    if len(one.token_ids_T) and len(other.token_ids_T):
-        return bool(np.array_equal(one.token_ids_T, other.token_ids_T))
-    return one.text == other.text
-
-
-def _sampled(values: Sequence[float]) -> SampledFound:
-    told = [value for value in values if math.isfinite(value)]
-    if not values:
-        return SampledFound.UNKNOWN
-    if not told:
-        return SampledFound.MASKED
-    # One token may be likely by itself; a true value is known by one that lies far below.
-    return SampledFound.TRUE_VALUE if min(told) < -_LEAST_FALL_NATS else SampledFound.AFTER_BIAS
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, Mapping):
-            pairs += _flat(item, f"{name}.")
-        elif isinstance(item, list | tuple):
-            pairs += _flat({str(index): inner for index, inner in enumerate(item)}, f"{name}.")
-        else:
-            pairs.append((name, item))
-    return pairs

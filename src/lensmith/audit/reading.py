@@ -85,18 +85,6 @@ class Reading:
     notes: tuple[str, ...] = ()
 
     @property
-    def complete_rows(self) -> BoolArray:
-        """Rows without a gap."""
-        result: BoolArray = np.asarray(np.isfinite(self.logits_NM).all(axis=1))
-        return result
-
-    @property
-    def complete_columns(self) -> BoolArray:
-        """Columns without a gap."""
-        result: BoolArray = np.asarray(np.isfinite(self.logits_NM).all(axis=0))
-        return result
-
-    @property
     def read_fraction(self) -> float:
         """The part of all values that was read."""
         return float(np.isfinite(self.logits_NM).mean()) if self.logits_NM.size else 0.0

@@ -16,7 +16,17 @@ from lensmith.audit.findings import AuditReport, Cost, Finding
 from lensmith.audit.junit import as_junit
 from lensmith.audit.report_html import as_html
 from lensmith.audit.sarif import as_sarif
-from lensmith.audit.wording import by_severity, headline, public_target, visible, width_note, width_text
+from lensmith.audit.wording import (
+    by_severity,
+    headline,
+    one_cure,
+    one_retest,
+    only_tried,
+    public_target,
+    visible,
+    width_note,
+    width_text,
+)
 from lensmith.core.files import write_atomic
 
 
@@ -66,6 +76,8 @@ def as_dict(report: AuditReport) -> dict[str, Any]:
         "width_interval": None if report.width_interval is None else list(report.width_interval),
         "width_note": report.width_note,
         "spent": _cost_dict(report.spent),
+        "only_read_outs": [read_out.value for read_out in report.only_read_outs],
+        "one_cure": one_cure(report),
         "findings": [_finding_dict(finding) for finding in by_severity(report)],
         "unresolved": list(report.unresolved),
         "capabilities": _plain(report.capabilities),
@@ -76,22 +88,27 @@ def as_dict(report: AuditReport) -> dict[str, Any]:
 def as_text(report: AuditReport) -> str:
     """The report for a terminal: the verdict, one paragraph a finding, and what stayed open. No colours."""
     lines = [headline(report), f"  {public_target(report.target)}  {visible(report.model)}"]
+    lines += [f"  {only_tried(report.only_read_outs)}"] if report.only_read_outs else []
     lines += [f"  width: {width_text(report)}{width_note(report)}", f"  spent: {wording.cost(report.spent)}"]
+    if one_cure(report):
+        lines.append(f"  closes all of it: {one_cure(report)}")
+    retest = one_retest(report)
+    lines += [f"  test again: {retest}"] if retest else []
     for finding in by_severity(report):
-        lines += ["", *_finding_lines(finding, is_counted=finding.severity >= report.threshold)]
+        lines += ["", *_finding_lines(finding, report, has_retest=not retest)]
     if report.unresolved:
         lines += ["", "could not be told:", *(f"  - {visible(sentence)}" for sentence in report.unresolved)]
     return "\n".join(lines)
 
 
-def _finding_lines(finding: Finding, *, is_counted: bool) -> list[str]:
+def _finding_lines(finding: Finding, report: AuditReport, *, has_retest: bool) -> list[str]:
     read_out = f" [{finding.read_out.value}]" if finding.read_out else ""
-    mark = "!" if is_counted else "-"
+    mark = "!" if finding.severity >= report.threshold else "-"
     lines = [f"{mark} {finding.severity.name.lower()}: {visible(finding.title)}{read_out} ({visible(finding.code)})"]
     lines += [f"    {visible(finding.was_read)}", f"    spent:  {wording.cost(finding.spent)}"]
     lines += [f"    whole:  {wording.cost(finding.whole)}"] if finding.whole else []
     lines += [f"    cure:   {visible(finding.cure)}"] if finding.cure else []
-    lines += [f"    retest: {visible(finding.retest)}"] if finding.retest else []
+    lines += [f"    retest: {visible(finding.retest)}"] if finding.retest and has_retest else []
     return lines
 
 

@@ -6,6 +6,7 @@ escaping could load nothing.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -15,12 +16,15 @@ import lensmith
 from lensmith.audit import wording
 from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severity, Verdict
 from lensmith.audit.gaps import significant_gaps
-from lensmith.audit.report_plot import Mark, ratio_text, singular_plot
+from lensmith.audit.report_plot import NARROW, WIDE, Mark, singular_plot
 from lensmith.audit.report_style import STYLE
+from lensmith.audit.report_words import CAPABILITIES, FIGURES, capability, meaning
 from lensmith.audit.wording import by_severity, headline, lead, public_target, visible, width_note, width_text
 
 _FEW_VALUES = 40.0
 """As `gaps.read_rank` asks of the gap that it believes: 41 times after the first value, 1.5 times from 80 values on."""
+_NO_LAYER = ("META", "WIDTH", "IMAGE")
+"""Findings whose whole attack stops before the layer."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 _SEVERITIES = {
@@ -64,21 +68,52 @@ def _header(report: AuditReport) -> str:
         f'<h1>{escape(headline(report))}</h1><p class="lead">{escape(lead(report))}</p>'
         f'<p class="target"><bdi class="model">{_text(report.model)}</bdi>'
         f"<bdi>{escape(public_target(report.target))}</bdi></p>"
-        f'<dl class="facts">{facts}</dl></header>'
+        f'{_cure_of_all(report)}<dl class="facts">{facts}</dl></header>'
+    )
+
+
+def _cure_of_all(report: AuditReport) -> str:
+    restricted = f"<p>{wording.only_tried(report.only_read_outs).capitalize()}.</p>" if report.only_read_outs else ""
+    command, retest = wording.one_cure(report), wording.one_retest(report)
+    again = (
+        f'<p>Then test again (with a guard, at its own address):</p><code class="line">{escape(retest)}</code>'
+        if retest
+        else ""
+    )
+    if not command:
+        return restricted
+    return (
+        f'{restricted}<div class="cure"><p>One cure for all of it, which leaves chat, streaming and the five most '
+        f'likely tokens:</p><code class="line">{_text(command)}</code>{again}</div>'
     )
 
 
 def _facts(report: AuditReport) -> list[tuple[str, str]]:
     """What a hurried reader wants, as (name, HTML)."""
     facts = [("Hidden width", f"{_big(width_text(report))} {_dim(width_note(report) if report.width is None else '')}")]
-    priced = [(finding, finding.whole) for finding in by_severity(report) if finding.whole is not None]
-    if priced:
-        finding, whole = min(priced, key=lambda pair: pair[1].queries)
-        name = finding.read_out.value if finding.read_out else visible(finding.code)
-        facts.append(("Cheapest whole attack", f"{_big(wording.queries(whole.queries))} {_dim(_money(whole, name))}"))
+    facts += _price_of_layer(report)
     facts.append(("This audit spent", f"{_big(wording.queries(report.spent.queries))} {_dim(_money(report.spent))}"))
     facts.append(("Exit status", f"{_big(str(report.verdict.exit_code))} {_dim(report.verdict.value)}"))
     return facts
+
+
+def _price_of_layer(report: AuditReport) -> list[tuple[str, str]]:
+    """What the last layer took, where it was recovered; else the least that it would take."""
+    found = by_severity(report)
+    taken = [finding for finding in found if finding.code == "LAYER" and finding.whole is not None]
+    priced = [(finding, finding.whole) for finding in taken or found if finding.whole is not None]
+    priced = priced if taken else [pair for pair in priced if pair[0].code not in _NO_LAYER]
+    if not priced:
+        return []
+    finding, whole = min(priced, key=lambda pair: pair[1].queries)
+    name = finding.read_out.value if finding.read_out else visible(finding.code)
+    details = _money(whole, name) + (", extrapolated" if whole.extrapolated else "")
+    return [
+        (
+            "The last layer took" if taken else "The last layer would take",
+            f"{_big(wording.queries(whole.queries))} {_dim(details)}",
+        )
+    ]
 
 
 def _money(cost: Cost, through: str = "") -> str:
@@ -94,7 +129,11 @@ def _money(cost: Cost, through: str = "") -> str:
 def _findings(report: AuditReport) -> str:
     if not report.findings:
         return "<section><h2>Findings</h2><p>None.</p></section>"
-    rows = "".join(_finding(finding, report.threshold) for finding in by_severity(report))
+    has_own_retest = not wording.one_retest(report)
+    rows = "".join(
+        _finding(finding if has_own_retest else replace(finding, retest=""), report.threshold)
+        for finding in by_severity(report)
+    )
     return (
         '<section><h2>Findings</h2><div class="scroll"><table class="findings"><thead><tr>'
         '<th>Severity</th><th>What was read</th><th class="cost">Spent here</th><th class="cost">The whole attack</th>'
@@ -121,7 +160,7 @@ def _finding(finding: Finding, threshold: Severity) -> str:
     return (
         f'<tbody><tr><td><span class="chip {name}">{name}</span>{below}</td>'
         f"<td><h3>{_text(finding.title)}<small>{_text(finding.code)}</small></h3>{read_out}"
-        f"<p>{_ticked(finding.was_read)}</p>"
+        f"{_paragraph(meaning(finding.code), 'meaning')}<p>{_ticked(finding.was_read)}</p>"
         f"{remedies}{evidence}</td>"
         f'<td class="cost">{_cost(finding.spent)}</td><td class="cost">{_cost(finding.whole)}</td></tr></tbody>'
     )
@@ -133,17 +172,21 @@ def _evidence(values: Mapping[str, Any]) -> str:
     return f'<details><summary>Figures</summary><table class="plain">{_rows(values)}</table></details>'
 
 
+def _paragraph(text: str, name: str) -> str:
+    return f'<p class="{name}">{_text(text)}</p>' if text else ""
+
+
 def _cost(cost: Cost | None) -> str:
     if cost is None:
         return _dim("not priced")
-    if cost == Cost(queries=0):
-        return _dim("nothing")
+    if cost.queries == 0:
+        return _dim("nothing more")
     lines = [f"<b>{escape(wording.queries(cost.queries))}</b>"]
     lines += [f"{wording.count(cost.tokens)} tokens"] if cost.tokens else []
     lines += [wording.duration(cost.seconds)] if cost.seconds else []
     lines += [f"<b>{wording.money(cost.usd)}</b>"] if cost.usd else []
     lines += [_dim("extrapolated")] if cost.extrapolated else []
-    return "<br>".join(lines)
+    return "".join(f"<span>{line}</span>" for line in lines)
 
 
 # --- the spectrum -------------------------------------------------------------------------------------------------
@@ -151,14 +194,14 @@ def _cost(cost: Cost | None) -> str:
 
 def _spectrum(report: AuditReport) -> str:
     marks = _marks(report)
-    plot = singular_plot(report.singular_values, marks, report.width)
-    if not plot:
+    plots = [singular_plot(report.singular_values, marks, report.width, frame) for frame in (WIDE, NARROW)]
+    if not plots[0]:
         return ""
     title = "Where the width shows" if report.width is not None else "What the singular values show"
     return (
         f"<section><h2>{title}</h2><p>Width: <b>{width_text(report)}</b>{escape(width_note(report))}. "
         "Outputs of a model of width h fill h directions; the singular values fall where they end. "
-        f'{_gap_sentence(marks, report.width)}</p><figure class="scroll">{plot}</figure></section>'
+        f"{_gap_sentence(marks, report.width)}</p><figure>{''.join(plots)}</figure></section>"
     )
 
 
@@ -180,7 +223,7 @@ def _marks(report: AuditReport) -> list[Mark]:
 def _gap_sentence(marks: Sequence[Mark], width: int | None) -> str:
     if not marks:
         return "No gap stands out from the values around it."
-    told = wording.listing([f"after {mark.after:,} ({ratio_text(mark.ratio)} times)" for mark in marks])
+    told = wording.listing([f"after {mark.after:,} ({wording.ratio(mark.ratio)} times)" for mark in marks])
     others = " More than one may mean that the width was padded after training." if len(marks) > 1 else ""
     open_end = "" if width is not None else " None of them was accepted as the width."
     return f"Significant gaps: {told}.{others}{open_end}"
@@ -199,19 +242,25 @@ def _unresolved(report: AuditReport) -> str:
 def _capabilities(report: AuditReport) -> str:
     if not report.capabilities:
         return ""
-    plain = {key: value for key, value in report.capabilities.items() if not isinstance(value, Mapping)}
-    nested = {key: value for key, value in report.capabilities.items() if isinstance(value, Mapping) and value}
-    tables = [f'<table class="plain">{_rows(plain)}</table>'] if plain else []
+    order = {key: place for place, key in enumerate(CAPABILITIES)}
+    found = {
+        key: capability(key, report.capabilities[key])
+        for key in sorted(report.capabilities, key=lambda key: order.get(key, len(order)))
+    }
+    plain = {key: value for key, value in found.items() if not isinstance(value, Mapping)}
+    nested = {key: value for key, value in found.items() if isinstance(value, Mapping) and value}
+    tables = [f'<table class="plain">{_rows(plain, CAPABILITIES)}</table>'] if plain else []
     for key, value in nested.items():
-        tables.append(f'<details><summary>{_label(key)}</summary><table class="plain">{_rows(value)}</table></details>')
+        rows = f'<table class="plain">{_rows(value)}</table>'
+        tables.append(f"<details><summary>{_label(key, CAPABILITIES)}</summary>{rows}</details>")
     return f"<section><h2>What the interface allows</h2>{''.join(tables)}</section>"
 
 
 def _legend(report: AuditReport) -> str:
     rows = []
-    for severity, meaning in _SEVERITIES.items():
+    for severity, words in _SEVERITIES.items():
         name, mark = severity.name.lower(), " <b>(the threshold)</b>" if severity is report.threshold else ""
-        rows.append(f'<li><span class="chip {name}">{name}</span><span>{meaning}{mark}</span></li>')
+        rows.append(f'<li><span class="chip {name}">{name}</span><span>{words}{mark}</span></li>')
     exits = "".join(f"<li><code>{code}</code><span>{meaning}</span></li>" for code, meaning in _EXITS.items())
     return (
         '<section class="legend"><h2>How to read this</h2><div class="two">'
@@ -230,8 +279,12 @@ def _footer(report: AuditReport) -> str:
     )
 
 
-def _rows(values: Mapping[str, Any]) -> str:
-    return "".join(f"<tr><th>{_label(key)}</th><td>{_value(values[key])}</td></tr>" for key in values)
+def _rows(values: Mapping[str, Any], words: Mapping[str, str] = FIGURES) -> str:
+    return "".join(f"<tr><th>{_label(key, words)}</th><td>{_figure(key, values[key])}</td></tr>" for key in values)
+
+
+def _figure(key: str, value: Any) -> str:
+    return wording.ratio(value) if key == "ratio" and isinstance(value, float) else _value(value)
 
 
 def _value(value: Any) -> str:
@@ -253,7 +306,7 @@ def _value(value: Any) -> str:
     if hasattr(value, "tolist"):
         return _value(value.tolist())
     if isinstance(value, float):
-        return f"{value:,.6g}"
+        return wording.figure(value)
     return f"{value:,}" if isinstance(value, int) else _text(str(value))
 
 
@@ -267,8 +320,8 @@ def _ticked(text: str) -> str:
     )
 
 
-def _label(key: object) -> str:
-    return _text(str(key).replace("_", " "))
+def _label(key: str, words: Mapping[str, str]) -> str:
+    return _text(words.get(str(key)) or str(key).replace("_", " "))
 
 
 def _text(text: str) -> str:

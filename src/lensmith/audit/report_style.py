@@ -36,7 +36,7 @@ tbody:last-child tr:last-child>*{border-bottom:0}
 .findings td{padding:16px 18px 16px 0}
 .findings td:first-child{width:104px}
 .cost{width:150px;font-variant-numeric:tabular-nums;font-size:14px}
-.cost:last-child{padding-right:0}
+.cost:last-child{padding-right:0}.cost>span{display:block}
 .chip{display:inline-block;min-width:78px;text-align:center;border-radius:99px;padding:1px 10px;font-size:13px;
 font-weight:600;color:var(--tone);border:1.5px solid var(--tone)}
 .chip.critical{--tone:var(--critical);background:var(--tone);color:var(--paper)}
@@ -45,6 +45,8 @@ font-weight:600;color:var(--tone);border:1.5px solid var(--tone)}
 .below{display:block;font-size:12px;color:var(--dim);margin-top:4px}
 .through{font-size:13px;color:var(--dim);margin:0 0 6px}
 .through b{color:var(--ink);border-radius:6px;background:var(--code);padding:2px 7px;margin-right:4px}
+.meaning{color:var(--dim)}
+.cure{margin:0 0 18px}.cure p{margin:0 0 4px}.cure code+p{margin-top:10px}.cure code{font-size:14px}
 .lead{font-size:17px;margin:0 0 10px}
 h3 small{font-weight:400;font-size:12px;color:var(--dim);margin-left:8px}
 .remedy{border-left:3px solid var(--line);padding-left:12px;margin:0 0 6px}
@@ -76,12 +78,15 @@ ul{margin:0;padding-left:20px}li{margin:0 0 6px}
 .two{display:grid;grid-template-columns:1fr 1fr;gap:8px 32px;margin:0 0 8px}
 footer{color:var(--dim);font-size:13px;padding:0 6px}
 .scroll{overflow-x:auto}
-@media(max-width:760px){.scroll .plot{min-width:640px}
+.plot.narrow{display:none}.plot.narrow text.label{font-size:12px}
+@media(max-width:760px){.scroll .plot{min-width:640px}.plot.narrow{display:block}.plot.wide{display:none}
+main{padding:16px 10px 40px}
 header,section{padding:18px}.two{grid-template-columns:1fr}h1{font-size:24px}
 .findings thead{display:none}.findings td{display:block;width:auto!important;padding:4px 0;border:0}
 .findings tbody{display:block;border-bottom:1px solid var(--line);padding:12px 0}
 .findings .cost::before{content:"Spent here: ";color:var(--dim)}
 .findings .cost:last-child::before{content:"The whole attack: "}
+.findings .cost>span{display:inline}.findings .cost>span:not(:last-child)::after{content:", "}
 .plain th{width:40%}}
 @media print{body{background:#fff}header,section{break-inside:avoid-page;border-color:#bbb}}
 """

@@ -28,6 +28,7 @@ from lensmith.audit.spectrum import Centring, Float64Array
 from lensmith.audit.stages import Stage, WidthOutcome
 from lensmith.audit.truth import open_gain, open_head
 from lensmith.audit.width import NormType
+from lensmith.audit.wording import figure
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
 from lensmith.core.errors import NotExposedError
 
@@ -157,13 +158,13 @@ def _finding(stage: Stage, width: WidthOutcome, before: Cost, fitted: _Fitted) -
     told = (
         f"{tokens} of the layer's rows with the final norm's gain, up to a rotation of {rank} dimensions, from "
         f"{contexts} contexts through {width.read_out.value}: outputs lie on an ellipsoid, and contexts that its fit "
-        f"did not see miss it by {rotated.misfit:.2g} of what they would without one."
+        f"did not see miss it by {figure(rotated.misfit, 2)} of what they would without one."
     )
     evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": rank, "misfit": rotated.misfit}
     if score is not None:
         told += (
-            f" Error against the weights given, after the best rotation: {score.error:.2g} of them; of the layer known "
-            f"up to a linear map only: {score.error_linear:.2g}."
+            f" Error against the weights given, after the best rotation: {figure(score.error, 2)} of them; of the "
+            f"layer known up to a linear map only: {figure(score.error_linear, 2)}."
         )
         evidence |= {"error_up_to_rotation": score.error, "error_of_linear_map": score.error_linear}
     return stage.finding(

@@ -5,34 +5,41 @@ Ctrl-C or because its budget is spent, goes on where it was when the same comman
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import lensmith
 from lensmith.audit.contexts import Form
-from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings import AuditReport, Finding, ReadOut, Severity
 from lensmith.audit.image_stage import IMAGE_FILE, find_image
-from lensmith.audit.layer_stage import find_layer, with_evidence
-from lensmith.audit.meter import BudgetError, Limits, TokenTexts
+from lensmith.audit.layer_stage import LayerOutcome, find_layer, with_evidence
+from lensmith.audit.meter import Limits, TokenTexts
 from lensmith.audit.price import total, with_price
-from lensmith.audit.probed import Probed
+from lensmith.audit.probed import CHEAPEST_FIRST, Probed
+from lensmith.audit.progress import OnProgress, Reporter
 from lensmith.audit.rotation_stage import find_rotation
-from lensmith.audit.session import SessionConfig, open_session
-from lensmith.audit.stages import Stage, WidthOutcome, find_width, metadata_finding, prove, with_whole_cost
+from lensmith.audit.session import Session, SessionConfig, open_session
+from lensmith.audit.stages import Stage, WidthOutcome, find_width, metadata_finding, prove
+from lensmith.audit.trouble import Ledger
+from lensmith.audit.truth import open_gain, open_head
+from lensmith.audit.whole_cost import with_whole_costs
+from lensmith.audit.wording import only_tried
 from lensmith.core.endpoint import Endpoint
+from lensmith.core.errors import ConfigError
 
-OnProgress = Callable[[int, int], None]
+_MANY_A_QUERY = (ReadOut.P1, ReadOut.P2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
     """What to audit and how far to go. `target` and `model` are names for the report and the log.
 
-    `read_outs`: only these are tried; empty for all. `form`: how contexts are put; None for the first form that the
-    endpoint answers. `truth`: the model's own weights, to score a recovered layer.
-    `retest` is the command that checks a cure.
+    `read_outs`: only these are tried, of those that tell logits; empty for all. `form`: how contexts are put; None for
+    the first form that the endpoint answers. `truth`: the model's own weights, to score a recovered layer.
+    `retest` is the command that checks a cure. Raises ConfigError for a read-out that tells no logits.
     """
 
     target: str
@@ -47,21 +54,34 @@ class AuditConfig:
     seed: int = 0
     retest: str = ""
 
+    def __post_init__(self) -> None:
+        for read_out in self.read_outs:
+            if read_out not in CHEAPEST_FIRST:
+                raise ConfigError(
+                    f"{read_out.value} ({read_out.title}) tells no logits and cannot be tried alone",
+                    expected=", ".join(sorted(each.value for each in CHEAPEST_FIRST)),
+                    actual=read_out.value,
+                )
+
 
 def audit(
     endpoint: Endpoint,
     config: AuditConfig,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = lambda progress: None,
     *,
     texts: TokenTexts | None = None,
     server: str | None = None,
 ) -> AuditReport:
     """Audits an endpoint. Writes only below `config.out`; the report's files are the caller's to write.
 
-    `texts`: the client's numbers for tokens that the server names by text. `server`: its name, for the cures.
-    Raises NotExposedError where the endpoint answers nothing, ConfigError where `config.out` holds another audit.
+    A budget that is spent, or an endpoint that is gone, ends the audit and not its report: what was found until then
+    stands, and what was not tried is unresolved. `texts`: the client's numbers for tokens that the server names by
+    text. `server`: its name, for the cures. Raises NotExposedError where the endpoint answers nothing, ConfigError
+    where `config.out` holds another audit, InputError for weights that cannot be read, before anything is asked.
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    if config.truth is not None:
+        check_truth(config.truth)
     header = {"target": config.target, "model": config.model, "seed": config.seed, "lensmith": lensmith.__version__}
     opening = SessionConfig(
         folder=config.out,
@@ -73,10 +93,11 @@ def audit(
         prices=config.prices,
         retest=config.retest,
     )
-    on_spent = _progress(config.limits, on_progress)
-    with open_session(endpoint, opening, texts=texts, server=server, on_spent=on_spent) as session:
-        stage = session.stage
-        findings, unresolved, width = _read(stage, config)
+    reporter = Reporter(config.limits.max_queries, on_progress)
+    with open_session(endpoint, opening, texts=texts, server=server, on_spent=reporter.spent) as session:
+        stage, ledger = session.stage, Ledger(session.stage)
+        width = _read(session, config, reporter, ledger)
+        findings = with_whole_costs(stage, ledger.findings, width)
         for finding in findings:
             session.log.write("finding", code=finding.code, severity=finding.severity.name, was_read=finding.was_read)
     return AuditReport(
@@ -88,7 +109,8 @@ def audit(
         threshold=config.threshold,
         capabilities=stage.probed.as_json(),
         findings=tuple(findings),
-        unresolved=tuple(unresolved),
+        unresolved=tuple(ledger.unresolved),
+        only_read_outs=config.read_outs,
         width=width.width,
         width_interval=width.interval,
         width_note=width.note,
@@ -97,60 +119,104 @@ def audit(
     )
 
 
-def _read(stage: Stage, config: AuditConfig) -> tuple[list[Finding], list[str], WidthOutcome]:
-    """Proves each read-out that exists, reads the width through the cheapest, and the layer where that is in reach."""
-    findings: list[Finding] = []
-    unresolved: list[str] = []
+def check_truth(truth: Path) -> None:
+    """Raises InputError unless the file's head, and its last norm's gain where it has one, can be read."""
+    open_head(truth)
+    open_gain(truth)
+
+
+def _read(session: Session, config: AuditConfig, reporter: Reporter, ledger: Ledger) -> WidthOutcome:
+    """Proves each read-out that exists, reads the width through the cheapest, and the layer where that is in reach.
+
+    Where a query tells many logits, all but the rotation comes before the proofs that follow, which take more than it.
+    """
+    stage, proven = session.stage, list[ReadOut]()
+    beyond: _Beyond | None = None
+    if session.probe_ended_by is not None:
+        ledger.end("the probe", session.probe_ended_by)
     if stage.probed.facts:
-        findings.append(metadata_finding(stage))
-    proven: list[ReadOut] = []
+        ledger.findings.append(metadata_finding(stage))
     for read_out in _wanted(stage.probed, config.read_outs):
-        try:
-            proof = prove(stage, read_out)
-        except BudgetError as error:
-            unresolved.append(f"{read_out.value} ({read_out.title}): {error.problem}")
-            break  # the ones that follow are dearer
-        findings += proof.findings
-        unresolved += proof.unresolved
+        reporter.begin(f"{read_out.value} ({read_out.title})")
+        proof = ledger.attempt(f"{read_out.value} ({read_out.title})", partial(prove, stage, read_out))
+        if proof is None:
+            continue
+        ledger.findings += proof.findings
+        ledger.unresolved += proof.unresolved
         if proof.holds:
             proven.append(read_out)
-    width = WidthOutcome(note="no read-out tells logits" if not proven else "")
-    for place, read_out in enumerate(proven):
-        if place > 0 and read_out is not ReadOut.P7:
-            continue  # all others read what is told, with the same noise; what is chosen no noise or rounding touches
-        width = find_width(stage, read_out)
-        if width.finding is not None:
-            beyond = _beyond_width(stage, width, config)
-            findings += [replace(width.finding, whole=width.finding.spent), *beyond.findings]
-            unresolved += beyond.unresolved
-            break
-        if width.out_of_budget:
-            break  # the ones that follow are dearer
-    if proven and width.finding is None:
-        unresolved.append(f"the width: {width.note}")
-    return [with_whole_cost(stage, finding, width) for finding in findings], unresolved, width
+            if beyond is None and read_out in _MANY_A_QUERY:
+                beyond = _width_and_layer(stage, read_out, config, reporter, ledger)
+    ledger.unresolved += _untried(stage.probed, config.read_outs)
+    if not proven:
+        return WidthOutcome(note="no read-out was read" if ledger.is_cut_short else "no read-out tells logits")
+    beyond = beyond or _width_and_layer(stage, proven[0], config, reporter, ledger)
+    if beyond.width.finding is None and not beyond.width.out_of_budget and ReadOut.P7 in proven[1:]:
+        # All others read what is told, with the same noise; what is chosen no noise or rounding touches.
+        beyond = _width_and_layer(stage, ReadOut.P7, config, reporter, ledger)
+    if beyond.width.finding is None:
+        ledger.unresolved.append(f"the width: {beyond.width.note}")
+    else:
+        _read_rotation(stage, beyond, config, reporter, ledger)
+    return beyond.width
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Beyond:
-    findings: tuple[Finding, ...] = ()
-    unresolved: tuple[str, ...] = ()
+    """The width, and the layer where it was recovered."""
+
+    width: WidthOutcome
+    layer: LayerOutcome = field(default_factory=LayerOutcome)
 
 
-def _beyond_width(stage: Stage, width: WidthOutcome, config: AuditConfig) -> _Beyond:
-    """The layer up to a linear map, the image, and the layer up to a rotation: each where the budget reaches."""
-    assert width.finding is not None, "the width was found"
-    found = find_layer(stage, width, config.truth)
-    image = find_image(stage, width, found.columns or width.columns, config.out / IMAGE_FILE)
-    findings = [] if image.finding is None else [_after([width.finding, found.finding], image.finding)]
+def _width_and_layer(
+    stage: Stage, read_out: ReadOut, config: AuditConfig, reporter: Reporter, ledger: Ledger
+) -> _Beyond:
+    """The width, and where it is found, the layer up to a linear map and the image as far as the budget reaches."""
+    width = _width_through(stage, read_out, reporter, ledger)
+    if width.finding is None:
+        return _Beyond(width=width)
+    ledger.findings.append(replace(width.finding, whole=width.finding.spent))
+    reporter.begin("layer")
+    found = ledger.attempt("the layer", lambda: find_layer(stage, width, config.truth, reporter.rows)) or LayerOutcome()
+    ledger.unresolved += found.unresolved
     if found.finding is not None:
-        layer = _after([width.finding], found.finding)
-        rotation = find_rotation(stage, width, found, config.truth)
-        if rotation.finding is None:
-            findings.append(with_evidence(layer, up_to_rotation=rotation.why_not))
-        else:
-            findings += [layer, _after([width.finding, layer], rotation.finding)]
-    return _Beyond(findings=tuple(findings), unresolved=(*found.unresolved, *image.unresolved))
+        ledger.findings.append(_after([width.finding], found.finding))
+    reporter.begin("image")
+    columns, path = found.columns or width.columns, config.out / IMAGE_FILE
+    image = ledger.attempt("the image", lambda: find_image(stage, width, columns, path, reporter.rows))
+    if image is not None:
+        ledger.unresolved += image.unresolved
+        ledger.findings += [] if image.finding is None else [_after([width.finding, found.finding], image.finding)]
+    return _Beyond(width=width, layer=found)
+
+
+def _width_through(stage: Stage, read_out: ReadOut, reporter: Reporter, ledger: Ledger) -> WidthOutcome:
+    """What a proven read-out tells of the width; what kept it from doing so is its note."""
+    reporter.begin(f"width, {read_out.value}")
+    trouble = len(ledger.unresolved)
+    found = ledger.attempt("the width", partial(find_width, stage, read_out, reporter.rows))
+    if found is not None:
+        return replace(found, note=found.note.removeprefix("; "))
+    reasons = [sentence.removeprefix("the width: ") for sentence in ledger.unresolved[trouble:]]
+    del ledger.unresolved[trouble:]
+    return WidthOutcome(read_out=read_out, out_of_budget=ledger.is_cut_short, note="; ".join(reasons))
+
+
+def _read_rotation(stage: Stage, beyond: _Beyond, config: AuditConfig, reporter: Reporter, ledger: Ledger) -> None:
+    """The layer up to a rotation, where the layer was recovered; why not stands in the layer's evidence."""
+    width, found = beyond.width, beyond.layer
+    if found.finding is None:
+        return
+    reporter.begin("layer up to a rotation")
+    truth = config.truth if found.is_own_truth else None
+    rotation = ledger.attempt("the rotation", lambda: find_rotation(stage, width, found, truth, reporter.rows))
+    if rotation is not None and rotation.finding is not None:
+        ledger.findings.append(_after([width.finding, found.finding], rotation.finding))
+        return
+    why_not = "not finished" if rotation is None else rotation.why_not
+    place = next(place for place, finding in enumerate(ledger.findings) if finding.code == found.finding.code)
+    ledger.findings[place] = with_evidence(ledger.findings[place], up_to_rotation=why_not)
 
 
 def _after(earlier: Sequence[Finding | None], finding: Finding) -> Finding:
@@ -162,6 +228,9 @@ def _wanted(probed: Probed, only: Sequence[ReadOut]) -> list[ReadOut]:
     return [read_out for read_out in probed.readable() if not only or read_out in only]
 
 
-def _progress(limits: Limits, on_progress: OnProgress) -> Callable[[Cost], None]:
-    total = limits.max_queries or 0
-    return lambda spent: on_progress(min(spent.queries, total - 1) if total else spent.queries, total)
+def _untried(probed: Probed, only: Sequence[ReadOut]) -> list[str]:
+    """What a restricted audit leaves open: nobody may call an interface clean whose open read-outs were not tried."""
+    left_out = [read_out for read_out in probed.readable() if only and read_out not in only]
+    return [
+        f"{read_out.value} ({read_out.title}): the probe shows it open; {only_tried(only)}" for read_out in left_out
+    ]

@@ -8,12 +8,14 @@ from typing import Any
 
 from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of
 from lensmith.audit.cures import server_name
+from lensmith.audit.event_log import EventLog
 from lensmith.audit.findings import Cost
-from lensmith.audit.meter import EventLog, Limits, Meter, TokenTexts
+from lensmith.audit.meter import Limits, Meter, TokenTexts
 from lensmith.audit.price import load_prices
-from lensmith.audit.probe import probe
+from lensmith.audit.probe import probe_so_far
 from lensmith.audit.stages import Stage
 from lensmith.core.endpoint import Endpoint
+from lensmith.core.errors import LensmithError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +35,20 @@ class SessionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """An endpoint that was probed, and the log that remembers it."""
+    """An endpoint that was probed, and the log that remembers it.
+
+    `probe_ended_by`: why the probe did not ask all its questions; then what it found is what it found until then.
+    """
 
     stage: Stage
     log: EventLog
+    probe_ended_by: LensmithError | None = None
+
+    def whole_stage(self) -> Stage:
+        """The stage. Raises what ended the probe in the middle."""
+        if self.probe_ended_by is not None:
+            raise self.probe_ended_by
+        return self.stage
 
 
 @contextlib.contextmanager
@@ -55,7 +67,8 @@ def open_session(
     try:
         meter = Meter(endpoint, config.limits, log, on_spent, texts)
         one_of = first_of_each_form(config.seed) if config.form is None else [Contexts(config.form, config.seed)[0]]
-        probed = probe(meter, one_of)
+        outcome = probe_so_far(meter, one_of)
+        probed = outcome.found
         log.write("probed", **probed.as_json())
         stage = Stage(
             meter=meter,
@@ -67,6 +80,6 @@ def open_session(
             retest=config.retest,
             seed=config.seed,
         )
-        yield Session(stage=stage, log=log)
+        yield Session(stage=stage, log=log, probe_ended_by=outcome.ended_by)
     finally:
         log.close()

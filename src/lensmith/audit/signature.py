@@ -108,7 +108,7 @@ def check_signature(
     with open_session(endpoint, opening, texts=texts) as session:
         stage = session.stage
         try:
-            read_out = first_proven(stage)
+            read_out = first_proven(session.whole_stage())
             if read_out is None:
                 raise NotExposedError("the endpoint tells no logits")
             check = _checked(stage, read_out, image, config.outputs, on_progress)

@@ -92,7 +92,7 @@ def take_snapshot(
         limits=config.limits,
     )
     with open_session(endpoint, opening, texts=texts) as session:
-        stage, meter = session.stage, session.stage.meter
+        stage, meter = session.whole_stage(), session.stage.meter
         read_out = first_proven(stage)
         if read_out is None:
             raise NotExposedError(

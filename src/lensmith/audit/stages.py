@@ -21,12 +21,13 @@ from lensmith.audit.cures import cure
 from lensmith.audit.findings import Cost, Finding, ReadOut, Severity
 from lensmith.audit.growth import GrowingMatrix
 from lensmith.audit.meter import BudgetError, Meter
-from lensmith.audit.price import CONTEXTS_PER_WIDTH, Price, extrapolated, with_price
+from lensmith.audit.price import Price, with_price
 from lensmith.audit.probed import Probed
 from lensmith.audit.rank_watch import RankWatch
-from lensmith.audit.reader_choice import Choice, choose, reader_for
+from lensmith.audit.reader_choice import Choice, choose
 from lensmith.audit.reading import Reader
 from lensmith.audit.width import NormType, Status, WidthEstimate, estimate_width
+from lensmith.audit.wording import figure, ratio
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import InputError, NotExposedError
 
@@ -48,9 +49,6 @@ _GROWTH = 1.5
 _COLUMNS_PER_ROW = 1.25
 _MOST_COLUMNS = 16_384
 _MOST_ROWS_PER_COLUMN = 4
-ASSUMED_WIDTH = 4_096
-ASSUMED_VOCABULARY = 128_000
-"""For extrapolating where nothing is known: a common model of 7 billion parameters."""
 _LEAST_AGREEMENT = 0.98
 """Correlation of two reads of one block that is taken for reading: noise of a seventh of the logits' spread passes."""
 
@@ -132,7 +130,14 @@ def metadata_finding(stage: Stage) -> Finding:
         severity=Severity.LOW,
         was_read=f"The metadata says {told}.",
         evidence=facts,
+        spent=_one_query(stage),
+        whole=_one_query(stage),
     )
+
+
+def _one_query(stage: Stage) -> Cost:
+    """What the probe paid for an answer that is a finding by itself."""
+    return with_price(Cost(queries=1), stage.price)
 
 
 def prove(stage: Stage, read_out: ReadOut) -> Proof:
@@ -174,7 +179,11 @@ def repeat_difference(stage: Stage, chosen: Choice) -> float:
 def _leak(stage: Stage, read_out: ReadOut, before: Cost, one: Float64Array, two: Float64Array) -> Finding:
     difference = float(np.sqrt(np.mean((one - two) ** 2)))
     spread = float(one.std())
-    sentence = f"{one.size} logits, read twice: the reads differ by {difference:.2g} nats, the logits by {spread:.2g}."
+    agreement = f"agree to {figure(difference, 2)} nats" if difference else "are equal"
+    sentence = (
+        f"{one.size} logits were read twice. The two readings {agreement}, while the logits themselves lie "
+        f"{figure(spread, 2)} nats apart: what was read is the model, and not noise."
+    )
     if read_out is ReadOut.P4A:
         sentence = (
             f"A token that a bias of +{stage.probed.largest_bias:g} forces is told with its true logprob, whether or "
@@ -201,6 +210,7 @@ def _echo_leak(stage: Stage) -> Finding:
         severity=Severity.MEDIUM,
         was_read=f"One request told {stage.probed.notes['echo']}. No block was read: prompts are text, not token ids.",
         evidence={"echo": stage.probed.notes["echo"]},
+        spent=_one_query(stage),
     )
 
 
@@ -328,8 +338,8 @@ def _width_finding(stage: Stage, read_out: ReadOut, before: Cost, estimate: Widt
         severity=Severity.HIGH,
         was_read=(
             f"{estimate.contexts} x {estimate.tokens} logits through {read_out.value} ({read_out.title}) have rank "
-            f"{estimate.rank}: the next singular value is {estimate.ratio:.3g} times smaller. Found again on "
-            f"{estimate.confirmation.value}. Final norm: {estimate.norm.value}."
+            f"{estimate.rank}: the next singular value is {ratio(estimate.ratio or math.inf)} times smaller. "
+            f"Found again on {estimate.confirmation.value}. Final norm: {estimate.norm.value}."
         ),
         evidence={
             "width": estimate.width,
@@ -353,25 +363,6 @@ def _short(outcome: WidthOutcome, rows: int, columns: int, cost: Cost, stage: St
         f"{proven}the next matrix, {rows} x {columns} logits through {outcome.read_out.value}, takes {cost.queries} "
         f"more queries, and {stage.meter.queries_left:.0f} are left"
     )
-
-
-def with_whole_cost(stage: Stage, finding: Finding, width: WidthOutcome) -> Finding:
-    """A leak with what the whole last layer would cost through it, at the rate that its small block measured.
-
-    The width is the one found, else the least that is proven, else an assumed one, which the evidence then states.
-    """
-    read_out = finding.read_out
-    if read_out is None or not finding.code.startswith("LEAK") or not finding.spent.queries:
-        return finding
-    known = width.width or (width.interval or (0, 0))[1] or width.at_least
-    hidden = known or ASSUMED_WIDTH
-    vocabulary = stage.probed.vocabulary_size or ASSUMED_VOCABULARY
-    rows = math.ceil(CONTEXTS_PER_WIDTH * hidden)
-    queries = reader_for(read_out, stage.probed).queries_for(rows, vocabulary).queries
-    evidence = {**finding.evidence, "whole_is": f"the last layer, {rows} contexts x {vocabulary} tokens"}
-    if not known:
-        evidence["assumed_width"] = hidden
-    return replace(finding, whole=extrapolated(finding.spent, queries, stage.price), evidence=evidence)
 
 
 def rounding_nats(decimals: int | None) -> float:

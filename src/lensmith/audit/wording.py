@@ -5,15 +5,18 @@ browser or an XML parser could take for more than text is spelt out.
 """
 
 import math
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from urllib.parse import urlsplit, urlunsplit
 
-from lensmith.audit.findings import AuditReport, Cost, Finding, Verdict
+from lensmith.audit.cures import SAFE_WORDS
+from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Verdict
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Control and format characters (among them those that turn the reading direction), surrogates, the unassigned."""
 _SECONDS = ((86_400 * 365.25, "years"), (86_400, "days"), (3_600, "h"), (60, "min"))
+_WORST_FIRST = ("ROTATION", "LAYER", "WIDTH", "IMAGE")
 _COUNTS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -39,6 +42,28 @@ def count(number: float) -> str:
         if number >= size:
             return f"{_three(number / size)} {name}"
     return f"{number:,.0f}"
+
+
+def figure(number: float, digits: int = 3) -> str:
+    """A figure of any size: `0.0032`, `2.2`, `535,000`; what is very small or large as `3.1e-9`."""
+    if not math.isfinite(number):
+        return str(number)
+    size = abs(number)
+    if number == 0 or not 1e-3 <= size < 1e9:
+        return f"{number:.{digits}g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
+    places = digits - 1 - math.floor(math.log10(size))
+    text = f"{round(number, places):,.{max(0, places)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def ratio(times: float) -> str:
+    """`3.2`, `29`, `44,000`, `1e140`: how many times smaller."""
+    if not math.isfinite(times) or times >= 1e7:
+        return "beyond measure" if not math.isfinite(times) else f"{times:.0e}".replace("e+", "e").replace("e0", "e")
+    if times < 10:
+        return f"{times:.1f}"
+    digits = max(0, math.floor(math.log10(times)) - 1)
+    return f"{round(times / 10**digits) * 10**digits:,}"
 
 
 def duration(seconds: float) -> str:
@@ -79,11 +104,39 @@ def listing(words: Sequence[str]) -> str:
     return f"{', '.join(before)} and {last}" if before else last
 
 
+def only_tried(read_outs: Sequence[ReadOut]) -> str:
+    """`only P3 was tried`: what a restricted audit says of itself; empty where all were tried."""
+    if not read_outs:
+        return ""
+    return f"only {listing([each.value for each in read_outs])} {'was' if len(read_outs) == 1 else 'were'} tried"
+
+
 def by_severity(report: AuditReport) -> list[Finding]:
-    """The findings, worst first; equal ones by code and read-out, so that two runs list them alike."""
+    """The findings, worst first; equally bad ones in a fixed order, so that two runs list them alike."""
     return sorted(
-        report.findings, key=lambda one: (-one.severity, one.code, one.read_out.value if one.read_out else "")
+        report.findings,
+        key=lambda one: (
+            -one.severity,
+            _WORST_FIRST.index(one.code) if one.code in _WORST_FIRST else len(_WORST_FIRST),
+            one.code,
+            one.read_out.value if one.read_out else "",
+        ),
     )
+
+
+def one_retest(report: AuditReport) -> str:
+    """The command that tests all findings again, where it is the same for all; else empty."""
+    commands = {finding.retest for finding in report.findings}
+    return visible(commands.pop()) if len(commands) == 1 else ""
+
+
+def one_cure(report: AuditReport) -> str:
+    """The command that closes all that was found at once; empty where nothing is to be closed."""
+    if not any(finding.cure for finding in report.findings):
+        return ""
+    upstream = public_target(report.target)
+    is_url = upstream.startswith(("http://", "https://"))
+    return f"lensmith guard --upstream {shlex.quote(upstream) if is_url else 'URL'} --expose {SAFE_WORDS}"
 
 
 def headline(report: AuditReport) -> str:
@@ -93,7 +146,8 @@ def headline(report: AuditReport) -> str:
         number = sum(finding.severity >= report.threshold for finding in report.findings)
         return f"{number} {'finding' if number == 1 else 'findings'} at or above {threshold}"
     if report.verdict is Verdict.CLEAN:
-        return f"Clean: nothing at or above {threshold}"
+        restricted = only_tried(report.only_read_outs)
+        return f"Clean: nothing at or above {threshold}" + (f" ({restricted})" if restricted else "")
     return "Could not tell"
 
 
@@ -119,8 +173,9 @@ def width_text(report: AuditReport) -> str:
 
 
 def width_note(report: AuditReport) -> str:
-    """The reason in brackets after a space, where one was given."""
-    return f" ({visible(report.width_note)})" if report.width_note else ""
+    """The reason in brackets after a space, where one was given and the width is not plain."""
+    is_plain = report.width is not None and report.width_interval is None
+    return f" ({visible(report.width_note)})" if report.width_note and not is_plain else ""
 
 
 def _spelt(char: str) -> str:

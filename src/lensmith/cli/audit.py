@@ -56,7 +56,8 @@ def run(
         str, typer.Option(help="Least severity that counts: info, low, medium, high or critical.")
     ] = "medium",
     read_out: Annotated[
-        list[str] | None, typer.Option(help="Try these read-outs only (P1 to P7); may be given several times.")
+        list[str] | None,
+        typer.Option(help="Try these read-outs only (P1, P2, P3, P4a, P4b, P5, P6 or P7); may be given several times."),
     ] = None,
     contexts: Annotated[
         str,
@@ -73,7 +74,7 @@ def run(
     Writes events.jsonl, report.json, report.html, report.junit.xml, report.sarif and image.npz.
     """
     from lensmith.audit.report import as_dict, as_text
-    from lensmith.cli.progress import progress_bar
+    from lensmith.cli.audit_status import status_line
     from lensmith.workflows.audit import AuditOptions, audit_url
 
     options = AuditOptions(
@@ -91,7 +92,7 @@ def run(
         owned=i_operate_this_endpoint,
         seed=seed,
     )
-    with progress_bar("queries") as on_progress:
+    with status_line() as on_progress:
         report = audit_url(options, api_key=api_key, on_progress=on_progress)
     show(as_dict(report), as_json=as_json, text=as_text(report))
     raise typer.Exit(report.verdict.exit_code)

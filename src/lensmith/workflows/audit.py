@@ -6,6 +6,7 @@ An audit is for one's own endpoint. An address that is not this machine's is ref
 import contextlib
 import enum
 import ipaddress
+import shlex
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,10 +18,14 @@ from lensmith.audit.contexts import Form
 from lensmith.audit.findings import AuditReport, ReadOut, Severity
 from lensmith.audit.image import load_image
 from lensmith.audit.meter import Limits
+from lensmith.audit.price import load_prices
+from lensmith.audit.probed import CHEAPEST_FIRST
+from lensmith.audit.progress import AuditProgress
 from lensmith.audit.report import write_report
-from lensmith.audit.run import AuditConfig, audit
+from lensmith.audit.run import AuditConfig, audit, check_truth
 from lensmith.audit.signature import SignatureCheck, SignatureConfig, check_signature
 from lensmith.audit.snapshot import SnapshotConfig, SnapshotInfo, take_snapshot
+from lensmith.audit.wording import public_target
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.types import Message
@@ -62,17 +67,47 @@ class AuditOptions:
     def limits(self) -> Limits:
         return Limits(queries_per_s=self.queries_per_s, max_queries=self.max_queries, max_tokens=self.max_tokens)
 
+    def command(self, model: str) -> str:
+        """The command that audits the same endpoint in the same way again, into a new folder; quoted for a shell.
+
+        Without the API key, and without what the URL may hold of secrets.
+        """
+        words = ["lensmith", "audit", public_target(self.url), "--model", model]
+        for option, value, usual in (
+            ("--contexts", self.contexts, "auto"),
+            ("--threshold", self.threshold, "medium"),
+            ("--truth", self.truth, None),
+            ("--prices", self.prices, None),
+            ("--seed", self.seed, 0),
+            ("--budget-queries", self.max_queries, AuditOptions.max_queries),
+            ("--budget-tokens", self.max_tokens, AuditOptions.max_tokens),
+            ("--rate", self.queries_per_s, AuditOptions.queries_per_s),
+        ):
+            words += [] if value == usual else [option, str(value)]
+        for read_out in self.read_outs:
+            words += ["--read-out", read_out]
+        words += ["--i-operate-this-endpoint"] if self.owned else []
+        return shlex.join([*words, "--out", "NEW-FOLDER"])
+
 
 def audit_url(
-    options: AuditOptions, *, api_key: str | None = None, on_progress: OnProgress = lambda done, total: None
+    options: AuditOptions,
+    *,
+    api_key: str | None = None,
+    on_progress: Callable[[AuditProgress], None] = lambda progress: None,
 ) -> AuditReport:
     """Audits the endpoint and writes the report's files into `options.out`.
 
-    Raises InputError for an address that is not this machine's (unless `owned`), and for options that make no sense.
+    Raises InputError for an address that is not this machine's (unless `owned`), and for options and files that make
+    no sense, before anything is asked.
     """
     require_own_host(options.url, owned=options.owned)
     threshold = _named_severity(options.threshold)
-    read_outs = tuple(_named(ReadOut, name, "--read-out") for name in options.read_outs)
+    read_outs = tuple(_named_read_out(name) for name in options.read_outs)
+    form = options.asked_form
+    load_prices(options.prices)
+    if options.truth is not None:
+        check_truth(options.truth)
     with curious_client(options.url, options.model, api_key=api_key) as client:
         config = AuditConfig(
             target=options.url,
@@ -81,11 +116,11 @@ def audit_url(
             limits=options.limits,
             threshold=threshold,
             read_outs=read_outs,
-            form=options.asked_form,
+            form=form,
             truth=options.truth,
             prices=options.prices,
             seed=options.seed,
-            retest=f"lensmith audit {options.url} --model {client.model} --out NEW-FOLDER",
+            retest=options.command(client.model),
         )
         report = audit(client, config, on_progress, texts=client.vocabulary, server=client.dialect.name)
     write_report(report, options.out)
@@ -214,6 +249,15 @@ def _named(kind: type[Name], name: str, option: str) -> Name:
     if name.lower() not in values:
         raise InputError(f"{option}: no such value", expected=", ".join(str(m.value) for m in kind), actual=name)
     return values[name.lower()]
+
+
+def _named_read_out(name: str) -> ReadOut:
+    """One of those that tell logits; the others are noted whatever is tried, and cannot be tried alone."""
+    named = {read_out.value.lower(): read_out for read_out in CHEAPEST_FIRST}
+    if name.lower() not in named:
+        known = ", ".join(sorted(read_out.value for read_out in CHEAPEST_FIRST))
+        raise InputError("--read-out: no read-out that can be tried", expected=known, actual=name)
+    return named[name.lower()]
 
 
 def _named_severity(name: str) -> Severity:
