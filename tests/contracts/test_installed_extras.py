@@ -34,6 +34,7 @@ MISSING = [
     (["html", "page.png", "-o", "page.html", "--endpoint", "http://127.0.0.1:9/v1"], "html"),
     (["eval", "html", "--pages", "grammar:1"], "html"),
     (["defences", "sightseer_nano"], "models"),
+    (["chat", "Hi", "--model", "sightseer_nano"], "models"),
     (["demo"], "html,serve"),
     (["train", "sightseer_nano"], "train"),
 ]

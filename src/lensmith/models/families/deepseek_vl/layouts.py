@@ -1,0 +1,179 @@
+"""The forms in which DeepSeek-VL's weights are found, told apart by their keys, and how each maps onto ours.
+
+Four layouts: the original repository's; that of transformers 4.5x, where SigLIP lies one level deeper
+(`vision_model.vision_model`); that of transformers 5; and our own. Two families: `mlp` (1.3B) and `hybrid` (7B).
+`plan_for` says, for each tensor of a checkpoint, which of our tensors it holds. It starts from our own names and
+shapes, so what a checkpoint must hold, what it may hold and what shape each tensor must have are known before a
+weight is read, and `Plan.check` tells all that is wrong at once.
+
+Where we differ from transformers' converter: it drops tensors that it does not know without a word. Here only those
+known to be unused may be there (`UNUSED`): SigLIP's attention pool, the original's two LayerNorms that are never
+called, and buffers that older versions saved.
+"""
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lensmith.core.errors import CheckpointError, ConfigError
+from lensmith.models.families.deepseek_vl import keys_original, keys_transformers
+from lensmith.models.families.deepseek_vl.places import Place
+
+EMBEDDINGS, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+
+Shape = tuple[int, ...]
+
+
+class Layout(enum.Enum):
+    """`TRANSFORMERS` is the one of transformers 5, `LENSMITH` our own state dict."""
+
+    ORIGINAL = "original"
+    TRANSFORMERS_4 = "transformers-4"
+    TRANSFORMERS = "transformers"
+    LENSMITH = "lensmith"
+
+
+def layout_named(name: str) -> Layout:
+    """Raises ConfigError for a name that is none, naming those that are."""
+    names = [layout.value for layout in Layout]
+    if name not in names:
+        raise ConfigError("no such layout", expected=", ".join(names), actual=name)
+    return Layout(name)
+
+
+class Family(enum.Enum):
+    """`MLP`: one SigLIP tower (1.3B). `HYBRID`: SAM and SigLIP (7B)."""
+
+    MLP = "mlp"
+    HYBRID = "hybrid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    layout: Layout
+    family: Family
+
+
+_SIGNS: dict[Layout, re.Pattern[str]] = {
+    Layout.ORIGINAL: re.compile(r"vision_model\.(vision_tower|high_layer_norm|low_layer_norm)|aligner\."),
+    Layout.TRANSFORMERS_4: re.compile(r"model\.vision_model\.vision_model\."),
+    Layout.TRANSFORMERS: re.compile(r"model\.vision_model\.(embeddings|encoder|post_layernorm|head)\."),
+    Layout.LENSMITH: re.compile(r"(vision_tower|connector)\."),
+}
+"""Keys that only this layout has, vision's."""
+
+_HYBRID_SIGN = re.compile(
+    r"vision_model\.vision_tower_(high|low)\.|aligner\.(high|low)_up_proj\."
+    r"|model\.high_res_vision_|model\.aligner\.(high_res_)?vision_proj\."
+    r"|vision_tower\.(high|low)\.|connector\.(high|low)_proj\."
+)
+
+UNUSED: dict[Layout, tuple[re.Pattern[str], ...]] = {
+    Layout.ORIGINAL: keys_original.UNUSED,
+    Layout.TRANSFORMERS_4: keys_transformers.UNUSED,
+    Layout.TRANSFORMERS: keys_transformers.UNUSED,
+    Layout.LENSMITH: (),
+}
+
+_PLACES: dict[Layout, Callable[[str], Place]] = {
+    Layout.ORIGINAL: keys_original.place_of,
+    Layout.TRANSFORMERS_4: keys_transformers.place_of_nested,
+    Layout.TRANSFORMERS: keys_transformers.place_of,
+    Layout.LENSMITH: Place,
+}
+
+
+def recognise(names: Iterable[str]) -> Form:
+    """The form of a checkpoint with these keys. Raises CheckpointError where they are no DeepSeek-VL's.
+
+    Where keys of several layouts are mixed it is the one with most of them; the others are unexpected then.
+    """
+    keys = list(names)
+    counts = {layout: sum(bool(sign.match(key)) for key in keys) for layout, sign in _SIGNS.items()}
+    layout = max(counts, key=lambda layout: counts[layout])
+    if not counts[layout]:
+        raise CheckpointError(
+            "these are no weights of a DeepSeek-VL model",
+            expected="keys of the original layout, of transformers' or of lensmith's",
+            actual=f"{len(keys)} keys, such as {', '.join(sorted(keys)[:3])}" if keys else "no keys",
+        )
+    family = Family.HYBRID if any(_HYBRID_SIGN.match(key) for key in keys) else Family.MLP
+    return Form(layout=layout, family=family)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """One tensor of a checkpoint: its shape, and our tensors in it, one behind the other along the first dimension."""
+
+    shape: Shape
+    pieces: tuple[str, ...]
+    in_front: bool = False
+
+    def split(self, tensor: Tensor) -> dict[str, Tensor]:
+        """Our tensors, as views."""
+        whole = tensor.squeeze(0) if self.in_front else tensor
+        if len(self.pieces) == 1:
+            return {self.pieces[0]: whole}
+        return dict(zip(self.pieces, whole.chunk(len(self.pieces)), strict=True))
+
+    def join(self, read: Callable[[str], Tensor]) -> Tensor:
+        """The reverse of `split`; `read` gives one of our tensors."""
+        whole = read(self.pieces[0]) if len(self.pieces) == 1 else torch.cat([read(piece) for piece in self.pieces])
+        return whole.unsqueeze(0) if self.in_front else whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a checkpoint of this layout holds, by its own keys."""
+
+    layout: Layout
+    stored: Mapping[str, Stored]
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Those keys that nothing reads and that may be there."""
+        return sorted(
+            name
+            for name in names
+            if name not in self.stored and any(pattern.fullmatch(name) for pattern in UNUSED[self.layout])
+        )
+
+    def check(self, found: Mapping[str, Shape], *, optional: Iterable[str] = (), source: object = None) -> None:
+        """Raises CheckpointError with all missing, unexpected and mis-shaped keys. `source` is named in it."""
+        may_lack = set(optional)
+        unused = set(self.unused(found))
+        missing = [name for name in self.stored if name not in found and name not in may_lack]
+        unexpected = [name for name in found if name not in self.stored and name not in unused]
+        misshapen = [
+            f"{name}: {list(found[name])} instead of {list(stored.shape)}"
+            for name, stored in self.stored.items()
+            if name in found and tuple(found[name]) != stored.shape
+        ]
+        problems = {"missing": missing, "unexpected": unexpected, "wrong shape": misshapen}
+        if any(problems.values()):
+            counts = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items() if names)
+            lines = [f"{kind}: {name}" for kind, names in problems.items() for name in sorted(names)]
+            raise CheckpointError(
+                f"the weights do not fit: {counts}" if source is None else f"{source}: weights do not fit: {counts}",
+                expected=f"{len(self.stored)} tensors of the {self.layout.value} layout",
+                actual="\n    ".join([f"{len(found)} tensors", *lines]),
+            )
+
+
+def plan_for(shapes: Mapping[str, Shape], layout: Layout) -> Plan:
+    """The plan for a model whose state dict has these names and shapes. Raises CheckpointError for a name unknown."""
+    parts: dict[str, dict[int, str]] = {}
+    places = {own: _PLACES[layout](own) for own in shapes}
+    for own, place in places.items():
+        parts.setdefault(place.name, {})[place.part] = own
+    stored = {}
+    for name, pieces in parts.items():
+        owns = tuple(pieces[part] for part in sorted(pieces))
+        first = tuple(shapes[owns[0]])
+        joined = first if len(owns) == 1 else (sum(shapes[own][0] for own in owns), *first[1:])
+        in_front = places[owns[0]].in_front
+        stored[name] = Stored(shape=(1, *joined) if in_front else joined, pieces=owns, in_front=in_front)
+    return Plan(layout=layout, stored=stored)

@@ -1,0 +1,176 @@
+"""Loading a DeepSeek-VL model: from a folder of any layout, or under its name on the Hub.
+
+The weights are never held twice. The model is built without weights, and each becomes what the file holds, mapped, one
+after the other: in the stored precision nothing is copied at all (the memory is the file's, and what is written to goes
+to a private copy), in another precision each tensor is converted on its own.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from transformers import GenerationConfig
+
+from lensmith.core.errors import CheckpointError, InputError
+from lensmith.models.config import VisionLanguageConfig
+from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl.checkpoint import Checkpoint, open_checkpoint
+from lensmith.models.families.deepseek_vl.layouts import HEAD, Layout
+from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
+from lensmith.models.families.deepseek_vl.published_pictures import PROCESSOR, published_pictures
+from lensmith.models.families.deepseek_vl.tokenizer import load_tokenizer
+from lensmith.models.vlm import VisionLanguageModel
+
+GENERATION = "generation_config.json"
+_FROM_HUB = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
+_PICKLED_FROM_HUB = ("pytorch_model*",)
+
+
+def load(
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    exact: Exactness | str | None = None,
+    device: str = "cpu",
+) -> tuple[VisionLanguageModel, DeepseekVlProcessor]:
+    """Model, in evaluation mode, and processor. `source`: a folder of any layout, or a name on the Hub.
+
+    `dtype` None: the precision of the file. `exact`: whose numbers; None: the original's, or what a folder that
+    `save_pretrained` wrote says. Raises CheckpointError or ConfigError, which list all that does not fit; InputError
+    where there is no such folder and no such name can be fetched.
+    """
+    wanted = None if exact is None else Exactness(exact)
+    folder = as_folder(source)
+    checkpoint = open_checkpoint(folder, exact=wanted)
+    model = build(checkpoint, dtype=dtype, device=device)
+    return model, _processor(checkpoint, wanted)
+
+
+def load_model(
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    exact: Exactness | str | None = None,
+    device: str = "cpu",
+) -> VisionLanguageModel:
+    """The model alone: the folder needs no tokenizer. See `load`."""
+    wanted = None if exact is None else Exactness(exact)
+    return build(open_checkpoint(as_folder(source), exact=wanted), dtype=dtype, device=device)
+
+
+def build(checkpoint: Checkpoint, *, dtype: torch.dtype | None = None, device: str = "cpu") -> VisionLanguageModel:
+    """The model of a checkpoint, with its weights, in evaluation mode."""
+    precision = dtype or checkpoint.dtype
+    model = model_without_weights(checkpoint.config)
+    for name in checkpoint.shapes:
+        if not (name == HEAD and checkpoint.is_tied):
+            tensor = checkpoint.read(name).to(device=device, dtype=precision)
+            _set(model, name, tensor)
+    model.tie_weights()
+    for _, buffer in model.named_buffers():
+        buffer.data = buffer.data.to(device)
+    left = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    assert not left, f"the plan covers the whole state dict, but not {left}"
+    model.config.dtype = model.config.language.dtype = precision
+    _set_generation(model, checkpoint.folder)
+    model.eval()
+    return model
+
+
+def model_without_weights(config: VisionLanguageConfig) -> VisionLanguageModel:
+    """A model whose parameters have shapes only (device `meta`), and whose buffers are computed as always.
+
+    Built wholly on the meta device it would lack buffers that no file holds, such as rotary frequencies.
+    """
+    with _parameters_on_meta():
+        return VisionLanguageModel(config)
+
+
+def as_folder(source: str | Path) -> Path:
+    """`source` itself, or where the Hub's files for that name lie after they were fetched. Raises InputError."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    name = str(source)
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError("there is no such folder", expected="a model's folder, or a name on the Hub", actual=source)
+    return _fetch(name)
+
+
+def _fetch(name: str) -> Path:
+    # Imported here: a folder needs nothing of the Hub.
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(_FROM_HUB)))
+        if not any(folder.glob("*.safetensors")):  # else the same weights would be fetched twice
+            folder = Path(snapshot_download(name, allow_patterns=[*_FROM_HUB, *_PICKLED_FROM_HUB]))
+    except Exception as error:  # of many libraries: no network, no such name, no permission
+        raise InputError(
+            f"{name}: there is no such folder, and it cannot be fetched from the Hub",
+            actual=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            hint="without network, give a folder that holds the model",
+        ) from error
+    return folder
+
+
+def _processor(checkpoint: Checkpoint, exact: Exactness | None) -> DeepseekVlProcessor:
+    saved = checkpoint.form.layout is Layout.LENSMITH and (checkpoint.folder / PROCESSOR).is_file()
+    if saved and exact is None:
+        try:
+            processor = DeepseekVlProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise CheckpointError("the processor cannot be read", actual=f"{checkpoint.folder}: {reason}") from error
+        assert isinstance(processor, DeepseekVlProcessor)
+        return processor
+    tokenizer = load_tokenizer(checkpoint.folder)
+    processor = DeepseekVlProcessor.for_model(checkpoint.config, tokenizer, exact=exact)
+    processor.pictures = published_pictures(checkpoint.folder, processor.pictures)
+    return processor
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    thread = threading.get_ident()
+
+    def without_memory(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        # The hook is the process's; others may build models at the same time.
+        if parameter is None or threading.get_ident() != thread:
+            return None
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    # torch's annotation forgets that a hook may return another parameter.
+    handle = register_module_parameter_registration_hook(cast(Any, without_memory))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if leaf in module._parameters:
+        setattr(module, leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+    else:
+        setattr(module, leaf, tensor)
+
+
+def _set_generation(model: VisionLanguageModel, folder: Path) -> None:
+    """What the folder says of generation, but for the special tokens, which the tokenizer has told."""
+    if not (folder / GENERATION).is_file():
+        return
+    try:
+        given = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever transformers' checks of values raise
+        raise CheckpointError(f"cannot read {folder / GENERATION}", actual=str(error).split("\n")[0]) from error
+    own = model.generation_config
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens"):
+        setattr(given, name, getattr(own, name))
+    model.generation_config = given
