@@ -1,12 +1,7 @@
 """The demonstration's conversation: with a tiny model, and with published weights where the Hub's cache has them."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[1] / "models"))
 from tiny_deepseek import save_as, tiny_model
 
 from lensmith.models.families.deepseek_vl import Layout

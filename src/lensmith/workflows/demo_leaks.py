@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lensmith.audit.cures import SAFE_WORDS
 from lensmith.audit.findings import AuditReport, Finding
 from lensmith.core.exposure import Exposure
 from lensmith.models.local import Answering
@@ -22,7 +23,6 @@ from lensmith.workflows.html import Converter
 from lensmith.workflows.page_writers import LocalWriter, endpoint_writer
 from lensmith.workflows.report import Chapter
 
-SAFE = "top-logprobs=5,no-logit-bias,no-metadata"
 SLOTS = 8
 LEAK_STEPS = 3
 READ_OUTS = ("P1", "P2", "P4a")
@@ -59,7 +59,7 @@ def run_leaks(
     with running(Engine(answering, Exposure.everything(), slots=SLOTS)) as url:
         first = audit_url(_options(url, out_dir / "open"))
         told(1, LEAK_STEPS)
-        with running_guard(guard_config(Options(upstream=url, expose=SAFE))) as guarded_url:
+        with running_guard(guard_config(Options(upstream=url, expose=SAFE_WORDS))) as guarded_url:
             second = audit_url(_options(guarded_url, out_dir / "guarded"))
             told(2, LEAK_STEPS)
             with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
@@ -83,7 +83,7 @@ def leaks_chapter(result: LeaksResult, folder: Path) -> Chapter:
     links = {}
     for name, report, link, path in (
         ("an API that tells all", result.open, "the open audit", result.open_report),
-        (f"lensmith guard --expose {SAFE}", result.guarded, "the guarded audit", result.guarded_report),
+        (f"lensmith guard --expose {SAFE_WORDS}", result.guarded, "the guarded audit", result.guarded_report),
     ):
         found = _worst_first(report)
         said = "; ".join(f"{finding.severity.name.lower()}: {finding.title}" for finding in found)
