@@ -8,8 +8,8 @@ Where we differ from the models in transformers: while training, the head is app
 label, and padding on the right costs no attention mask; while generating several samples or beams, pictures are
 encoded once, not once a sample.
 
-Legend: B samples, T tokens, L language width, N pictures, H W pixels, Hp Wp patch grid, F features of all pictures,
-M positions with a label, W vocabulary.
+Legend: B samples, T tokens, L language width, N pictures, H W pixels (h w of small ones), Hp Wp patch grid, F features
+of all pictures, M positions with a label, W vocabulary.
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.connectors import ConnectorOutput
 from lensmith.models.language.causal import build_language_model
 from lensmith.models.splice import placeholders_per_sample, refuse_placeholders, splice
+from lensmith.models.towers import HybridTowerConfig
 from lensmith.models.towers.base import patch_mask_for
 
 IGNORED_LABEL = -100
@@ -99,15 +100,27 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.set_output_embeddings(new_embeddings)
 
-    def get_image_features(self, pixel_values: Tensor, patch_mask: Tensor | None = None) -> ConnectorOutput:
+    def get_image_features(
+        self, pixel_values: Tensor, patch_mask: Tensor | None = None, low_pixel_values: Tensor | None = None
+    ) -> ConnectorOutput:
         """Normalised pixels (N, 3, H, W) and real patches (N, Hp, Wp; all where None) to visual tokens.
 
-        Raises ShapeError where the mask does not fit the pixels.
+        `low_pixel_values` (N, 3, h, w) are the same pictures, small, for a hybrid tower that does not make them itself.
+        Raises ShapeError where the mask does not fit the pixels, InputError where the tower reads no small pictures.
         """
         parameter = next(self.vision_tower.parameters())
         pixels_N3HW = pixel_values.to(device=parameter.device, dtype=parameter.dtype)
         mask_NHpWp = patch_mask_for(pixels_N3HW, patch_mask, self.config.vision.patch_px)
-        return cast(ConnectorOutput, self.connector(self.vision_tower(pixels_N3HW, mask_NHpWp)))
+        small: tuple[Tensor, ...] = ()
+        if low_pixel_values is not None:
+            if not isinstance(self.config.vision, HybridTowerConfig):
+                raise InputError(
+                    "low_pixel_values are given, but the tower reads pictures of one size",
+                    expected="a hybrid tower",
+                    actual=self.config.vision.kind,
+                )
+            small = (low_pixel_values.to(device=parameter.device, dtype=parameter.dtype),)
+        return cast(ConnectorOutput, self.connector(self.vision_tower(pixels_N3HW, mask_NHpWp, *small)))
 
     @can_return_tuple
     def forward(
@@ -117,6 +130,7 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         *,
         pixel_values: Tensor | None = None,
         patch_mask: Tensor | None = None,
+        low_pixel_values: Tensor | None = None,
         image_features: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
@@ -130,8 +144,9 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
     ) -> VisionLanguageOutput:
         """Logits of the next token, or the loss over `labels`, or both.
 
-        Pictures come as `pixel_values` (N, 3, H, W) with `patch_mask` (N, Hp, Wp), or encoded already as
-        `image_features` (F, L); N counts the pictures of all samples, in order. `labels` (B, T) are not shifted; -100
+        Pictures come as `pixel_values` (N, 3, H, W) with `patch_mask` (N, Hp, Wp) and, for a tower that wants them,
+        `low_pixel_values` (N, 3, h, w), or encoded already as `image_features` (F, L); N counts the pictures of all
+        samples, in order. `labels` (B, T) are not shifted; -100
         has no loss. With labels, logits are left out unless `return_logits=True`: the head then sees only positions
         with a label. The loss is the mean over those, in float32, or their sum over `num_items_in_batch`. Raises
         ShapeError where placeholders and features differ in number.
@@ -141,6 +156,7 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
             inputs_embeds,
             pixels_N3HW=pixel_values,
             patch_mask_NHpWp=patch_mask,
+            low_pixels_N3hw=low_pixel_values,
             features_FL=image_features,
             continues=_length(past_key_values) > 0,
         )
@@ -182,6 +198,7 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         *,
         pixels_N3HW: Tensor | None,
         patch_mask_NHpWp: Tensor | None,
+        low_pixels_N3hw: Tensor | None,
         features_FL: Tensor | None,
         continues: bool,
     ) -> tuple[Tensor, Tensor | None]:
@@ -190,10 +207,14 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
                 raise InputError("nothing to read", expected="input_ids or inputs_embeds", actual="neither")
             embeds_BTL = cast(Tensor, self.get_input_embeddings()(input_ids_BT))
         counts_N: Tensor | None = None
+        if low_pixels_N3hw is not None and pixels_N3HW is None:
+            raise InputError(
+                "small pictures come without the large ones", expected="pixel_values beside low_pixel_values"
+            )
         if pixels_N3HW is not None:
             if features_FL is not None:
                 raise InputError("pictures are given twice", expected="pixel_values or image_features", actual="both")
-            features_FL, counts_N = self.get_image_features(pixels_N3HW, patch_mask_NHpWp)
+            features_FL, counts_N = self.get_image_features(pixels_N3HW, patch_mask_NHpWp, low_pixels_N3hw)
         if features_FL is not None:
             if input_ids_BT is None:
                 raise InputError("pictures need input_ids, which say where they stand", actual="inputs_embeds only")
@@ -219,7 +240,7 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         """Pictures go in with the prompt; with a cache, later steps do without them."""
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in ("pixel_values", "patch_mask", "image_features"):
+            for name in ("pixel_values", "patch_mask", "low_pixel_values", "image_features"):
                 inputs[name] = None
         return cast(dict[str, Any], inputs)
 
@@ -233,11 +254,12 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         # transformers repeats every tensor along its first dimension, which is right for samples but not for pictures
         # where a sample has several. Encoding them here also does it once instead of `expand_size` times.
         pixels, mask = model_kwargs.pop("pixel_values", None), model_kwargs.pop("patch_mask", None)
+        low_pixels = model_kwargs.pop("low_pixel_values", None)
         features_FL, counts_N = model_kwargs.pop("image_features", None), None
         if expand_size > 1 and input_ids is not None:
             if pixels is not None:
-                features_FL, counts_N = self.get_image_features(pixels, mask)
-                pixels = mask = None
+                features_FL, counts_N = self.get_image_features(pixels, mask, low_pixels)
+                pixels = mask = low_pixels = None
             if features_FL is not None:
                 per_sample = placeholders_per_sample(input_ids, features_FL, self.config.image_token_id, counts_N)
                 parts = features_FL.split(per_sample)
@@ -245,7 +267,12 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         expanded_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
-        pictures = {"pixel_values": pixels, "patch_mask": mask, "image_features": features_FL}
+        pictures = {
+            "pixel_values": pixels,
+            "patch_mask": mask,
+            "low_pixel_values": low_pixels,
+            "image_features": features_FL,
+        }
         return expanded_ids, model_kwargs | {name: value for name, value in pictures.items() if value is not None}
 
 

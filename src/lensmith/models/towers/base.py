@@ -4,6 +4,9 @@ A tower sees pictures at their own aspect ratio: a batch is padded at the right 
 the mask says which patches are real. Patches outside the mask may be padding, or patches that the processor left out
 because they show nothing; a picture's bottom right patch is always kept, so the mask also tells the picture's extent.
 
+A few towers (`sam`, `hybrid`) read squares of one size without padding, and refuse everything else. They may make
+another number of tokens than there are patches: then P stands for that number.
+
 Legend: N pictures, H W pixels, p patch side, Hp Wp patch grid (H/p, W/p), P patches = Hp*Wp (row by row), V width.
 """
 
