@@ -1,21 +1,28 @@
 """`lensmith eval`: scores of a model."""
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lensmith.cli.extras import needs
-from lensmith.cli.output import show
+from lensmith.cli.output import BAD_INPUT, show
 from lensmith.cli.progress import progress_bar
+from lensmith.evaluate.choice import Mode, Normalise
 
 app = typer.Typer(help="Score a model.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.callback()
-def _group() -> None:
-    # A group of one command would otherwise be taken for that command.
-    pass
+class Exact(enum.Enum):
+    ORIGINAL = "original"
+    TRANSFORMERS = "transformers"
+
+
+class Dtype(enum.Enum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
 
 
 @app.command("html")
@@ -48,3 +55,56 @@ def html(
             on_progress=on_progress,
         )
     show(scores, as_json=as_json)
+
+
+@app.command("choice")
+@needs("models")
+def choice(
+    file: Annotated[Path, typer.Argument(help="Questions: JSON lines, or a table of VLMEvalKit's (.tsv).")],
+    model: Annotated[str, typer.Option(help="A folder, a GGUF file, or a name on the Hub: what `serve` can load.")],
+    mode: Annotated[Mode, typer.Option(help="Compare likelihoods, or read the answer from what is written.")] = (
+        Mode.LIKELIHOOD
+    ),
+    normalise: Annotated[
+        Normalise | None,
+        typer.Option(
+            help="What likelihood compares: the letters (default), the options' texts a token, or their sum.",
+        ),
+    ] = None,
+    circular: Annotated[bool, typer.Option("--circular", help="Right only where right in every rotation.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Results as JSON lines; the same command goes on there.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at bad lines before anything is computed.")] = False,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a written answer, 64 by default; generation only.")
+    ] = None,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Precision of the weights; int8 is for the language model.")
+    ] = Dtype.FLOAT32,
+    device: Annotated[str, typer.Option(help="Where the model runs, such as cpu or cuda.")] = "cpu",
+    cache_mib: Annotated[int, typer.Option(min=0, help="Memory for what may be read again, in MiB.")] = 512,
+    exact: Annotated[Exact | None, typer.Option(help="For DeepSeek-VL: whose pixels and prompts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Score multiple-choice questions, with pictures where they have some.
+
+    Every number says its mode. Bad lines are listed at the end, and the exit status is then 2.
+    """
+    from lensmith.models.exactness import Exactness
+    from lensmith.workflows import evaluate_choice as workflow
+
+    settings = workflow.ChoiceSettings(
+        mode=mode,
+        normalise=normalise,
+        circular=circular,
+        max_new_tokens=max_new_tokens,
+        strict=strict,
+        dtype=dtype.value,
+        device=device,
+        cache_mib=cache_mib,
+        exact=None if exact is None else Exactness(exact.value),
+    )
+    with progress_bar("bytes checked") as on_read, progress_bar("questions") as on_progress:
+        summary = workflow.run(file, model=model, settings=settings, out=out, on_read=on_read, on_progress=on_progress)
+    show(summary, as_json=as_json)
+    if summary.bad_lines:
+        raise typer.Exit(BAD_INPUT)

@@ -1,0 +1,114 @@
+"""What the adapters share: a model to score and to write with, and a framework's words and pictures as a request."""
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lensmith.core.endpoint import Request
+from lensmith.core.errors import InputError
+from lensmith.core.types import Message, Part, Picture
+from lensmith.models.exactness import Exactness
+from lensmith.models.score_model import ScoredModel
+
+IMAGE_PLACEHOLDER = "<image>"
+"""What the frameworks write where a picture belongs."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+def load_model(
+    pretrained: str,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    cache_mib: int = 512,
+    max_length: int | None = None,
+    exact: str | None = None,
+) -> ScoredModel:
+    """Whatever `lensmith serve` can load; `exact` matters to DeepSeek-VL only. Raises InputError.
+
+    Frameworks give numbers as text, too.
+    """
+    if exact is not None and exact not in [each.value for each in Exactness]:
+        raise InputError("exact: no such variant", expected=" or ".join(each.value for each in Exactness), actual=exact)
+    if dtype not in _DTYPES:
+        raise InputError("no such precision", expected=" or ".join(_DTYPES), actual=dtype)
+    return ScoredModel.load(
+        pretrained,
+        dtype=_DTYPES[dtype],
+        device=device or "cpu",
+        cache_bytes=int(cache_mib) << 20,
+        max_length=None if max_length is None else int(max_length),
+        exact=None if exact is None else Exactness(exact),
+    )
+
+
+def chat_request(text: str, pictures: Iterable[Any], **settings: Any) -> Request:
+    """One user's turn. Pictures go where the text has `<image>`, or before it where it has none.
+
+    Raises InputError where text and pictures differ in their number.
+    """
+    parts = tuple(_interleaved(text, [as_picture(picture) for picture in pictures]))
+    return Request(messages=(Message(role="user", parts=parts),), **settings)
+
+
+def _interleaved(text: str, pictures: Sequence[Picture]) -> list[Part]:
+    first, *others = text.split(IMAGE_PLACEHOLDER)
+    if not others:
+        return [*pictures, text] if text else list(pictures)
+    if len(others) != len(pictures):
+        raise InputError(
+            "placeholders and pictures differ in number",
+            expected=f"{len(pictures)} times {IMAGE_PLACEHOLDER}, or none",
+            actual=len(others),
+        )
+    parts: list[Part] = [first]
+    for picture, other in zip(pictures, others, strict=True):
+        parts += [picture, other]
+    return [part for part in parts if part]
+
+
+def as_picture(value: Any) -> Picture:
+    """A picture as the frameworks hand it over: a PIL image, encoded bytes, a dictionary of `datasets`, or a path."""
+    if isinstance(value, Image.Image):
+        buffer = io.BytesIO()
+        (value if value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else value.convert("RGB")).save(
+            buffer, format="PNG", compress_level=1
+        )
+        return Picture(data=buffer.getvalue())
+    if isinstance(value, dict) and (value.get("bytes") or value.get("path")):
+        value = value.get("bytes") or value["path"]
+    if isinstance(value, bytes):
+        return Picture(data=value)
+    if isinstance(value, str | os.PathLike):
+        try:
+            return Picture(data=Path(value).read_bytes())
+        except OSError as error:
+            raise InputError("a picture cannot be read", actual=f"{value}: {error.strerror}") from error
+    raise InputError("this is no picture", expected="a PIL image, bytes or a path", actual=type(value).__name__)
+
+
+def writing_settings(arguments: dict[str, Any], *, most_tokens: int) -> dict[str, Any]:
+    """A framework's generation arguments as those of a request: greedy unless sampling is asked for."""
+    names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+    most = next((int(arguments[name]) for name in names if arguments.get(name) is not None), most_tokens)
+    temperature = float(arguments.get("temperature") or 0.0)
+    if arguments.get("do_sample") is False:
+        temperature = 0.0
+    elif arguments.get("do_sample") and not temperature:
+        temperature = 1.0
+    if int(arguments.get("num_beams") or 1) > 1:
+        raise InputError("beams are not searched", expected="num_beams=1", actual=arguments["num_beams"])
+    until = arguments.get("until") or ()
+    return {
+        "max_tokens": most,
+        "temperature": temperature,
+        "top_p": float(arguments.get("top_p") or 1.0),
+        "stop": tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop),
+        "seed": 0 if temperature else None,
+    }

@@ -1,0 +1,86 @@
+"""Reading a chosen option out of free text: what names one option, and what names none or several."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lensmith.evaluate.choice import LETTERS
+from lensmith.evaluate.choice_parse import parse_answer
+
+ANIMALS = ("a dog", "a cat", "a black cat", "two")
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        (" b\n", "B"),
+        ("(B)", "B"),
+        ("**B**", "B"),
+        ("B.", "B"),
+        ("B. a cat", "B"),
+        ("B) because of its tail", "B"),
+        ("（B）", "B"),
+        ("C\nbecause it is dark", "C"),
+        ("A because it barks", "A"),
+        ("Answer: B", "B"),
+        ("The answer is B.", "B"),
+        ("The correct answer is **C**. Here is why: it is black.", "C"),
+        ("the correct option would be (D)", "D"),
+        ("答案是B。", "B"),
+        ("I choose option C", "C"),
+        ("It must be (D), I think", "D"),
+        ("a black cat", "C"),
+        ("A black cat.", "C"),
+        ("I think it is a black cat, surely", "C"),
+        ("The answer is A dog", "A"),  # its words, not the letter
+        ("The answer is A cat", "B"),
+        ("A. a dog\nB. a cat\nAnswer: B", "B"),
+    ],
+)
+def test_one_option_is_named(text, letter):
+    assert parse_answer(text, ANIMALS) == LETTERS.index(letter)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "?",
+        "E",
+        "Z.",
+        "A or B",
+        "A, B",
+        "(A) or (B)",
+        "Answer: (C) or D?",
+        "Answer: A. No, the answer is B.",
+        "It shows a cat or a dog",
+        "A. a dog\nB. a cat\nC. a black cat",
+        "A picture of something",
+        "I see nothing",
+        "category",  # contains "cat", which is not an option as a word
+    ],
+)
+def test_none_or_several_are_unparsable(text):
+    assert parse_answer(text, ANIMALS) is None
+
+
+def test_a_letter_that_is_an_option_itself_is_the_letter():
+    assert parse_answer("B", ("B", "A")) == 1
+
+
+def test_equal_options_are_not_told_apart_by_words():
+    assert parse_answer("yes", ("yes", "yes", "no")) is None
+    assert parse_answer("no", ("yes", "yes", "no")) == 2
+
+
+@given(st.integers(0, 25), st.integers(1, 26))
+def test_every_letter_is_read_where_there_is_such_an_option(place, count):
+    found = parse_answer(f"Answer: ({LETTERS[place]})", [f"option number {number}" for number in range(count)])
+    assert found == (place if place < count else None)
+
+
+@given(st.text(max_size=60), st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=5))
+def test_any_text_has_an_option_or_none(text, options):
+    found = parse_answer(text, options)
+    assert found is None or 0 <= found < len(options)
