@@ -30,11 +30,13 @@ class RankWatch:
     """Takes contexts as they come. `reached` is the rank that they seem to have, None until it shows.
 
     `fall`: how many times less than the 24 contexts before (or as many as there were) add in the median all later ones
-    must add, of which there must be `spare` beyond the first 8. Memory: float64, contexts x tokens.
+    must add, of which there must be `spare` beyond the first 8. `room`: how many contexts are expected. Memory:
+    float64, contexts x tokens, and the square of the contexts.
     """
 
-    def __init__(self, *, spare: int = 4, fall: float = 20.0) -> None:
+    def __init__(self, *, spare: int = 4, fall: float = 20.0, room: int = 0) -> None:
         self.spare = spare
+        self._room = room
         self.fall = fall
         self.contexts = 0
         self.reached: int | None = None
@@ -81,7 +83,7 @@ class RankWatch:
         needed = self._kept + rows
         if self._rows_RM.shape[1] == tokens and needed <= len(self._rows_RM):
             return
-        room = max(needed, 2 * len(self._rows_RM))
+        room = max(needed, 2 * len(self._rows_RM), self._room)
         grown_RM, grown_RR = np.zeros((room, tokens)), np.zeros((room, room))
         if self._kept:
             grown_RM[: self._kept] = self._rows_RM[: self._kept]

@@ -5,8 +5,8 @@ arXiv 2403.09539, section 3). Every row is centred over its tokens first, becaus
 add one direction. The symmetric eigenvalue problem of a Gram matrix is several times cheaper than a singular value
 decomposition and takes the outputs in blocks; its price is a floor at about 1e-8 of the largest singular value, below
 which nothing can be seen. Eigenvalues are clamped above zero before anyone takes their ratios, and where the values
-reach down to that floor, a QR decomposition looks below it. Values that an endpoint did not tell are never filled in,
-because a filled-in mean has another rank: their rows and columns are dropped.
+reach down to that floor, the matrix itself is looked at below it. Values that an endpoint did not tell are never filled
+in, because a filled-in mean has another rank: their rows and columns are dropped.
 
 Legend: N contexts, M tokens, B tokens of one block, K values, at most min(N, M).
 """
@@ -32,7 +32,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 _BLOCK = 2048
 _WHOLE_QR_LIMIT = 2600
 """Up to this many contexts the singular values of R are all computed; beyond, those below the Gram matrix's floor."""
-_SHIFT = 1e-14
+_SHIFT = 1e-16
 _INVERSE_STEPS = 2
 
 
@@ -44,11 +44,11 @@ class Centring(enum.Enum):
 
 
 class Method(enum.Enum):
-    """Where singular values come from. TAIL_QR: from the Gram matrix down to its floor, from a QR below it."""
+    """Where singular values come from. TAIL: from the Gram matrix down to its floor, from the matrix below it."""
 
     GRAM = "gram"
     QR = "qr"
-    TAIL_QR = "tail-qr"
+    TAIL = "tail"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class Spectra:
         values_K = gram_values(products_KK, limit)
         method = Method.GRAM
         if down_to < GRAM_FLOOR and values_K.size and values_K[-1] < GRAM_FLOOR * values_K[0]:
-            values_K, method = _below_the_floor(self.matrix_NM, centring, values_K)
+            values_K, method = _below_the_floor(self.matrix_NM, centring, products_KK, values_K)
         return Spectrum(values_K=values_K, centring=centring, method=method, contexts=contexts, tokens=tokens)
 
 
@@ -215,58 +215,68 @@ def _row_blocks(matrix_NM: FloatArray) -> Iterable[Float64Array]:
 
 
 def _below_the_floor(
-    matrix_NM: FloatArray, centring: Centring, gram_values_K: Float64Array
+    matrix_NM: FloatArray, centring: Centring, products_KK: Float64Array, gram_values_K: Float64Array
 ) -> tuple[Float64Array, Method]:
-    """The values again, by QR, which sees down to 1e-15 of the largest instead of 1e-8."""
-    side = min(matrix_NM.shape)
-    triangle_KK = _triangle(matrix_NM, centring)
-    if side <= _WHOLE_QR_LIMIT:
-        values_K = np.linalg.svd(triangle_KK, compute_uv=False)[: len(gram_values_K)]
-        return np.maximum(values_K, _TINY), Method.QR
+    """The values again, from the matrix itself, which shows them down to 1e-15 of the largest instead of 1e-8: all by
+    QR where that is cheap, else the smallest by what the matrix makes of their space."""
+    side, count = len(products_KK), len(gram_values_K)
     floor = GRAM_FLOOR * gram_values_K[0]
     kept = int((gram_values_K > 10 * floor).sum())
-    small_KT = triangle_KK @ _tail_space(triangle_KK, side - kept)
-    tail_K = np.linalg.svd(small_KT, compute_uv=False)[: len(gram_values_K) - kept]
-    if not tail_K[0] <= 2 * max(gram_values_K[kept], floor):  # the Gram matrix sees that far: the short cut went wrong
-        return np.maximum(np.linalg.svd(triangle_KK, compute_uv=False)[: len(gram_values_K)], _TINY), Method.QR
-    tail_K = np.clip(tail_K, _TINY, gram_values_K[kept - 1])
-    return np.concatenate([gram_values_K[:kept], tail_K]), Method.TAIL_QR
+    if side > _WHOLE_QR_LIMIT:
+        space_KT = _tail_space(matrix_NM, centring, products_KK, side - kept)
+        made = np.concatenate([tall_BK @ space_KT for tall_BK in _tall_blocks(matrix_NM, centring)])
+        tail_K = np.linalg.svd(made, compute_uv=False)[: count - kept]
+        if tail_K[0] <= 2 * max(gram_values_K[kept], floor):  # else the short cut went wrong: the Gram matrix sees more
+            tail_K = np.clip(tail_K, _TINY, gram_values_K[kept - 1])
+            return np.concatenate([gram_values_K[:kept], tail_K]), Method.TAIL
+    values_K = np.linalg.svd(_triangle(matrix_NM, centring), compute_uv=False)[:count]
+    return np.maximum(values_K, _TINY), Method.QR
 
 
-def _tail_space(triangle_KK: Float64Array, size: int) -> Float64Array:
+def _tail_space(matrix_NM: FloatArray, centring: Centring, products_KK: Float64Array, size: int) -> Float64Array:
     """An orthonormal basis (K, T) of the space of the T smallest singular values, by inverse subspace iteration.
 
-    What R makes of any T-dimensional space bounds its T smallest singular values from above (Courant-Fischer). The
-    combinations that the first contexts explain of the last T will not do: K - T contexts of a model that is K - T wide
-    are a square matrix, whose smallest value is by chance far below those of the whole, and which explains badly.
+    What the matrix makes of any T-dimensional space bounds its T smallest singular values from above (Courant-Fischer).
+    The Gram matrix's rounding tilts the space a little towards the large values; what the matrix makes of it tells by
+    how much, and that is taken out at the end. The combinations that the first contexts explain of the last T will not
+    do: K - T contexts of a model that is K - T wide are a square matrix, whose smallest value is by chance far below
+    those of the whole, and which explains badly.
     """
-    diagonal_K = np.diagonal(triangle_KK)
-    # Singular where contexts repeat; what is added is below anything that outputs can show.
-    shift_K = np.copysign(_SHIFT * np.abs(diagonal_K).max(), diagonal_K)
-    inverse_KK = np.linalg.inv(triangle_KK + np.diag(shift_K))
-    basis_KT = np.random.default_rng(0).standard_normal((len(triangle_KK), size))
+    shift = _SHIFT * float(np.abs(np.diagonal(products_KK)).max()) * len(products_KK)
+    inverse_KK = np.linalg.inv(products_KK + shift * np.eye(len(products_KK)))
+    space_KT = np.random.default_rng(0).standard_normal((len(products_KK), size))
     for _ in range(_INVERSE_STEPS):
-        basis_KT = np.linalg.qr(inverse_KK @ (inverse_KK.T @ basis_KT))[0]
-    return basis_KT
+        space_KT = np.linalg.qr(inverse_KK @ space_KT)[0]
+    there_and_back = np.zeros(space_KT.shape)
+    for tall_BK in _tall_blocks(matrix_NM, centring):
+        there_and_back += tall_BK.T @ (tall_BK @ space_KT)
+    tilt_KT = inverse_KK @ there_and_back
+    tilt_KT -= space_KT @ (space_KT.T @ tilt_KT)
+    return np.asarray(np.linalg.qr(space_KT - tilt_KT)[0], dtype=np.float64)
 
 
 def _triangle(matrix_NM: FloatArray, centring: Centring) -> Float64Array:
     """R of the QR decomposition of the matrix with its longer side down, taken in blocks of that side."""
+    triangle: Float64Array | None = None
+    for tall_BK in _tall_blocks(matrix_NM, centring):
+        stacked = tall_BK if triangle is None else np.vstack([triangle, tall_BK])
+        triangle = np.asarray(np.linalg.qr(stacked, mode="r"), dtype=np.float64)
+    assert triangle is not None
+    return triangle
+
+
+def _tall_blocks(matrix_NM: FloatArray, centring: Centring) -> Iterable[Float64Array]:
+    """The centred matrix with its longer side down, in float64, a block of that side at a time (B, K)."""
     row_means_N = matrix_NM.mean(axis=1, dtype=np.float64)
     column_means_M: Any = 0.0
     if centring is Centring.TOKENS_AND_CONTEXTS:
         column_means_M = matrix_NM.mean(axis=0, dtype=np.float64) - row_means_N.mean()
     contexts, tokens = matrix_NM.shape
     block = max(_BLOCK, min(contexts, tokens))
-    triangle: Float64Array | None = None
     for start in range(0, max(contexts, tokens), block):
         part = slice(start, start + block)
         if tokens >= contexts:
             means = column_means_M[part] if np.ndim(column_means_M) else 0.0
-            tall = (matrix_NM[:, part].astype(np.float64) - row_means_N[:, None] - means).T
+            yield (matrix_NM[:, part].astype(np.float64) - row_means_N[:, None] - means).T
         else:
-            tall = matrix_NM[part].astype(np.float64) - row_means_N[part, None] - column_means_M
-        stacked = tall if triangle is None else np.vstack([triangle, tall])
-        triangle = np.asarray(np.linalg.qr(stacked, mode="r"), dtype=np.float64)
-    assert triangle is not None
-    return triangle
+            yield matrix_NM[part].astype(np.float64) - row_means_N[part, None] - column_means_M

@@ -251,11 +251,12 @@ def _grown(
 ) -> Iterator[int]:
     """Grows the matrix and yields its number of rows when it is time to look: at the end, and where values are as
     precise as a float32 also when the rank seems reached, which saves what a matrix is usually read beyond it."""
-    watch, seen = RankWatch(), 0
-    step = max(_WATCH_STEP, rows // 64)
+    watch, seen = RankWatch(room=rows), 0
+    step = max(_WATCH_STEP, rows // 4096 * 2 * _WATCH_STEP)
     for rows_read in range(_FIRST_ROWS, rows, step) if _is_watched(stage, matrix) else ():
         matrix.grow(stage.meter, rows_read, columns, on_rows)
-        new_NM = matrix.whole(rows_read, _enough_columns(rows, columns), first_row=seen).logits_NM
+        # More columns than rows are enough to see how many rows are independent.
+        new_NM = matrix.whole(rows_read, min(columns, rows + _WATCH_STEP), first_row=seen).logits_NM
         if not np.isfinite(new_NM).all():
             break
         reached, seen = watch.push(new_NM), rows_read
