@@ -1,8 +1,14 @@
 """Settings of all tests."""
 
+import signal
+
 from hypothesis import settings
 
 # Time limits belong to pytest-timeout: a busy machine is no reason for a property to fail. The same code gets the same
 # examples: what a new example shows is found by whoever changes the code, not by whoever runs the checks next.
 settings.register_profile("lensmith", parent=settings.default, deadline=None, derandomize=True)
 settings.load_profile("lensmith")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever starts the tests in the background of a shell makes them deaf to Ctrl-C, and all commands that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -229,7 +229,7 @@ class Slow(Counting):
         return super().answer(requests)
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(0.001, 64), (0.05, 16), (2.0, 8)])
+@pytest.mark.parametrize(("seconds", "most"), [(0.001, 128), (0.05, 32), (2.0, 8)])
 def test_a_slow_endpoint_is_asked_few_questions_at_once(tmp_path, monkeypatch, seconds, most):
     """So that little is lost when it is interrupted, and something is heard of it."""
     clock = [0.0]

@@ -75,7 +75,8 @@ def refused(monkeypatch, capsys, *arguments):
     ("arguments", "said"),
     [
         (["sightseer_nano", "--expose", "top-logprob=5"], "did you mean 'top-logprobs'"),
-        (["sightseer_nano", "--dtype", "int8"], "float32 or bfloat16"),
+        (["sightseer_nano", "--dtype", "float16"], "float32 or bfloat16 or int8"),
+        (["sightseer_nano", "--exact", "nearly"], "original or transformers"),
         (["sightseer_nano", "--device", "nowhere"], "no such device"),
         (["sightseer_nano", "--max-model-len", "999999"], "1 to 4096"),
         (["sightseer_nano", "--host", "256.0.0.1"], "cannot listen"),

@@ -36,10 +36,10 @@ from lensmith.core.types import Picture
 KEEP_BYTES = 32_768
 """Answers whose arrays are larger than this are not kept in the log."""
 _CHARS_A_TOKEN = 4
-_FIRST_BATCH, _LEAST_BATCH, _MOST_BATCH = 8, 4, 64
+_FIRST_BATCH, _LEAST_BATCH, _MOST_BATCH = 8, 4, 128
 """Questions that are sent at once. Fewer would leave a server idle that works on several; what is under way when an
 audit is interrupted is paid for and lost."""
-_BATCH_S = 1.0
+_BATCH_S = 2.0
 """How long a batch may take before the next is smaller, and under half of which the next is larger."""
 
 

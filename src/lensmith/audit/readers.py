@@ -48,7 +48,7 @@ class WholeVocabularyReader:
     read_out: ClassVar[ReadOut] = ReadOut.P1
     top: int | None = None
     positions: int = 1
-    batch: int = 64
+    batch: int = 128
     told_nats: float = FLOAT32_TOLD_NATS
 
     def __post_init__(self) -> None:

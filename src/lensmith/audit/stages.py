@@ -9,7 +9,7 @@ Legend: N rows (contexts), M columns (tokens).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -227,12 +227,15 @@ def find_width(
         return WidthOutcome(read_out=read_out, out_of_budget=True, note=error.problem)
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
     outcome = WidthOutcome(read_out=read_out, matrix=matrix)
-    for rows, wanted_columns in _sizes(chosen.reader, len(chosen.columns) - 1):
+    sizes = _sizes(chosen.reader, len(chosen.columns) - 1)
+    for number, (rows, wanted_columns) in enumerate(sizes):
         cost = matrix.cost_of(rows, wanted_columns)
         if cost.queries > stage.meter.queries_left:
             return replace(outcome, out_of_budget=True, note=_short(outcome, rows, wanted_columns, cost, stage))
         try:
             for rows_read in _grown(stage, matrix, rows, wanted_columns, on_rows):
+                if rows_read == rows and _may_wait(stage, matrix, sizes[number + 1 :], number):
+                    continue
                 # Columns beyond the rows help against noise only, and where there is none cost time.
                 columns = _enough_columns(rows_read, wanted_columns) if _is_watched(stage, matrix) else wanted_columns
                 judged = _judged(stage, outcome, before, rows_read, columns)
@@ -252,7 +255,8 @@ def _grown(
     """Grows the matrix and yields its number of rows when it is time to look: at the end, and where values are as
     precise as a float32 also when the rank seems reached, which saves what a matrix is usually read beyond it."""
     watch, seen = RankWatch(room=rows), 0
-    step = max(_WATCH_STEP, rows // 4096 * 2 * _WATCH_STEP)
+    # Few contexts too many are read, and many at once.
+    step = _WATCH_STEP * (1 if rows < 1536 else 2 if rows < 3072 else 4)
     for rows_read in range(_FIRST_ROWS, rows, step) if _is_watched(stage, matrix) else ():
         matrix.grow(stage.meter, rows_read, columns, on_rows)
         # More columns than rows are enough to see how many rows are independent.
@@ -265,6 +269,14 @@ def _grown(
             break
     matrix.grow(stage.meter, rows, columns, on_rows)
     yield rows
+
+
+def _may_wait(stage: Stage, matrix: GrowingMatrix, later: Sequence[tuple[int, int]], number: int) -> bool:
+    """Whether a matrix need not be judged yet: where the watch saw no end of the rank, every third is enough, which
+    keeps the time of all judgements near that of the last."""
+    if not _is_watched(stage, matrix) or number % 3 == 2 or not later:
+        return False
+    return matrix.cost_of(*later[0]).queries <= stage.meter.queries_left
 
 
 def _is_watched(stage: Stage, matrix: GrowingMatrix) -> bool:
