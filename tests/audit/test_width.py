@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from last_layers import PRECISIONS, SPECTRA, Norm, make_layer, told
 
 from lensmith.audit.gaps import read_rank, shows_gap_at, significant_gaps
-from lensmith.audit.width import Confirmation, NormType, RankWatch, Status, estimate_width, next_size
+from lensmith.audit.rank_watch import RankWatch
+from lensmith.audit.width import Confirmation, NormType, Status, estimate_width, next_size
 from lensmith.core.errors import InputError, ShapeError
 
 # What the common reading of the two centrings answers; the other norms get an interval with the truth in it.

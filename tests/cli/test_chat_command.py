@@ -307,7 +307,7 @@ def test_a_folder_is_found_to_be_deepseek_vl(folder):
         (["Hi", "--model", "."], "no language model"),
         (["Hi", "--model", "damaged"], "damaged"),
         (["Hi", "--dtype", "float8"], "no such precision"),
-        (["Hi", "--exact", "mine"], "whose numbers"),
+        (["Hi", "--exact", "mine"], "no such variant"),
         (["Hi", "--device", "abacus"], "no such device"),
         (["Hi", "--temperature", "-1"], "temperature"),
         ([""], "nothing to ask"),

@@ -6,19 +6,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Part, Picture
 from lensmith.models.exactness import Exactness
+from lensmith.models.local import dtype_named
 from lensmith.models.score_model import ScoredModel
 
 IMAGE_PLACEHOLDER = "<image>"
 """What the frameworks write where a picture belongs."""
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def load_model(
@@ -34,17 +32,13 @@ def load_model(
 
     Frameworks give numbers as text, too.
     """
-    if exact is not None and exact not in [each.value for each in Exactness]:
-        raise InputError("exact: no such variant", expected=" or ".join(each.value for each in Exactness), actual=exact)
-    if dtype not in _DTYPES:
-        raise InputError("no such precision", expected=" or ".join(_DTYPES), actual=dtype)
     return ScoredModel.load(
         pretrained,
-        dtype=_DTYPES[dtype],
+        dtype=dtype_named(dtype),
         device=device or "cpu",
         cache_bytes=int(cache_mib) << 20,
         max_length=None if max_length is None else int(max_length),
-        exact=None if exact is None else Exactness(exact),
+        exact=None if exact is None else Exactness.named(exact),
     )
 
 

@@ -26,12 +26,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lensmith.audit.gaps import MIN_TAIL, Gap, RankReading, is_deep_enough, read_rank, shows_gap_at
-from lensmith.audit.rank_watch import RankWatch
 from lensmith.audit.repeats import distinct_rows
 from lensmith.audit.spectrum import Centring, Float64Array, Method, Spectra, Spectrum, drop_missing, spectrum
 from lensmith.core.endpoint import FloatArray, IdArray
 
-__all__ = ["Confirmation", "Needs", "NormType", "RankWatch", "Status", "WidthEstimate", "estimate_width", "next_size"]
+__all__ = ["Confirmation", "Needs", "NormType", "Status", "WidthEstimate", "estimate_width", "next_size"]
 
 _SMALLEST_SIDE = 16
 _COMMON_MULTIPLE = 8

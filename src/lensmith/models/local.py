@@ -32,6 +32,7 @@ from lensmith.models.token_table import TokenTable
 
 CACHE_BYTES = 512 << 20
 SLOTS = 8
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 _FALLBACK_LENGTH = 2048
 _PUBLISHED = re.compile(r"[\w.-]+/deepseek-vl-(1\.3b|7b)-(base|chat)")
 
@@ -153,6 +154,13 @@ class Answering:
         )
 
 
+def dtype_named(name: str) -> torch.dtype:
+    """What commands and adapters call a precision of weights. Raises InputError for another name."""
+    if name not in DTYPES:
+        raise InputError("no such precision", expected=" or ".join(DTYPES), actual=name)
+    return DTYPES[name]
+
+
 def load_answering(
     source: str | Path | None,
     *,
@@ -169,8 +177,9 @@ def load_answering(
     `source` None: the model that ships. `name` is by default the folder's or file's; `pictures` are the largest that
     are read; `exact` matters to DeepSeek-VL only. `dtype` int8: the language model's weights are, the rest is bfloat16.
     On a CPU weights are packed, so that the model can be used and nothing else. Raises InputError where there is no
-    such model.
+    such model, or no such device.
     """
+    _refuse_missing(device)
     weights, dtype = dtype, torch.bfloat16 if dtype is torch.int8 else dtype
     source = shipped_model() if source is None or str(source) == SHIPPED else source
     if _is_deepseek_vl(source):
@@ -252,6 +261,13 @@ def _into(gatherer: Gatherer) -> Any:
                 raise event.error
 
     return sink
+
+
+def _refuse_missing(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+        raise InputError("no such device", actual=f"{device}: {str(error).splitlines()[0]}") from error
 
 
 def _is_lensmith(folder: Path) -> bool:

@@ -5,13 +5,11 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
 import uvicorn
 
-from lensmith.core.errors import InputError
 from lensmith.core.exposure_text import parse_exposure
 from lensmith.models.exactness import Exactness
-from lensmith.models.local import load_answering
+from lensmith.models.local import dtype_named, load_answering
 from lensmith.serve.app import make_app
 from lensmith.serve.background import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
 from lensmith.serve.engine import Engine
@@ -50,9 +48,9 @@ class ServeSettings:
         answering = load_answering(
             self.model,
             name=self.name,
-            dtype=_dtype(self.dtype),
-            device=_device(self.device),
-            exact=None if self.exact is None else _exactness(self.exact),
+            dtype=dtype_named(self.dtype),
+            device=self.device,
+            exact=None if self.exact is None else Exactness.named(self.exact),
             max_length=self.max_length,
             cache_bytes=self.cache_mib << 20,
             pictures=limits.pictures,
@@ -65,28 +63,6 @@ def serve_model(settings: ServeSettings, *, keys: Iterable[str], on_ready: Calla
     # Bound before the model is loaded: that a port is taken should not be told after half a minute.
     listening = listen(settings.host, settings.port)
     serve(settings.engine(), listening, keys=keys, on_ready=on_ready)
-
-
-def _dtype(name: str) -> torch.dtype:
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
-    if name not in kinds:
-        raise InputError("no such precision", expected=" or ".join(kinds), actual=name)
-    return kinds[name]
-
-
-def _exactness(name: str) -> Exactness:
-    known = [each.value for each in Exactness]
-    if name not in known:
-        raise InputError("whose numbers?", expected=" or ".join(known), actual=name)
-    return Exactness(name)
-
-
-def _device(name: str) -> str:
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-        raise InputError("no such device", actual=f"{name}: {str(error).splitlines()[0]}") from error
-    return name
 
 
 def serve(

@@ -7,20 +7,16 @@ apart in another way than it was written.) A model without a chat template gets 
 
 from dataclasses import replace
 
-import torch
-
 from lensmith.core.endpoint import Finish, Request
-from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure
 from lensmith.models.decoder import Answers, Decoder, Failed, Job, Piece, PromptRead
 from lensmith.models.exactness import Exactness
-from lensmith.models.local import CACHE_BYTES, Answering, load_answering
+from lensmith.models.local import CACHE_BYTES, Answering, dtype_named, load_answering
 from lensmith.models.reader import Reader
 from lensmith.workflows.chat import IsStopped, OnText, Spoken
 
 USER, ASSISTANT = "User", "Assistant"
 _REMEMBERED_TOKENS = 4096
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 class LocalSpeaker:
@@ -96,13 +92,8 @@ def local_speaker(model: str, *, dtype: str = "float32", device: str = "cpu", ex
 
     `dtype` "int8": the language model's weights as 8-bit integers, the rest in bfloat16 (`models.int8`).
     """
-    if dtype not in _DTYPES:
-        raise InputError("no such precision", expected=" or ".join(_DTYPES), actual=dtype)
-    known = [exactness.value for exactness in Exactness]
-    if exact is not None and exact not in known:
-        raise InputError("whose numbers?", expected=" or ".join(known), actual=exact)
-    whose = None if exact is None else Exactness(exact)
-    answering = load_answering(model, dtype=_DTYPES[dtype], device=_device(device), exact=whose)
+    whose = None if exact is None else Exactness.named(exact)
+    answering = load_answering(model, dtype=dtype_named(dtype), device=device, exact=whose)
     return LocalSpeaker(_remembering(answering))
 
 
@@ -124,11 +115,3 @@ def _remembering(answering: Answering) -> Answering:
     if wanted <= CACHE_BYTES:
         return answering
     return replace(answering, reader=Reader(answering.model, cache_bytes=wanted))
-
-
-def _device(name: str) -> str:
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-        raise InputError("no such device", actual=f"{name}: {str(error).splitlines()[0]}") from error
-    return name

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from lensmith.core.endpoint import RefusedError, Request
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
@@ -19,12 +17,12 @@ from lensmith.evaluate.choice_metrics import ChoiceSummary, summarise
 from lensmith.evaluate.choice_parse import parse_answer
 from lensmith.evaluate.choice_results import ResultsHead, open_results
 from lensmith.models.exactness import Exactness
+from lensmith.models.local import dtype_named
 from lensmith.models.score import OptionScore, Scored
 from lensmith.models.score_model import Asked, ScoredModel
 
 MAX_NEW_TOKENS = 64
 QUESTIONS_AT_ONCE = 4
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 OnProgress = Callable[[int, int], None]
 
@@ -57,8 +55,7 @@ class ChoiceSettings:
                 expected="circular with letters or with generation",
                 actual=f"normalise={self.how.normalise and self.how.normalise.value}",
             )
-        if self.dtype not in _DTYPES:
-            raise InputError("no such precision", expected=" or ".join(_DTYPES), actual=self.dtype)
+        dtype_named(self.dtype)
 
     @property
     def how(self) -> HowAsked:
@@ -87,7 +84,7 @@ def run(
     _refuse(file, settings)
     loaded = ScoredModel.load(
         model,
-        dtype=_DTYPES[settings.dtype],
+        dtype=dtype_named(settings.dtype),
         device=settings.device,
         cache_bytes=settings.cache_mib << 20,
         exact=settings.exact,
