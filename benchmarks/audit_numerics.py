@@ -154,8 +154,9 @@ class SyntheticEndpoint:
         states_NH *= self.scale_H
         states_NH /= np.sqrt((states_NH**2).mean(axis=1, keepdims=True))
         logits_NV = states_NH @ self.head_VH.T
-        logits_NV -= logits_NV.max(axis=1, keepdims=True)
-        logits_NV -= np.log(np.exp(logits_NV).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
+        for logits_V in logits_NV:  # a row stays in the processor's cache, the whole would not
+            shifted_V = logits_V - logits_V.max()
+            np.subtract(shifted_V, np.float32(np.log(np.exp(shifted_V).sum(dtype=np.float64))), out=logits_V)
         return logits_NV
 
     def _choice(self, request: Request, logprobs_V: Float32Array) -> Choice:

@@ -5,7 +5,7 @@ through the guard in turn, so that both meet the same machine; the client keeps 
 `--upstream`, the server is lensmith's fake one, which answers at once: what is then added is all that the guard does,
 and the throughput is the guard's own limit. In front of a real model the same milliseconds stand beside its seconds.
 
-    python -m benchmarks.guard [--quick] [--json] [--upstream URL --model NAME]
+    python -m benchmarks.guard [--quick | --requests 24 --rounds 2] [--json] [--upstream URL --model NAME | --llama]
 """
 
 import argparse
@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
+
+from benchmarks.real_models import llama_server, smollm2_gguf
 
 EXPOSE = "top-logprobs=5"
 CLIENTS = 8
@@ -75,16 +77,24 @@ Ask = Callable[[http.client.HTTPConnection, str, Body], float]
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="100 requests and 2 rounds instead of 1000 and 5")
+    parser.add_argument("--requests", type=int, help="of each kind, in each round; few for a server that is slow")
+    parser.add_argument("--rounds", type=int, help="of throughput")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--upstream", help="base URL of a server that runs already, e.g. http://127.0.0.1:8000/v1")
     parser.add_argument("--model", default="fake", help="its model's name")
+    parser.add_argument("--llama", action="store_true", help="llama-cpp-python's server with SmolLM2 as the upstream")
     options = parser.parse_args(arguments)
     requests, rounds = (100, 2) if options.quick else (1000, 5)
+    requests, rounds = options.requests or requests, options.rounds or rounds
+    if requests < CLIENTS or rounds < 1:
+        parser.error(f"expected at least {CLIENTS} requests (one a client) and 1 round")
     with contextlib.ExitStack() as stack:
-        upstream = options.upstream or stack.enter_context(fake_server())
+        upstream = options.upstream or stack.enter_context(
+            llama_server(smollm2_gguf()) if options.llama else fake_server()
+        )
         guarded = stack.enter_context(guard_before(upstream))
         rows = tuple(measure(name, upstream, guarded, requests, rounds) for name in workloads(options.model).items())
-    shown = options.upstream or "lensmith's fake server"
+    shown = options.upstream or ("llama-cpp-python's server" if options.llama else "lensmith's fake server")
     report = Report(upstream=shown, requests=requests, rounds=rounds, rows=rows)
     print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))
     return 0
@@ -207,7 +217,7 @@ def guard_before(upstream: str) -> Iterator[str]:
 
 
 def _times(seconds: Sequence[float]) -> Times:
-    percentiles = statistics.quantiles(seconds, n=100)
+    percentiles = statistics.quantiles(seconds, n=100, method="inclusive")
     return Times(p50_ms=1000 * statistics.median(seconds), p99_ms=1000 * percentiles[98])
 
 
@@ -215,15 +225,15 @@ def as_table(report: Report) -> str:
     lines = [
         f"upstream: {report.upstream}; {report.requests} requests one by one, then {report.rounds} rounds "
         f"with {CLIENTS} clients",
-        f"{'':26}{'bare p50/p99':>16}{'guarded p50/p99':>18}{'added p50/p99':>16}"
+        f"{'':26}{'bare p50/p99':>18}{'guarded p50/p99':>18}{'added p50/p99':>18}"
         f"{'bare/s':>9}{'guarded/s':>11}{'ratio (range)':>20}",
     ]
     for row in report.rows:
         pairs = [f"{times.p50_ms:.2f}/{times.p99_ms:.2f} ms" for times in (row.bare, row.guarded, row.added)]
         ratio = f"{row.throughput_ratio:.2f} ({row.ratio_lowest:.2f}-{row.ratio_highest:.2f})"
         lines.append(
-            f"{row.name:26}{pairs[0]:>16}{pairs[1]:>18}{pairs[2]:>16}"
-            f"{row.bare_per_s:9.0f}{row.guarded_per_s:11.0f}{ratio:>20}"
+            f"{row.name:26}{pairs[0]:>18}{pairs[1]:>18}{pairs[2]:>18}"
+            f"{row.bare_per_s:9.1f}{row.guarded_per_s:11.1f}{ratio:>20}"
         )
     return "\n".join(lines)
 

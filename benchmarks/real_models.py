@@ -63,6 +63,7 @@ def llama_server(gguf: Path, *, context_tokens: int = 512) -> Iterator[str]:
     port = _free_port()
     options = {"--model": str(gguf), "--host": "127.0.0.1", "--port": port, "--logits_all": "true"}
     options |= {"--n_ctx": context_tokens, "--n_threads": os.cpu_count() or 1, "--verbose": "false"}
+    options |= {"--interrupt_requests": "false"}  # else a stream is cut when another client asks
     command = [str(llama_python()), "-m", "llama_cpp.server", *(str(part) for pair in options.items() for part in pair)]
     log = default_cache_dir() / "llama-server.log"
     with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:

@@ -8,19 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from tiny_vlm import tiny_chat_model
+from transformers import AutoModelForCausalLM
 
 from lensmith.cli.app import app, run
-from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
-from lensmith.models.connectors import MlpConnectorConfig
-from lensmith.models.towers import SiglipTowerConfig
-
-IMAGE_ID = 3
-TEMPLATE = (
-    "{% for message in messages %}{% for part in message.content %}"
-    "{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}\n{% endfor %}assistant:"
-)
 
 
 @pytest.fixture(scope="module")
@@ -28,35 +19,11 @@ def model_folder(tmp_path_factory):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<image>": IMAGE_ID}
-    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary[byte] = len(vocabulary)
-    bytes_only = Tokenizer(models.BPE(vocabulary, []))
-    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytes_only.decoder = decoders.ByteLevel()
-    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<image>"]}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_only, **names)
-    language = LlamaConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        vocab_size=260,
-        max_position_embeddings=512,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.3,
-    )
-    tower = SiglipTowerConfig(width=24, hidden_width=48, layers=2, heads=2, patch_px=8, native_px=32)
-    config = VisionLanguageConfig(vision=tower, connector=MlpConnectorConfig(), language=language, image_token_id=3)
-    processor = VisionLanguageProcessor.for_model(
-        config, tokenizer, PictureConfig(patch_px=8, max_width_px=64, max_height_px=96)
-    )
-    processor.chat_template = TEMPLATE
-    VisionLanguageModel(config).save_pretrained(folder)
+    model, processor = tiny_chat_model()
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    AutoModelForCausalLM.from_config(language).save_pretrained(folder.parent / "text")
-    tokenizer.save_pretrained(folder.parent / "text")
+    AutoModelForCausalLM.from_config(model.config.language).save_pretrained(folder.parent / "text")
+    processor.tokenizer.save_pretrained(folder.parent / "text")
     return folder
 
 

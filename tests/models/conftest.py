@@ -7,8 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
-from tiny_vlm import IMAGE_TOKEN_ID, VOCABULARY, tiny_llama, tiny_siglip
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_vlm import IMAGE_TOKEN_ID, byte_tokenizer, tiny_llama, tiny_siglip
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
@@ -30,16 +29,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, and four special tokens."""
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<image>": IMAGE_TOKEN_ID}
-    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary[byte] = len(vocabulary)
-    bytes_only = Tokenizer(models.BPE(vocabulary, []))
-    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytes_only.decoder = decoders.ByteLevel()
-    assert len(vocabulary) == VOCABULARY
-    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<image>"]}
-    return PreTrainedTokenizerFast(tokenizer_object=bytes_only, **names)
+    return byte_tokenizer()
 
 
 @pytest.fixture

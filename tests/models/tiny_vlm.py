@@ -1,11 +1,31 @@
 """Parts of a tiny vision-language model. Weights are random; nothing is downloaded."""
 
-from transformers import LlamaConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
+from lensmith.models.connectors import MlpConnectorConfig
 from lensmith.models.towers import SiglipTowerConfig
 
 IMAGE_TOKEN_ID = 3
 VOCABULARY = 260
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {% for part in message.content %}"
+    "{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}\n{% endfor %}assistant:"
+)
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, and four special tokens."""
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<image>": IMAGE_TOKEN_ID}
+    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocabulary[byte] = len(vocabulary)
+    bytes_only = Tokenizer(models.BPE(vocabulary, []))
+    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_only.decoder = decoders.ByteLevel()
+    assert len(vocabulary) == VOCABULARY
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<image>"]}
+    return PreTrainedTokenizerFast(tokenizer_object=bytes_only, **names)
 
 
 def tiny_llama(**changes: object) -> LlamaConfig:
@@ -27,3 +47,17 @@ def tiny_llama(**changes: object) -> LlamaConfig:
 def tiny_siglip(**changes: int) -> SiglipTowerConfig:
     values = {"width": 24, "hidden_width": 48, "layers": 2, "heads": 2, "patch_px": 8, "native_px": 32}
     return SiglipTowerConfig(**(values | changes))
+
+
+def tiny_chat_model() -> tuple[VisionLanguageModel, VisionLanguageProcessor]:
+    """A model that reads messages with pictures of up to 64 x 96 px, and its processor. Seeded by the caller."""
+    config = VisionLanguageConfig(
+        vision=tiny_siglip(),
+        connector=MlpConnectorConfig(),
+        language=tiny_llama(max_position_embeddings=512),
+        image_token_id=IMAGE_TOKEN_ID,
+    )
+    pictures = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96)
+    processor = VisionLanguageProcessor.for_model(config, byte_tokenizer(), pictures)
+    processor.chat_template = CHAT_TEMPLATE
+    return VisionLanguageModel(config), processor

@@ -8,76 +8,39 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from tiny_vlm import CHAT_TEMPLATE, byte_tokenizer, tiny_chat_model, tiny_llama
+from transformers import AutoModelForCausalLM
 
 from lensmith.core.errors import InputError
 from lensmith.evaluate.choice import Mode, Normalise
 from lensmith.evaluate.choice_file import read_questions
-from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
-from lensmith.models.connectors import MlpConnectorConfig
 from lensmith.models.local import Answering
 from lensmith.models.score_model import ScoredModel
-from lensmith.models.towers import SiglipTowerConfig
 from lensmith.workflows.evaluate_choice import ChoiceSettings, evaluate
 
-IMAGE_ID = 3
-TEMPLATE = (
-    "{% for message in messages %}{{ message.role }}: {% for part in message.content %}"
-    "{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}\n{% endfor %}assistant:"
-)
 MODES = [ChoiceSettings(mode=Mode.GENERATION, max_new_tokens=3)] + [
     ChoiceSettings(normalise=normalise) for normalise in Normalise
 ]
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<image>": IMAGE_ID}
-    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary[byte] = len(vocabulary)
-    bytes_only = Tokenizer(models.BPE(vocabulary, []))
-    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytes_only.decoder = decoders.ByteLevel()
-    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<image>"]}
-    return PreTrainedTokenizerFast(tokenizer_object=bytes_only, **names)
-
-
-def tiny_llama():
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
     torch.set_num_threads(1)
-    return LlamaConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        vocab_size=260,
-        max_position_embeddings=512,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.3,  # wide, so that what is read changes what is said
-    )
 
 
-def text_model(tokenizer, seed=0, **options):
+def text_model(seed=0, **options):
     torch.manual_seed(seed)
+    config = tiny_llama(max_position_embeddings=512)
     return ScoredModel(
-        Answering.of(AutoModelForCausalLM.from_config(tiny_llama()).eval(), tokenizer, name="tiny", **options)
+        Answering.of(AutoModelForCausalLM.from_config(config).eval(), byte_tokenizer(), name="tiny", **options)
     )
 
 
-def picture_model(tokenizer, template=TEMPLATE, seed=0, **options):
+def picture_model(template=CHAT_TEMPLATE, seed=0, **options):
     torch.manual_seed(seed)
-    tower = SiglipTowerConfig(width=24, hidden_width=48, layers=2, heads=2, patch_px=8, native_px=32)
-    config = VisionLanguageConfig(
-        vision=tower, connector=MlpConnectorConfig(), language=tiny_llama(), image_token_id=IMAGE_ID
-    )
-    model = VisionLanguageModel(config).eval()
-    pictures = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96)
-    processor = VisionLanguageProcessor.for_model(config, tokenizer, pictures)
+    model, processor = tiny_chat_model()
     processor.chat_template = template
-    return ScoredModel(Answering.of(model, processor, name="tiny", **options))
+    return ScoredModel(Answering.of(model.eval(), processor, name="tiny", **options))
 
 
 def png(seed=0):
@@ -111,10 +74,10 @@ def questions(tmp_path):
 
 
 @pytest.mark.parametrize("settings", MODES, ids=lambda settings: settings.how.label)
-def test_every_mode_answers_every_question(tokenizer, questions, settings, tmp_path):
+def test_every_mode_answers_every_question(questions, settings, tmp_path):
     told = []
     summary = evaluate(
-        picture_model(tokenizer),
+        picture_model(),
         questions(10),
         settings,
         out=tmp_path / "r.jsonl",
@@ -138,9 +101,9 @@ def test_every_mode_answers_every_question(tokenizer, questions, settings, tmp_p
 
 
 @pytest.mark.parametrize("circular", [False, True], ids=["plain", "circular"])
-def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(tokenizer, questions, tmp_path, circular):
+def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(questions, tmp_path, circular):
     settings, file = ChoiceSettings(circular=circular), questions(11)
-    whole = evaluate(picture_model(tokenizer), file, settings, out=tmp_path / "whole.jsonl")
+    whole = evaluate(picture_model(), file, settings, out=tmp_path / "whole.jsonl")
 
     class StoppedError(Exception):
         pass
@@ -150,13 +113,13 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(tokenizer, questions
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        evaluate(picture_model(tokenizer), file, settings, out=tmp_path / "r.jsonl", on_progress=stop)
+        evaluate(picture_model(), file, settings, out=tmp_path / "r.jsonl", on_progress=stop)
     lines = (tmp_path / "r.jsonl").read_bytes().splitlines(keepends=True)
     assert len(lines) == 1 + 4
     (tmp_path / "r.jsonl").write_bytes(b"".join(lines) + b'{"id": "q4", "li')  # killed while it wrote
     asked = []
     rest = evaluate(
-        picture_model(tokenizer), file, settings, out=tmp_path / "r.jsonl", on_progress=lambda *done: asked.append(done)
+        picture_model(), file, settings, out=tmp_path / "r.jsonl", on_progress=lambda *done: asked.append(done)
     )
     assert asked[0] == (8, 11)
     assert rest == whole
@@ -173,18 +136,18 @@ def assert_near_records(path, other):
 
 
 @pytest.mark.parametrize("settings", [*MODES, ChoiceSettings(circular=True)], ids=lambda settings: settings.how.label)
-def test_what_is_kept_between_questions_changes_nothing(tokenizer, questions, tmp_path, settings):
+def test_what_is_kept_between_questions_changes_nothing(questions, tmp_path, settings):
     file = questions(9)
     for name, cache_bytes in (("kept", 8 << 20), ("forgotten", 0)):
-        evaluate(picture_model(tokenizer, cache_bytes=cache_bytes), file, settings, out=tmp_path / f"{name}.jsonl")
+        evaluate(picture_model(cache_bytes=cache_bytes), file, settings, out=tmp_path / f"{name}.jsonl")
     if settings.mode is Mode.GENERATION:
         assert (tmp_path / "kept.jsonl").read_text() == (tmp_path / "forgotten.jsonl").read_text()
     else:
         assert_near_records(tmp_path / "kept.jsonl", tmp_path / "forgotten.jsonl")
 
 
-def test_pictures_and_prefixes_are_read_once(tokenizer, questions):
-    kept, forgotten = picture_model(tokenizer), picture_model(tokenizer, cache_bytes=0)
+def test_pictures_and_prefixes_are_read_once(questions):
+    kept, forgotten = picture_model(), picture_model(cache_bytes=0)
     for model in (kept, forgotten):
         evaluate(model, questions(12), ChoiceSettings(circular=True))
     reader, other = kept.answering.reader, forgotten.answering.reader
@@ -202,31 +165,31 @@ BAD = [
 
 
 @pytest.mark.parametrize("settings", MODES, ids=lambda settings: settings.how.label)
-def test_bad_lines_cost_only_themselves(tokenizer, questions, settings, tmp_path):
-    clean = evaluate(picture_model(tokenizer), questions(8), settings)
-    summary = evaluate(picture_model(tokenizer), questions(8, bad=BAD), settings)
+def test_bad_lines_cost_only_themselves(questions, settings, tmp_path):
+    clean = evaluate(picture_model(), questions(8), settings)
+    summary = evaluate(picture_model(), questions(8, bad=BAD), settings)
     assert summary.accuracy == clean.accuracy
     assert [bad.line for bad in summary.bad_lines] == [1, 4, 6, 8]
     assert all(f"line {bad.line}: " in str(summary) for bad in summary.bad_lines)
 
 
 @pytest.mark.parametrize("settings", MODES, ids=lambda settings: settings.how.label)
-def test_a_question_that_is_too_long_for_the_model_is_a_bad_line(tokenizer, questions, settings):
+def test_a_question_that_is_too_long_for_the_model_is_a_bad_line(questions, settings):
     long = {"id": "long", "question": "word " * 200, "options": ["a", "b"], "answer": "A"}
-    summary = evaluate(picture_model(tokenizer), questions(4, bad=[(2, long)]), settings)
+    summary = evaluate(picture_model(), questions(4, bad=[(2, long)]), settings)
     assert [bad.id for bad in summary.bad_lines] == ["long"]
     assert "longer than the model can read" in summary.bad_lines[0].problem
     assert summary.accuracy.n == 4
 
 
-def test_a_placeholder_in_a_question_is_a_bad_line(tokenizer, questions):
+def test_a_placeholder_in_a_question_is_a_bad_line(questions):
     sly = {"id": "sly", "question": "What is <image>?", "options": ["a", "b"], "answer": "A", "picture": "0.png"}
-    summary = evaluate(picture_model(tokenizer), questions(4, bad=[(2, sly)]), ChoiceSettings())
+    summary = evaluate(picture_model(), questions(4, bad=[(2, sly)]), ChoiceSettings())
     assert [bad.id for bad in summary.bad_lines] == ["sly"]
 
 
-def test_strict_stops_before_anything_is_computed(tokenizer, questions, tmp_path):
-    model = picture_model(tokenizer)
+def test_strict_stops_before_anything_is_computed(questions, tmp_path):
+    model = picture_model()
     long = {"id": "long", "question": "word " * 200, "options": ["a", "b"], "answer": "A"}
     with pytest.raises(InputError, match="line 3"):
         evaluate(model, questions(4, bad=[(2, long)]), ChoiceSettings(strict=True), out=tmp_path / "r.jsonl")
@@ -234,12 +197,12 @@ def test_strict_stops_before_anything_is_computed(tokenizer, questions, tmp_path
     assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_a_model_that_cannot_see_is_not_asked(tokenizer, questions):
+def test_a_model_that_cannot_see_is_not_asked(questions):
     with pytest.raises(InputError, match="reads none"):
-        evaluate(text_model(tokenizer), questions(3), ChoiceSettings())
+        evaluate(text_model(), questions(3), ChoiceSettings())
     with pytest.raises(InputError, match="no words beside a picture"):
-        evaluate(picture_model(tokenizer, template=None), questions(3), ChoiceSettings())
-    assert evaluate(text_model(tokenizer), questions(3, pictures=False), ChoiceSettings()).accuracy.n == 3
+        evaluate(picture_model(template=None), questions(3), ChoiceSettings())
+    assert evaluate(text_model(), questions(3, pictures=False), ChoiceSettings()).accuracy.n == 3
 
 
 @pytest.mark.parametrize(
@@ -261,12 +224,12 @@ def test_settings_that_make_no_sense_are_refused(values):
 
 
 @pytest.mark.parametrize("normalise", Normalise)
-def test_a_random_model_is_at_chance(tokenizer, questions, normalise):
+def test_a_random_model_is_at_chance(questions, normalise):
     # Right answers are dealt out anew, apart from what is asked: only luck gets them.
     file = questions(120, pictures=False)
     dealt = np.random.default_rng(0).integers(0, 4, 120)
     file.questions = [question.rotated(int(shift)) for question, shift in zip(file.questions, dealt, strict=True)]
-    summary = evaluate(text_model(tokenizer), file, ChoiceSettings(normalise=normalise))
+    summary = evaluate(text_model(), file, ChoiceSettings(normalise=normalise))
     assert summary.chance == 0.25
     assert summary.accuracy.low <= summary.chance <= summary.accuracy.high
 
@@ -280,8 +243,8 @@ class _AlwaysA(ScoredModel):
 
 
 @pytest.mark.parametrize("pictures", [False, True], ids=["words", "pictures"])
-def test_a_model_that_always_says_a_is_found_out_by_rotations(tokenizer, questions, pictures):
-    inner = picture_model(tokenizer) if pictures else text_model(tokenizer)
+def test_a_model_that_always_says_a_is_found_out_by_rotations(questions, pictures):
+    inner = picture_model() if pictures else text_model()
     model = _AlwaysA(inner.answering)
     file = questions(6, pictures=pictures, answer="A")
     assert evaluate(model, file, ChoiceSettings()).accuracy.share == 1.0
@@ -292,13 +255,13 @@ def test_a_model_that_always_says_a_is_found_out_by_rotations(tokenizer, questio
 
 
 @pytest.mark.parametrize("normalise", Normalise)
-def test_a_model_whose_own_choice_is_right_is_always_right(tokenizer, questions, tmp_path, normalise):
+def test_a_model_whose_own_choice_is_right_is_always_right(questions, tmp_path, normalise):
     """The other way round: a model that does know is not missed, however it is asked."""
     settings, file = ChoiceSettings(normalise=normalise), questions(9)
-    evaluate(picture_model(tokenizer), file, settings, out=tmp_path / "r.jsonl")
+    evaluate(picture_model(), file, settings, out=tmp_path / "r.jsonl")
     chosen = {
         record["id"]: "ABCD".index(record["asked"][0]["chosen"])
         for record in map(json.loads, (tmp_path / "r.jsonl").read_text().splitlines()[1:])
     }
     file.questions = [dataclasses.replace(question, answer=chosen[question.id]) for question in file.questions]
-    assert evaluate(picture_model(tokenizer), file, settings).accuracy.share == 1.0
+    assert evaluate(picture_model(), file, settings).accuracy.share == 1.0

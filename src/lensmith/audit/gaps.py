@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from lensmith.audit.spectrum import Float64Array
+from lensmith.audit.wording import ratio
 
 WINDOW = 24
 """Neighbours on each side that a gap is compared with."""
@@ -93,7 +94,7 @@ def read_rank(values_K: Float64Array, *, largest: float | None = None) -> RankRe
     elif rivals := [gap for gap in gaps if gap.rank < last.rank and gap.ratio >= max(_RIVAL, last.ratio**2)]:
         reason = f"the gap at {last.rank} (x{last.ratio:.3g}) is small beside the one at {rivals[-1].rank}"
     else:
-        reason = f"values fall x{last.ratio:.3g} after number {last.rank}"
+        reason = f"values fall {ratio(last.ratio)}-fold after number {last.rank}"
         return RankReading(gap=last, gaps=gaps, count=count, reason=reason)
     return RankReading(gap=None, gaps=gaps, count=count, reason=reason)
 

@@ -256,7 +256,7 @@ def _grown(
     precise as a float32 also when the rank seems reached, which saves what a matrix is usually read beyond it."""
     watch, seen = RankWatch(room=rows), 0
     # Few contexts too many are read, and many at once.
-    step = _WATCH_STEP * (1 if rows < 1536 else 2 if rows < 3072 else 4)
+    step = _WATCH_STEP * (1 if rows < 1024 else 2 if rows < 2048 else 4)
     for rows_read in range(_FIRST_ROWS, rows, step) if _is_watched(stage, matrix) else ():
         matrix.grow(stage.meter, rows_read, columns, on_rows)
         # More columns than rows are enough to see how many rows are independent.

@@ -28,6 +28,7 @@ import numpy as np
 from lensmith.audit.gaps import MIN_TAIL, Gap, RankReading, is_deep_enough, read_rank, shows_gap_at
 from lensmith.audit.repeats import distinct_rows
 from lensmith.audit.spectrum import Centring, Float64Array, Method, Spectra, Spectrum, drop_missing, spectrum
+from lensmith.audit.wording import ratio
 from lensmith.core.endpoint import FloatArray, IdArray
 
 __all__ = ["Confirmation", "Needs", "NormType", "Status", "WidthEstimate", "estimate_width", "next_size"]
@@ -157,7 +158,9 @@ def _with_help(reading: RankReading, without_bias: RankReading) -> RankReading:
     reason to doubt the last where the values without the bias end clearly right there."""
     last = reading.gaps[-1] if reading.gaps else None
     if reading.gap is None and last and without_bias.rank == last.rank - 1 and is_deep_enough(last, reading.count):
-        return replace(reading, gap=last, reason=f"values fall x{last.ratio:.3g} after number {last.rank}, a bias")
+        return replace(
+            reading, gap=last, reason=f"values fall {ratio(last.ratio)}-fold after number {last.rank}, a bias"
+        )
     return reading
 
 
