@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cores import CORES, keep_to_cores
 from lensmith.audit.findings import ReadOut
 from lensmith.audit.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
 from lensmith.audit.meter import Limits
@@ -47,7 +48,6 @@ from lensmith.core.endpoint import (
     needed_features,
 )
 
-CORES = 2
 SPARE = 64
 """Contexts read beyond the rank that the watch saw."""
 WIDTH_LIMIT_S, WIDTH_LIMIT_GB = 60.0, 4.0
@@ -229,8 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="width 512, vocabulary 16,000")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    keep_to_cores()
     report = measure(512, 16_000) if options.quick else measure(4096, 128_000)
     print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))
     if report.found_width != report.width:

@@ -12,7 +12,6 @@ slow moment of the machine meets all of them.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DeepseekVLConfig, DeepseekVLForConditionalGeneration, PreTrainedModel
 
+from benchmarks.cores import CORES, keep_to_cores
 from lensmith.models import VisionLanguageConfig, VisionLanguageModel
 from lensmith.models.families.deepseek_vl import Layout, deepseek_vl_config, tiny_config
 from lensmith.models.families.deepseek_vl.config_transformers import write_transformers
@@ -32,7 +32,6 @@ from lensmith.models.families.deepseek_vl.layouts import plan_for
 from lensmith.models.reader import PreparedPicture, Prompt, Reader
 from lensmith.models.score import Scored, Scorer
 
-CORES = 2
 LAYERS = 4
 AIM_OPTIONS, AIM_QUESTIONS = 3.0, 5.0
 _SYSTEM_TOKENS, _QUESTION_TOKENS = 44, 40
@@ -88,8 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, default=LAYERS, help="layers of the language model; 1.3B has 24")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    keep_to_cores()
     torch.set_num_threads(CORES)
     report = measure(rounds=options.rounds, layers=options.layers, is_quick=options.quick)
     print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))

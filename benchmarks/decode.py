@@ -11,7 +11,6 @@ SmolLM2-135M, by the perplexity of Python's own documentation.
 
 import argparse
 import json
-import os
 import pydoc_data.topics
 import statistics
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from benchmarks.cores import CORES, keep_to_cores
 from benchmarks.real_models import smollm2_gguf
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure
@@ -32,7 +32,6 @@ from lensmith.models.language.loading import load_language_model
 from lensmith.models.packed import pack_linear_layers
 from lensmith.models.reader import Prompt, Reader
 
-CORES = 2
 LAYERS = 4
 PROMPT_TOKENS = 620
 AIM_SAME, AIM_INT8 = 1.0, 1.8
@@ -69,8 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="1 layer, 8 tokens, no perplexity")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    keep_to_cores()
     torch.set_num_threads(CORES)
     report = measure(is_quick=options.quick)
     print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))

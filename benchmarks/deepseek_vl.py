@@ -11,7 +11,10 @@ import json
 import sys
 from dataclasses import asdict
 
+import torch
+
 from benchmarks import choice, decode, loading, sam_encoder
+from benchmarks.cores import CORES, keep_to_cores
 
 PARTS = {"SAM's encoder": sam_encoder, "choice questions": choice, "decoding": decode, "loading": loading}
 
@@ -21,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
+    keep_to_cores()
+    torch.set_num_threads(CORES)
     reports = {}
     for title, part in PARTS.items():
         print(f"{title} ...", file=sys.stderr, flush=True)

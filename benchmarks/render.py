@@ -28,13 +28,13 @@ from PIL import Image, ImageChops
 from playwright.async_api import Browser, Playwright, async_playwright
 from playwright.async_api import Page as PlaywrightPage
 
+from benchmarks.cores import CORES, keep_to_cores
 from benchmarks.render_pages import make_pages
 from lensmith.core.types import Page
 from lensmith.render import Capture, RenderConfig, Renderer, font_hash
 from lensmith.render.browser import find_chromium
 from lensmith.render.process import PICTURE_FLAGS
 
-CORES = 2
 Way = Callable[[Sequence[str]], Awaitable[list[bytes]]]
 
 
@@ -84,8 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="20 pages and 2 rounds instead of 50 and 3")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    keep_to_cores()
     pages = make_pages(20 if options.quick else 50)
     report = asyncio.run(measure(pages, rounds=2 if options.quick else 3))
     print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))
