@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_vlm import IMAGE_TOKEN_ID, VOCABULARY, tiny_llama
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig
+from tiny_vlm import IMAGE_TOKEN_ID, VOCABULARY, tiny_llama, tiny_texts
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from lensmith.core.endpoint import Endpoint, Feature, Finish, RefusedError, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError
@@ -47,19 +47,7 @@ def assert_near(answers, others):
             np.testing.assert_allclose(choice.logprobs.top_TK, same.logprobs.top_TK, atol=NEAR)
 
 
-MODELS = {
-    "llama": tiny_llama(),
-    "sliding": MistralConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        vocab_size=VOCABULARY,
-        sliding_window=6,
-        initializer_range=0.3,
-        max_position_embeddings=256,
-    ),
+MODELS = tiny_texts() | {
     "half sliding": Gemma2Config(
         hidden_size=32,
         num_hidden_layers=2,
@@ -71,9 +59,6 @@ MODELS = {
         sliding_window=6,
         initializer_range=0.3,
         max_position_embeddings=256,
-    ),
-    "learned positions": GPT2Config(
-        n_embd=32, n_layer=2, n_head=4, vocab_size=VOCABULARY, n_positions=256, initializer_range=0.3
     ),
 }
 

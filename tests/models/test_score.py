@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_deepseek import FAMILIES, tiny_model
-from tiny_vlm import VOCABULARY, tiny_llama
-from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
+from tiny_vlm import VOCABULARY, tiny_llama, tiny_texts
+from transformers import AutoModelForCausalLM
 
 from benchmarks.real_models import smollm2_gguf
 from lensmith.core.endpoint import Request
@@ -65,20 +65,7 @@ def text_model(config=None, seed=0):
     return AutoModelForCausalLM.from_config(config or tiny_llama()).eval()
 
 
-SMALL = {"vocab_size": VOCABULARY, "initializer_range": 0.3}
-TEXT_MODELS = {
-    "llama": tiny_llama(),
-    "sliding": MistralConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        sliding_window=6,
-        **SMALL,
-    ),
-    "learned positions": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **SMALL),
-}
+TEXT_MODELS = tiny_texts()
 VLM_PARTS = {
     "mlp": {"connector": MlpConnectorConfig()},
     "perceiver": {"connector": PerceiverConnectorConfig(latents=5, depth=1, heads=2, key_heads=1, head_width=8)},

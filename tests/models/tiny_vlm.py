@@ -1,7 +1,7 @@
 """Parts of a tiny vision-language model. Weights are random; nothing is downloaded."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import GPT2Config, LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from lensmith.models.connectors import MlpConnectorConfig
@@ -42,6 +42,23 @@ def tiny_llama(**changes: object) -> LlamaConfig:
         "initializer_range": 0.3,  # wide, so that what is read changes what is said
     }
     return LlamaConfig(**(values | changes))
+
+
+def tiny_texts() -> dict[str, PreTrainedConfig]:
+    """Language models that remember and count positions in different ways."""
+    small = {"vocab_size": VOCABULARY, "initializer_range": 0.3}
+    sliding = MistralConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        sliding_window=6,
+        max_position_embeddings=256,
+        **small,
+    )
+    learned = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **small)
+    return {"llama": tiny_llama(), "sliding": sliding, "learned positions": learned}
 
 
 def tiny_siglip(**changes: int) -> SiglipTowerConfig:
