@@ -93,6 +93,12 @@ class Report:
     published_rms: tuple[float, float]
     stages: tuple[Stage, ...]
 
+    @property
+    def is_within_limits(self) -> bool:
+        is_small = self.width_gb <= WIDTH_LIMIT_GB and self.layer_gb <= LAYER_LIMIT_GB
+        is_precise = self.rms <= self.published_rms[0]
+        return is_small and is_precise and self.width_s <= WIDTH_LIMIT_S and self.layer_s <= LAYER_LIMIT_S
+
 
 @dataclass
 class Clock:
@@ -235,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
     if report.found_width != report.width:
         print("The width is wrong: these seconds buy nothing.", file=sys.stderr)
         return 1
-    return 0
+    return 0 if options.quick or report.is_within_limits else 1
 
 
 def measure(width: int, vocabulary: int) -> Report:

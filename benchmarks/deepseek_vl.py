@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"== {title}\n{part.as_table(reports[title])}\n", flush=True)
     if options.json:
         print(json.dumps({title: asdict(report) for title, report in reports.items()}, indent=1))
-    return 0
+    return 0 if options.quick or all(report.is_within_limits for report in reports.values()) else 1
 
 
 if __name__ == "__main__":

@@ -61,6 +61,10 @@ class Report:
     rounds: int
     ways: tuple[Way, ...]
 
+    @property
+    def is_within_limits(self) -> bool:
+        return all(way.share_of_weights <= LIMIT for way in self.ways if way.name != WAYS[-1])
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__.splitlines()[0])
@@ -73,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     report = measure(is_quick=options.quick)
     print(json.dumps(asdict(report), indent=1) if options.json else as_table(report))
-    return 0
+    return 0 if options.quick or report.is_within_limits else 1
 
 
 def measure(*, is_quick: bool = False) -> Report:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensmith.audit import spectrum as module
-from lensmith.audit.spectrum import Centring, Method, context_gram, drop_missing, spectrum, token_blocks
+from lensmith.audit.spectrum import Centring, Method, Spectra, context_gram, drop_missing, spectrum, token_blocks
 from lensmith.core.errors import InputError, ShapeError
 
 
@@ -71,6 +71,47 @@ def test_the_tail_survives_first_contexts_that_explain_badly(monkeypatch):
     found = spectrum(matrix)
     assert found.method is Method.TAIL
     assert found.values_K == pytest.approx(_reference(matrix, Centring.TOKENS), rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(70, 110), (110, 70)])
+@pytest.mark.parametrize("centring", Centring)
+def test_the_end_of_a_spectrum_equals_that_of_the_whole(monkeypatch, shape, centring):
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((shape[0], 50)) @ rng.standard_normal((50, shape[1]))
+    matrix += 1e-4 * rng.standard_normal(shape) + 5
+    monkeypatch.setattr(module, "_LEAST_TO_ITERATE", 0)
+    monkeypatch.setattr(module, "_LARGEST_END", 1.0)
+    monkeypatch.setattr(module, "gram_values", None)  # not asked for
+    end = Spectra(matrix).end(centring, before=40, down_to=1e-6)
+    count = min(shape[0] - (centring is Centring.TOKENS_AND_CONTEXTS), shape[1] - 1)
+    assert end == pytest.approx(_reference(matrix, centring)[40:count], rel=1e-3)
+
+
+def test_values_below_the_floor_are_not_taken_from_the_gram_matrix(monkeypatch):
+    rng = np.random.default_rng(0)
+    left = rng.standard_normal((50, 24)) * np.repeat([1.0, 1e-9], 12)
+    matrix = left @ rng.standard_normal((24, 90))
+    monkeypatch.setattr(module, "_LEAST_TO_ITERATE", 0)
+    monkeypatch.setattr(module, "_LARGEST_END", 1.0)
+    end = Spectra(matrix).end(Centring.TOKENS, before=10, down_to=1e-10)
+    assert end[:14] == pytest.approx(_reference(matrix, Centring.TOKENS)[10:24], rel=1e-3)
+
+
+@pytest.mark.parametrize("left_out", [0, 7, 80])
+@pytest.mark.parametrize("large", [1.0, 1e6])
+def test_a_part_has_the_values_of_its_own_matrix(left_out, large):
+    """Also where a few tokens far larger than all others are left out, which would leave nothing but rounding."""
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((40, 120)) - 20
+    matrix[:, :5] *= large
+    whole = Spectra(matrix)
+    contexts, tokens = rng.permutation(40)[:33], np.arange(left_out, 120)
+    part = whole.part(contexts, tokens)
+    for centring in Centring:
+        found = part.of(centring).values_K
+        expected = _reference(matrix[contexts][:, tokens], centring)[: len(found)]
+        # What a Gram matrix keeps, of the part's own largest value.
+        assert found == pytest.approx(expected, rel=1e-9, abs=3e-8 * expected[0])
 
 
 def test_blocks_in_any_order_of_memory_and_precision_give_the_same():

@@ -1,7 +1,9 @@
 """Widths of last layers with a known truth: never a wrong one, abstentions counted."""
 
+import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from last_layers import PRECISIONS, SPECTRA, Norm, make_layer, told
 
-from lensmith.audit.gaps import read_rank, shows_gap_at, significant_gaps
+from lensmith.audit import spectrum as spectrum_module
+from lensmith.audit.gaps import may_hide_a_rival, read_rank, shows_gap_at, significant_gaps
 from lensmith.audit.rank_watch import RankWatch
+from lensmith.audit.smallest import smallest_values
 from lensmith.audit.width import Confirmation, NormType, Status, estimate_width, next_size
 from lensmith.core.errors import InputError, ShapeError
 
@@ -76,6 +80,44 @@ def test_no_width_is_wrong_as_the_readings_double(width, seed):
     outcomes = _grid(width, sizes=3, seed=seed)
     assert sum(outcomes.values()) == 4 * 5 * 5
     assert outcomes["unresolved"] <= 2
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_the_ends_of_the_spectra_alone_decide_the_same(monkeypatch, norm):
+    """As they do from a thousand contexts on; here for all sizes."""
+    ends = []
+
+    def counted(*given):
+        ends.append(smallest_values(*given))
+        return ends[-1]
+
+    monkeypatch.setattr(spectrum_module, "smallest_values", counted)
+    for spectrum, precision in itertools.product(SPECTRA, PRECISIONS):
+        outputs = _outputs(64, 90, 140, precision=precision, spectrum=spectrum, norm=norm)
+        whole = estimate_width(outputs)
+        assert not ends
+        with monkeypatch.context() as patched:
+            patched.setattr(spectrum_module, "_LEAST_TO_ITERATE", 0)
+            patched.setattr(spectrum_module, "_LARGEST_END", 1.0)
+            by_ends = estimate_width(outputs)
+        assert replace(by_ends, values_K=whole.values_K) == whole
+        assert (len(ends) > 0) == (whole.rank is not None)
+        assert all(end is not None for end in ends)
+        ends.clear()
+
+
+@pytest.mark.parametrize("norm", [Norm.RMS, Norm.LAYER_NORM_BIAS])
+def test_a_large_width_from_the_ends_of_its_spectra(norm):
+    found = estimate_width(_outputs(1056, 1104, 1380, norm=norm))
+    assert (found.status, found.width, found.norm) == (Status.EXACT, 1056, _COMMON[norm])
+    assert found.rank == 1056
+    assert found.confirmation is Confirmation.OVERLAPPING
+
+
+def test_a_fall_that_a_bias_hides_is_looked_for_in_the_whole_spectrum():
+    smooth = np.linspace(2, 1, 60)
+    assert not may_hide_a_rival(np.concatenate([smooth, smooth / 40]))
+    assert may_hide_a_rival(np.concatenate([smooth, [0.15], smooth / 100]))
 
 
 @settings(max_examples=40)
@@ -253,6 +295,18 @@ def test_rules_on_literal_spectra():
     assert read_rank(np.array([3.0, 2.0, 1.0])).rank is None
 
 
+def test_rules_on_the_end_of_a_spectrum_are_those_on_the_whole():
+    smooth = np.linspace(2, 1, 60)
+    whole = np.concatenate([smooth, smooth / 30, smooth / 30000])
+    for before in (65, 95):
+        assert read_rank(whole[before:], largest=2.0, before=before).gap == read_rank(whole).gap
+        for rank in (119, 120, 121):
+            assert shows_gap_at(whole[before:], rank, before=before) == shows_gap_at(whole, rank) == (rank == 120)
+    beside = np.concatenate([smooth, [0.05], smooth / 300])
+    assert shows_gap_at(beside[36:], 61, beside=60, before=36) == shows_gap_at(beside, 61, beside=60)
+    assert shows_gap_at(beside[36:], 60, before=36) == shows_gap_at(beside, 60)
+
+
 def test_sizes_grow_by_the_suspected_rank():
     assert next_size(50, 60).contexts == 100
     assert next_size(50, 60, rank=100).contexts == 149
@@ -262,7 +316,7 @@ def test_sizes_grow_by_the_suspected_rank():
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 200])
-@pytest.mark.parametrize("width", [5, 48])
+@pytest.mark.parametrize("width", [5, 48, 300])
 def test_the_watch_sees_the_rank_soon_after_it_is_reached(batch, width):
     outputs = _outputs(width, width + 40, 2 * width + 60)
     watch = RankWatch()

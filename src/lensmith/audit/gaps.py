@@ -7,6 +7,8 @@ the last one is the rank (after it there is noise only); the others are listed, 
 padded after training shows its true width as an earlier gap. The rule is stricter for small ranks: with few values
 before it a gap says little, since the signal itself may fall that steeply into the noise.
 
+Where only the end of a spectrum was computed, `before` says how many larger values are missing.
+
 Legend: K values.
 """
 
@@ -66,27 +68,27 @@ class RankReading:
         return self.gap.rank if self.gap else None
 
 
-def significant_gaps(values_K: Float64Array) -> tuple[Gap, ...]:
+def significant_gaps(values_K: Float64Array, *, before: int = 0) -> tuple[Gap, ...]:
     """The falls with a score of 20 and a ratio of 1.5 at least, by rank. `values_K`: positive, largest first."""
     falls = -np.diff(np.log(values_K))[: len(values_K) - 1 - _EDGE]
     if len(falls) < 2:
         return ()
     score_K = _scores(falls)
     chosen = np.flatnonzero((score_K >= MIN_SCORE) & (falls >= np.log(MIN_RATIO)))
-    return tuple(_gap(falls, score_K, int(index)) for index in chosen)
+    return tuple(_gap(falls, score_K, int(index), before) for index in chosen)
 
 
-def read_rank(values_K: Float64Array, *, largest: float | None = None) -> RankReading:
+def read_rank(values_K: Float64Array, *, largest: float | None = None, before: int = 0) -> RankReading:
     """The rank that a spectrum shows, or why it shows none.
 
     `largest`: the largest value before anything but the rows' means was taken out, where that is not among `values_K`;
     arithmetic rounds at its size.
     """
-    gaps, count = significant_gaps(values_K), len(values_K)
+    gaps, count = significant_gaps(values_K, before=before), before + len(values_K)
     if not gaps:
         reason = f"no value falls out of line: the rank is over {max(count - _EDGE, 0)}, or lost in noise"
         return RankReading(gap=None, gaps=(), count=count, reason=reason)
-    last = _before_rounding(values_K, gaps, largest or float(values_K[0]))
+    last = _before_rounding(values_K, gaps, largest or float(values_K[0]), before)
     if not is_deep_enough(last, count):
         reason = f"the gap at {last.rank} (x{last.ratio:.3g}, {count - last.rank} values after it) is no proof yet"
     elif last.dominance < _DOMINANCE:
@@ -99,12 +101,13 @@ def read_rank(values_K: Float64Array, *, largest: float | None = None) -> RankRe
     return RankReading(gap=None, gaps=gaps, count=count, reason=reason)
 
 
-def _before_rounding(values_K: Float64Array, gaps: tuple[Gap, ...], largest: float) -> Gap:
+def _before_rounding(values_K: Float64Array, gaps: tuple[Gap, ...], largest: float, before: int) -> Gap:
     """The last gap; or, where gaps stand within what float32 arithmetic makes by itself, the large one before them."""
     *earlier, last = gaps
     for gap in earlier:
         is_large = gap.ratio >= max(_RIVAL, last.ratio**2)
-        if is_large and values_K[gap.rank] < _ARITHMETIC * largest <= values_K[gap.rank - 1]:
+        above, below = values_K[gap.rank - before - 1 : gap.rank - before + 1]
+        if is_large and below < _ARITHMETIC * largest <= above:
             return gap
     return last
 
@@ -114,12 +117,13 @@ def is_deep_enough(gap: Gap, count: int) -> bool:
     return count - gap.rank >= MIN_TAIL and gap.ratio >= 1 + _FEW_VALUES / gap.rank
 
 
-def shows_gap_at(values_K: Float64Array, rank: int, *, beside: int | None = None) -> bool:
+def shows_gap_at(values_K: Float64Array, rank: int, *, beside: int | None = None, before: int = 0) -> bool:
     """Whether the largest fall among the values from `rank` - 24 on is the one after number `rank`, and stands out.
 
     A weaker test than `read_rank`, for confirming on part of the data what the whole has shown. `beside`: another rank
-    whose gap may be larger.
+    whose gap may be larger. `before`: no more than `rank` - 25.
     """
+    rank, beside = rank - before, beside and beside - before
     falls = -np.diff(np.log(values_K))[: len(values_K) - 3]
     start = max(0, rank - 1 - WINDOW)
     if rank < 1 or rank > len(falls):
@@ -132,6 +136,15 @@ def shows_gap_at(values_K: Float64Array, rank: int, *, beside: int | None = None
     return bool(is_largest and falls[rank - 1] >= np.log(1.2) and score >= MIN_SCORE / 2)
 
 
+def may_hide_a_rival(values_K: Float64Array) -> bool:
+    """Whether, once one direction more is centred out, these values may have a fall that leaves the rank open.
+
+    The values without it lie between these (Cauchy's interlacing theorem), so that a fall among them is no larger than
+    two falls here.
+    """
+    return bool((values_K[2:] * _RIVAL <= values_K[:-2]).any())
+
+
 def _scores(falls_K: Float64Array) -> Float64Array:
     padding = np.full(WINDOW, np.nan)
     around_KW = sliding_window_view(np.concatenate([padding, falls_K, padding]), 2 * WINDOW + 1).copy()
@@ -142,10 +155,10 @@ def _scores(falls_K: Float64Array) -> Float64Array:
     return result
 
 
-def _gap(falls_K: Float64Array, score_K: Float64Array, index: int) -> Gap:
-    before = falls_K[max(0, index - WINDOW) : index]
-    steepest = max(float(before.max()), 1e-9) if before.size else np.inf
+def _gap(falls_K: Float64Array, score_K: Float64Array, index: int, before: int) -> Gap:
+    larger = falls_K[max(0, index - WINDOW) : index]
+    steepest = max(float(larger.max()), 1e-9) if larger.size else np.inf
     # With nothing before it there is nothing to compare with; the ratio that few values need decides alone.
     dominance = float(falls_K[index]) / steepest if np.isfinite(steepest) else _DOMINANCE
     ratio = float(np.exp(min(falls_K[index], 700.0)))
-    return Gap(rank=index + 1, ratio=ratio, score=float(score_K[index]), dominance=dominance)
+    return Gap(rank=before + index + 1, ratio=ratio, score=float(score_K[index]), dominance=dominance)

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.linalg import LinAlgError
 from numpy.typing import NDArray
 
+from lensmith.audit.smallest import Factor, smallest_space, smallest_values
 from lensmith.core.endpoint import FloatArray, IdArray
 from lensmith.core.errors import InputError, ShapeError
 
@@ -32,8 +34,11 @@ _TINY = float(np.finfo(np.float64).tiny)
 _BLOCK = 2048
 _WHOLE_QR_LIMIT = 2600
 """Up to this many contexts the singular values of R are all computed; beyond, those below the Gram matrix's floor."""
-_SHIFT = 1e-16
+_LEAST_ENERGY = 0.25
+"""Where a part has less of the whole's sum of squares, its products are computed anew: rounding is the whole's."""
 _INVERSE_STEPS = 2
+_LEAST_TO_ITERATE, _LARGEST_END = 1024, 1 / 16
+"""From this many contexts on, the last values are computed by themselves where they are at most this part."""
 
 
 class Centring(enum.Enum):
@@ -86,6 +91,19 @@ class Gram:
         means_N = self.products_NN.mean(axis=0)
         result: Float64Array = self.products_NN - means_N - means_N[:, None] + means_N.mean()
         return result
+
+    def part(self, contexts_P: IdArray, left_out_PB: FloatArray) -> "Gram | None":
+        """The same for some contexts without some tokens, whose outputs are given; None where they are most of what
+        there is, since what rounding left of it would remain."""
+        shifted_PB = left_out_PB.astype(np.float64) - self.means_N[contexts_P, None]
+        sums_P, tokens = shifted_PB.sum(axis=1), self.tokens - shifted_PB.shape[1]
+        products_PP = self.products_NN[np.ix_(contexts_P, contexts_P)]
+        energy = float(np.trace(products_PP))
+        products_PP -= shifted_PB @ shifted_PB.T
+        products_PP -= np.outer(sums_P, sums_P / tokens)
+        if np.trace(products_PP) < _LEAST_ENERGY * energy:
+            return None
+        return Gram(products_NN=products_PP, means_N=self.means_N[contexts_P] - sums_P / tokens, tokens=tokens)
 
 
 def drop_missing(matrix_NM: FloatArray) -> CompletePart:
@@ -182,13 +200,40 @@ class Spectra:
         """The values for this centring; those under `down_to` times the largest need not be told apart, which spares a
         decomposition where the Gram matrix sees that far."""
         contexts, tokens = self.matrix_NM.shape
-        limit = min(contexts - (centring is Centring.TOKENS_AND_CONTEXTS), tokens - 1)
-        products_KK = self._gram.centred(centring) if self._gram else _token_gram(self.matrix_NM, centring)
-        values_K = gram_values(products_KK, limit)
+        products_KK = self._products(centring)
+        values_K = gram_values(products_KK, self._count(centring))
         method = Method.GRAM
         if down_to < GRAM_FLOOR and values_K.size and values_K[-1] < GRAM_FLOOR * values_K[0]:
             values_K, method = _below_the_floor(self.matrix_NM, centring, products_KK, values_K)
         return Spectrum(values_K=values_K, centring=centring, method=method, contexts=contexts, tokens=tokens)
+
+    def end(self, centring: Centring, *, before: int, down_to: float = 0.0) -> Float64Array:
+        """The values after the first `before`, as `of` computes them; without the others where these are few."""
+        count, side = self._count(centring) - before, min(self.matrix_NM.shape)
+        if down_to >= GRAM_FLOOR and side >= _LEAST_TO_ITERATE and 0 < count <= _LARGEST_END * side:
+            values_K = smallest_values(self._products(centring), side - before)
+            if values_K is not None:
+                return values_K[:count]
+        return self.of(centring, down_to=down_to).values_K[before:]
+
+    def part(self, contexts_P: IdArray, tokens_Q: IdArray) -> "Spectra":
+        """Of some contexts and tokens; their products are those of all, less what few tokens were left out."""
+        rows_PM = self.matrix_NM[contexts_P]
+        part = Spectra(rows_PM[:, tokens_Q])
+        tokens = self.matrix_NM.shape[1]
+        if self._gram and len(contexts_P) <= len(tokens_Q) and 2 * len(tokens_Q) > tokens:
+            gram = self._gram.part(contexts_P, np.delete(rows_PM, tokens_Q, axis=1))
+            if gram:
+                part._gram = gram
+        return part
+
+    def _count(self, centring: Centring) -> int:
+        """How many values the centring leaves above zero."""
+        contexts, tokens = map(int, self.matrix_NM.shape)
+        return min(contexts - (centring is Centring.TOKENS_AND_CONTEXTS), tokens - 1)
+
+    def _products(self, centring: Centring) -> Float64Array:
+        return self._gram.centred(centring) if self._gram else _token_gram(self.matrix_NM, centring)
 
 
 def spectrum(matrix_NM: FloatArray, centring: Centring = Centring.TOKENS, *, down_to: float = 0.0) -> Spectrum:
@@ -222,8 +267,8 @@ def _below_the_floor(
     side, count = len(products_KK), len(gram_values_K)
     floor = GRAM_FLOOR * gram_values_K[0]
     kept = int((gram_values_K > 10 * floor).sum())
-    if side > _WHOLE_QR_LIMIT:
-        space_KT = _tail_space(matrix_NM, centring, products_KK, side - kept)
+    space_KT = _tail_space(matrix_NM, centring, products_KK, side - kept) if side > _WHOLE_QR_LIMIT else None
+    if space_KT is not None:
         made = np.concatenate([tall_BK @ space_KT for tall_BK in _tall_blocks(matrix_NM, centring)])
         tail_K = np.linalg.svd(made, compute_uv=False)[: count - kept]
         if tail_K[0] <= 2 * max(gram_values_K[kept], floor):  # else the short cut went wrong: the Gram matrix sees more
@@ -233,8 +278,9 @@ def _below_the_floor(
     return np.maximum(values_K, _TINY), Method.QR
 
 
-def _tail_space(matrix_NM: FloatArray, centring: Centring, products_KK: Float64Array, size: int) -> Float64Array:
-    """An orthonormal basis (K, T) of the space of the T smallest singular values, by inverse subspace iteration.
+def _tail_space(matrix_NM: FloatArray, centring: Centring, products_KK: Float64Array, size: int) -> Float64Array | None:
+    """An orthonormal basis (K, T) of the space of the T smallest singular values, by inverse subspace iteration; None
+    where the Gram matrix cannot be factorised.
 
     What the matrix makes of any T-dimensional space bounds its T smallest singular values from above (Courant-Fischer).
     The Gram matrix's rounding tilts the space a little towards the large values; what the matrix makes of it tells by
@@ -242,15 +288,15 @@ def _tail_space(matrix_NM: FloatArray, centring: Centring, products_KK: Float64A
     do: K - T contexts of a model that is K - T wide are a square matrix, whose smallest value is by chance far below
     those of the whole, and which explains badly.
     """
-    shift = _SHIFT * float(np.abs(np.diagonal(products_KK)).max()) * len(products_KK)
-    inverse_KK = np.linalg.inv(products_KK + shift * np.eye(len(products_KK)))
-    space_KT = np.random.default_rng(0).standard_normal((len(products_KK), size))
-    for _ in range(_INVERSE_STEPS):
-        space_KT = np.linalg.qr(inverse_KK @ space_KT)[0]
+    try:
+        factor = Factor(products_KK)
+    except LinAlgError:
+        return None
+    space_KT = smallest_space(factor, len(products_KK), size, steps=_INVERSE_STEPS)
     there_and_back = np.zeros(space_KT.shape)
     for tall_BK in _tall_blocks(matrix_NM, centring):
         there_and_back += tall_BK.T @ (tall_BK @ space_KT)
-    tilt_KT = inverse_KK @ there_and_back
+    tilt_KT = factor.solve(there_and_back)
     tilt_KT -= space_KT @ (space_KT.T @ tilt_KT)
     return np.asarray(np.linalg.qr(space_KT - tilt_KT)[0], dtype=np.float64)
 

@@ -228,16 +228,17 @@ def find_width(
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
     outcome = WidthOutcome(read_out=read_out, matrix=matrix)
     sizes = _sizes(chosen.reader, len(chosen.columns) - 1)
+    growth = _Growth(stage, matrix)
     for number, (rows, wanted_columns) in enumerate(sizes):
         cost = matrix.cost_of(rows, wanted_columns)
         if cost.queries > stage.meter.queries_left:
             return replace(outcome, out_of_budget=True, note=_short(outcome, rows, wanted_columns, cost, stage))
         try:
-            for rows_read in _grown(stage, matrix, rows, wanted_columns, on_rows):
-                if rows_read == rows and _may_wait(stage, matrix, sizes[number + 1 :], number):
+            for rows_read in growth.to(rows, wanted_columns, on_rows):
+                if rows_read == rows and growth.is_watched and _may_wait(stage, matrix, sizes[number + 1 :], number):
                     continue
                 # Columns beyond the rows help against noise only, and where there is none cost time.
-                columns = _enough_columns(rows_read, wanted_columns) if _is_watched(stage, matrix) else wanted_columns
+                columns = _enough_columns(rows_read, wanted_columns) if growth.is_watched else wanted_columns
                 judged = _judged(stage, outcome, before, rows_read, columns)
                 if rows_read < rows and not _ends_in_noise(judged):
                     continue  # a fall within the spectrum, such as that before a padding: only more contexts tell
@@ -249,38 +250,53 @@ def find_width(
     return replace(outcome, note=f"{outcome.note}; the vocabulary has no more columns to read")
 
 
-def _grown(
-    stage: Stage, matrix: GrowingMatrix, rows: int, columns: int, on_rows: Callable[[int, int], None]
-) -> Iterator[int]:
-    """Grows the matrix and yields its number of rows when it is time to look: at the end, and where values are as
-    precise as a float32 also when the rank seems reached, which saves what a matrix is usually read beyond it."""
-    watch, seen = RankWatch(room=rows), 0
-    # Few contexts too many are read, and many at once.
-    step = _WATCH_STEP * (1 if rows < 1024 else 2 if rows < 2048 else 4)
-    for rows_read in range(_FIRST_ROWS, rows, step) if _is_watched(stage, matrix) else ():
-        matrix.grow(stage.meter, rows_read, columns, on_rows)
-        # More columns than rows are enough to see how many rows are independent.
-        new_NM = matrix.whole(rows_read, min(columns, rows + _WATCH_STEP), first_row=seen).logits_NM
+class _Growth:
+    """One matrix that grows from size to size, watched where its values are as precise as a float32."""
+
+    def __init__(self, stage: Stage, matrix: GrowingMatrix) -> None:
+        self._stage, self._matrix = stage, matrix
+        self.is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
+        self._is_blind = not self.is_watched
+        self._watched_columns = self._watched_rows = 0
+
+    def to(self, rows: int, columns: int, on_rows: Callable[[int, int], None]) -> Iterator[int]:
+        """Grows the matrix and yields its number of rows when it is time to look: at the end, and if watched also when
+        the rank seems reached, which saves what a matrix is usually read beyond it."""
+        # Few contexts too many are read, and many at once.
+        step = _WATCH_STEP * (1 if rows < 1024 else 2 if rows < 2048 else 4)
+        for rows_read in range(_FIRST_ROWS, rows, step):
+            if self._is_blind:
+                break
+            if rows_read <= self._watched_rows:
+                continue
+            self._matrix.grow(self._stage.meter, rows_read, columns, on_rows)
+            if self._seems_reached(rows_read, rows, columns):
+                yield rows_read
+                break
+        self._matrix.grow(self._stage.meter, rows, columns, on_rows)
+        yield rows
+
+    def _seems_reached(self, rows_read: int, rows: int, columns: int) -> bool:
+        """Shows the watch what was read; a few more columns than rows show how many of these are independent."""
+        if self._watched_columns < min(columns, rows + _WATCH_STEP):
+            # Enough for the next two sizes too, where they are there: a new start takes as long as all before it.
+            last_rows = math.ceil(_GROWTH**2 * rows)
+            self._watched_columns, self._watched_rows = min(columns, last_rows + _WATCH_STEP), 0
+            self._watch = RankWatch(room=last_rows)
+        new_NM = self._matrix.whole(rows_read, self._watched_columns, first_row=self._watched_rows).logits_NM
         if not np.isfinite(new_NM).all():
-            break
-        reached, seen = watch.push(new_NM), rows_read
-        if reached is not None and rows_read >= reached + _WATCH_SPARE:
-            yield rows_read
-            break
-    matrix.grow(stage.meter, rows, columns, on_rows)
-    yield rows
+            self._is_blind = True
+            return False
+        reached, self._watched_rows = self._watch.push(new_NM), rows_read
+        return reached is not None and rows_read >= reached + _WATCH_SPARE
 
 
 def _may_wait(stage: Stage, matrix: GrowingMatrix, later: Sequence[tuple[int, int]], number: int) -> bool:
     """Whether a matrix need not be judged yet: where the watch saw no end of the rank, every third is enough, which
     keeps the time of all judgements near that of the last."""
-    if not _is_watched(stage, matrix) or number % 3 == 2 or not later:
+    if number % 3 == 2 or not later:
         return False
     return matrix.cost_of(*later[0]).queries <= stage.meter.queries_left
-
-
-def _is_watched(stage: Stage, matrix: GrowingMatrix) -> bool:
-    return matrix.reader.read_out in _WATCHED and stage.probed.is_precise
 
 
 def _enough_columns(rows: int, columns: int) -> int:

@@ -25,9 +25,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lensmith.audit.gaps import MIN_TAIL, Gap, RankReading, is_deep_enough, read_rank, shows_gap_at
+from lensmith.audit.gaps import (
+    MIN_TAIL,
+    WINDOW,
+    Gap,
+    RankReading,
+    is_deep_enough,
+    may_hide_a_rival,
+    read_rank,
+    shows_gap_at,
+)
 from lensmith.audit.repeats import distinct_rows
-from lensmith.audit.spectrum import Centring, Float64Array, Method, Spectra, Spectrum, drop_missing, spectrum
+from lensmith.audit.spectrum import Centring, Float64Array, Method, Spectra, Spectrum, drop_missing
 from lensmith.audit.wording import ratio
 from lensmith.core.endpoint import FloatArray, IdArray
 
@@ -136,16 +145,20 @@ def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, se
     reading = read_rank(whole.values_K)
     if not reading.gaps:
         return _unresolved(whole, reading, noise_nats)
-    down_to = _down_to(whole, (reading.gap or reading.gaps[-1]).rank)
-    largest = float(whole.values_K[0])
-    without_bias = read_rank(found.of(Centring.TOKENS_AND_CONTEXTS, down_to=down_to).values_K, largest=largest)
+    rank = (reading.gap or reading.gaps[-1]).rank
+    down_to = _down_to(whole, rank)
+    # What is looked for is the rank, or one less; of the values far above only whether they may have a rival matters.
+    before = max(0, rank - 2 - WINDOW)
+    before = 0 if may_hide_a_rival(whole.values_K[: before + 2]) else before
+    end_K = found.end(Centring.TOKENS_AND_CONTEXTS, before=before, down_to=down_to)
+    without_bias = read_rank(end_K, largest=float(whole.values_K[0]), before=before)
     reading = _with_help(reading, without_bias)
     if reading.rank is None:
         return _unresolved(whole, reading, noise_nats)
     problem = _too_few_distinct(part.matrix_NM, whole, reading.rank)
     beside = reading.rank - 1 if without_bias.rank == reading.rank - 1 else None
     parts = _Parts(rank=reading.rank, beside=beside, down_to=down_to, seed=seed)
-    confirmation = Confirmation.NONE if problem else parts.confirm(part.matrix_NM)
+    confirmation = Confirmation.NONE if problem else parts.confirm(found)
     if problem or confirmation is Confirmation.NONE:
         problem = problem or f"the gap at {reading.rank} was not found again in parts of the data"
         reading = replace(reading, gap=None, reason=problem)
@@ -259,13 +272,15 @@ class _Parts:
     down_to: float
     seed: int
 
-    def confirm(self, matrix_NM: FloatArray) -> Confirmation:
+    def confirm(self, whole: Spectra) -> Confirmation:
         rng = np.random.default_rng(self.seed)
-        contexts, contexts_disjoint = self._split(matrix_NM.shape[0], rng)
-        tokens, tokens_disjoint = self._split(matrix_NM.shape[1], rng)
+        before = max(0, self.rank - 1 - WINDOW)
+        contexts, contexts_disjoint = self._split(whole.matrix_NM.shape[0], rng)
+        tokens, tokens_disjoint = self._split(whole.matrix_NM.shape[1], rng)
         for chosen_contexts, chosen_tokens in zip(contexts, tokens, strict=True):
-            part_NM = matrix_NM[chosen_contexts][:, chosen_tokens]
-            if not shows_gap_at(spectrum(part_NM, down_to=self.down_to).values_K, self.rank, beside=self.beside):
+            part = whole.part(chosen_contexts, chosen_tokens)
+            end_K = part.end(Centring.TOKENS, before=before, down_to=self.down_to)
+            if not shows_gap_at(end_K, self.rank, beside=self.beside, before=before):
                 return Confirmation.NONE
         return Confirmation.DISJOINT if contexts_disjoint and tokens_disjoint else Confirmation.OVERLAPPING
 
