@@ -47,7 +47,7 @@ test-all: setup browser
 	$(BIN)/python -m pytest
 
 bench: setup browser
-	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit; done
+	@status=0; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || status=1; done; exit $$status
 
 demo: setup browser
 	$(BIN)/lensmith demo --out demo

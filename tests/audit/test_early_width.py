@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fake_audits import EVERYTHING, audited, fake, finding
 
 from lensmith.audit import stages
 from lensmith.audit.findings import ReadOut
+from lensmith.audit.growth import GrowingMatrix
 from lensmith.core.exposure import Exposure
 
 WIDTH = 110
@@ -43,3 +45,19 @@ def test_a_padding_is_no_reason_to_stop_before_it_is_seen_whole(tmp_path, monkey
     whole = audited(fake(vocabulary=512, width=WIDTH, **PADDED), tmp_path / "whole", max_queries=1_000)
     assert (early.width, early.width_interval) == (whole.width, whole.width_interval)
     assert finding(early, "WIDTH") is None or contexts_of(early) > 128
+
+
+@pytest.mark.parametrize(("told", "contexts"), [(512, 192), (300, 192), (240, 486)])
+def test_columns_that_are_not_told_keep_nobody_from_watching_the_others(tmp_path, monkeypatch, told, contexts):
+    """Where too few are told to see all rows of a size as independent, it is read as planned."""
+    read = GrowingMatrix.whole
+
+    def partly_told(*given, **where):
+        part = read(*given, **where)
+        part.logits_NM[:, told:] = np.nan
+        return part
+
+    monkeypatch.setattr(GrowingMatrix, "whole", partly_told)
+    report = audited(fake(vocabulary=512, width=150), tmp_path)
+    assert contexts_of(report) == contexts
+    assert report.width == 150 or report.width_interval[0] <= 150 <= report.width_interval[1]

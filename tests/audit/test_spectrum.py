@@ -6,8 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensmith.audit import spectrum as module
-from lensmith.audit.spectrum import Centring, Method, Spectra, context_gram, drop_missing, spectrum, token_blocks
+from lensmith.audit.spectrum import Centring, Method, Spectra, Spectrum, context_gram, drop_missing, token_blocks
 from lensmith.core.errors import InputError, ShapeError
+
+
+def _spectrum(matrix: np.ndarray, centring: Centring = Centring.TOKENS, **options: float) -> Spectrum:
+    return Spectra(matrix).of(centring, **options)
 
 
 def _reference(matrix: np.ndarray, centring: Centring) -> np.ndarray:
@@ -27,7 +31,7 @@ def _reference(matrix: np.ndarray, centring: Centring) -> np.ndarray:
 )
 def test_values_equal_a_full_decomposition(contexts, tokens, seed, centring, block):
     matrix = np.random.default_rng(seed).standard_normal((contexts, tokens)) - 20
-    whole = spectrum(matrix, centring)
+    whole = _spectrum(matrix, centring)
     expected = min(contexts - (centring is Centring.TOKENS_AND_CONTEXTS), tokens - 1)
     assert len(whole.values_K) == expected
     reference = _reference(matrix, centring)
@@ -45,7 +49,7 @@ def test_qr_sees_below_the_floor_of_the_gram_matrix(monkeypatch, shape, limit, c
     left = rng.standard_normal((shape[0], 24)) * np.repeat([1.0, 1e-9], 12)
     matrix = left @ rng.standard_normal((24, shape[1]))
     monkeypatch.setattr(module, "_WHOLE_QR_LIMIT", limit)
-    found = spectrum(matrix, centring)
+    found = _spectrum(matrix, centring)
     assert found.method is (Method.QR if limit > 100 else Method.TAIL)
     reference = _reference(matrix, centring)
     assert found.values_K[:24] == pytest.approx(reference[:24], rel=1e-3)
@@ -57,7 +61,7 @@ def test_the_tail_survives_contexts_that_repeat_one_another(monkeypatch):
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((40, 8)) @ rng.standard_normal((8, 70))
     matrix[:20] = matrix[0]
-    found = spectrum(matrix)
+    found = _spectrum(matrix)
     assert found.values_K[7] / found.values_K[8] > 1e6
 
 
@@ -68,7 +72,7 @@ def test_the_tail_survives_first_contexts_that_explain_badly(monkeypatch):
     states[199:201] = states[:199].sum(axis=0) + 1e-7 * states[199:201]
     matrix = states @ rng.standard_normal((200, 400)) + 1e-8 * rng.standard_normal((260, 400))
     matrix[:, 0] += 1e5 * rng.standard_normal(260)
-    found = spectrum(matrix)
+    found = _spectrum(matrix)
     assert found.method is Method.TAIL
     assert found.values_K == pytest.approx(_reference(matrix, Centring.TOKENS), rel=1e-2)
 
@@ -116,15 +120,15 @@ def test_a_part_has_the_values_of_its_own_matrix(left_out, large):
 
 def test_blocks_in_any_order_of_memory_and_precision_give_the_same():
     matrix = np.random.default_rng(1).standard_normal((20, 50)).astype(np.float32)
-    assert spectrum(np.asfortranarray(matrix)).values_K == pytest.approx(spectrum(matrix).values_K)
-    assert spectrum(matrix.astype(np.float64)).values_K == pytest.approx(spectrum(matrix).values_K)
+    assert _spectrum(np.asfortranarray(matrix)).values_K == pytest.approx(_spectrum(matrix).values_K)
+    assert _spectrum(matrix.astype(np.float64)).values_K == pytest.approx(_spectrum(matrix).values_K)
 
 
 def test_centring_takes_the_normaliser_out():
     rng = np.random.default_rng(2)
     matrix = rng.standard_normal((30, 5)) @ rng.standard_normal((5, 60))
     shifted = matrix + 100 * rng.standard_normal((30, 1))
-    assert spectrum(shifted).values_K[:5] == pytest.approx(spectrum(matrix).values_K[:5], rel=1e-9)
+    assert _spectrum(shifted).values_K[:5] == pytest.approx(_spectrum(matrix).values_K[:5], rel=1e-9)
 
 
 @settings(max_examples=40)
@@ -149,11 +153,11 @@ def test_one_empty_row_and_one_empty_column_cost_no_more():
 
 def test_impossible_input_is_refused():
     with pytest.raises(ShapeError):
-        spectrum(np.zeros((1, 9)))
+        _spectrum(np.zeros((1, 9)))
     with pytest.raises(ShapeError):
         drop_missing(np.zeros(9))
     with pytest.raises(InputError, match="missing"):
-        spectrum(np.full((4, 9), np.nan))
+        _spectrum(np.full((4, 9), np.nan))
     with pytest.raises(InputError, match="no outputs"):
         context_gram([])
     with pytest.raises(InputError, match="missing"):
@@ -165,8 +169,8 @@ def test_impossible_input_is_refused():
 def test_no_decomposition_is_made_for_values_that_nobody_asks_for():
     rng = np.random.default_rng(3)
     matrix = rng.standard_normal((20, 6)) @ rng.standard_normal((6, 30))
-    assert spectrum(matrix).method is Method.QR
-    shallow = spectrum(matrix, down_to=1e-3)
+    assert _spectrum(matrix).method is Method.QR
+    shallow = _spectrum(matrix, down_to=1e-3)
     assert shallow.method is Method.GRAM
-    assert shallow.values_K[:6] == pytest.approx(spectrum(matrix).values_K[:6])
+    assert shallow.values_K[:6] == pytest.approx(_spectrum(matrix).values_K[:6])
     assert shallow.values_K[6] < 1e-6 * shallow.values_K[5]

@@ -82,9 +82,8 @@ def test_no_width_is_wrong_as_the_readings_double(width, seed):
     assert outcomes["unresolved"] <= 2
 
 
-@pytest.mark.parametrize("norm", Norm)
-def test_the_ends_of_the_spectra_alone_decide_the_same(monkeypatch, norm):
-    """As they do from a thousand contexts on; here for all sizes."""
+def _counted_ends(monkeypatch) -> list[np.ndarray | None]:
+    """What is computed of ends of spectra from now on."""
     ends = []
 
     def counted(*given):
@@ -92,6 +91,13 @@ def test_the_ends_of_the_spectra_alone_decide_the_same(monkeypatch, norm):
         return ends[-1]
 
     monkeypatch.setattr(spectrum_module, "smallest_values", counted)
+    return ends
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_the_ends_of_the_spectra_alone_decide_the_same(monkeypatch, norm):
+    """As they do from a thousand contexts on; here for all sizes."""
+    ends = _counted_ends(monkeypatch)
     for spectrum, precision in itertools.product(SPECTRA, PRECISIONS):
         outputs = _outputs(64, 90, 140, precision=precision, spectrum=spectrum, norm=norm)
         whole = estimate_width(outputs)
@@ -107,8 +113,11 @@ def test_the_ends_of_the_spectra_alone_decide_the_same(monkeypatch, norm):
 
 
 @pytest.mark.parametrize("norm", [Norm.RMS, Norm.LAYER_NORM_BIAS])
-def test_a_large_width_from_the_ends_of_its_spectra(norm):
-    found = estimate_width(_outputs(1056, 1104, 1380, norm=norm))
+def test_a_large_width_from_the_ends_of_its_spectra(monkeypatch, norm):
+    ends = _counted_ends(monkeypatch)
+    found = estimate_width(_outputs(1056, 1096, 1370, norm=norm))
+    assert len(ends) == 3  # without a bias, and the two parts that confirm
+    assert all(end is not None for end in ends)
     assert (found.status, found.width, found.norm) == (Status.EXACT, 1056, _COMMON[norm])
     assert found.rank == 1056
     assert found.confirmation is Confirmation.OVERLAPPING

@@ -15,10 +15,11 @@ from lensmith.audit.triangle import Float64Array, Triangle
 _BLOCK = 256
 """Contexts that are factorised at a time."""
 _SHIFTS = (1e-16, 1e-14, 1e-12)
-_CLAMP = 1e-15
+CLAMP = 1e-15
+"""Rounding of a Gram matrix, as a part of its largest eigenvalue: none smaller is told apart."""
 _POWER_STEPS = 10
 _SETTLED = 1e-4
-"""How far off an eigenvalue may be, relatively: far less than what falls are compared with."""
+"""How far off an eigenvalue may be, relatively, beside rounding: far less than what falls are compared with."""
 _MOST_STEPS = 10
 
 
@@ -39,7 +40,7 @@ class Factor:
                     raise
 
     def solve(self, right_KT: Float64Array) -> Float64Array:
-        """What the Gram matrix makes `right_KT` of."""
+        """X (K, T), such that the Gram matrix times X is `right_KT`."""
         return self._triangle.backward(self._triangle.forward(right_KT))
 
 
@@ -59,7 +60,7 @@ def smallest_values(products_KK: Float64Array, count: int) -> Float64Array | Non
         factor = Factor(products_KK)
     except LinAlgError:
         return None
-    rounding = _CLAMP * _largest(products_KK)
+    rounding = CLAMP * _largest(products_KK)
     # Half as many again: what bounds the space is then apart from what is asked for.
     space_KT = smallest_space(factor, side, min(side, count + count // 2), steps=2)
     before_T, last_change = np.full(count, np.inf), np.inf
@@ -67,7 +68,7 @@ def smallest_values(products_KK: Float64Array, count: int) -> Float64Array | Non
         products_TT = space_KT.T @ products_KK @ space_KT
         eigenvalues_T = np.asarray(np.linalg.eigvalsh(products_TT)[count - 1 :: -1], dtype=np.float64)
         change = _largest_change(before_T, eigenvalues_T, rounding)
-        # Each step is smaller than the last by the same factor: this is what all those to come add up to.
+        # If steps go on to shrink by the same factor, this is what all those to come add up to.
         if change == 0 or (np.isfinite(last_change) and change < _SETTLED * (1 - change / last_change)):
             return np.sqrt(np.maximum(eigenvalues_T, rounding))
         before_T, last_change = eigenvalues_T, change

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.linalg import LinAlgError
 from numpy.typing import NDArray
 
-from lensmith.audit.smallest import Factor, smallest_space, smallest_values
+from lensmith.audit.smallest import CLAMP, Factor, smallest_space, smallest_values
 from lensmith.core.endpoint import FloatArray, IdArray
 from lensmith.core.errors import InputError, ShapeError
 
@@ -29,16 +29,16 @@ Float64Array = NDArray[np.float64]
 
 GRAM_FLOOR = 1e-7
 """Below this part of the largest singular value, values from a Gram matrix are not trusted."""
-_CLAMP = 1e-15
 _TINY = float(np.finfo(np.float64).tiny)
 _BLOCK = 2048
 _WHOLE_QR_LIMIT = 2600
 """Up to this many contexts the singular values of R are all computed; beyond, those below the Gram matrix's floor."""
 _LEAST_ENERGY = 0.25
-"""Where a part has less of the whole's sum of squares, its products are computed anew: rounding is the whole's."""
+"""Where fewer tokens leave less of the sum of squares, products are computed anew: rounding is that of all tokens."""
 _INVERSE_STEPS = 2
 _LEAST_TO_ITERATE, _LARGEST_END = 1024, 1 / 16
-"""From this many contexts on, the last values are computed by themselves where they are at most this part."""
+"""From this many contexts (or tokens, where these are fewer) on, the last values are computed by themselves where they
+are at most this part of all."""
 
 
 class Centring(enum.Enum):
@@ -93,8 +93,8 @@ class Gram:
         return result
 
     def part(self, contexts_P: IdArray, left_out_PB: FloatArray) -> "Gram | None":
-        """The same for some contexts without some tokens, whose outputs are given; None where they are most of what
-        there is, since what rounding left of it would remain."""
+        """The same for some contexts without some tokens, whose outputs are given; None where they are nearly
+        all there is, since what rounding made of them would remain."""
         shifted_PB = left_out_PB.astype(np.float64) - self.means_N[contexts_P, None]
         sums_P, tokens = shifted_PB.sum(axis=1), self.tokens - shifted_PB.shape[1]
         products_PP = self.products_NN[np.ix_(contexts_P, contexts_P)]
@@ -171,7 +171,7 @@ def gram_values(products_KK: Float64Array, rank_limit: int) -> Float64Array:
     """Square roots of the eigenvalues, largest first, clamped above zero; the first `rank_limit` of them."""
     eigenvalues_K = np.linalg.eigvalsh(products_KK)[::-1]
     largest = max(float(eigenvalues_K[0]), _TINY)
-    result: Float64Array = np.sqrt(np.maximum(eigenvalues_K, _CLAMP * largest))[: max(rank_limit, 0)]
+    result: Float64Array = np.sqrt(np.maximum(eigenvalues_K, CLAMP * largest))[: max(rank_limit, 0)]
     return result
 
 
@@ -234,11 +234,6 @@ class Spectra:
 
     def _products(self, centring: Centring) -> Float64Array:
         return self._gram.centred(centring) if self._gram else _token_gram(self.matrix_NM, centring)
-
-
-def spectrum(matrix_NM: FloatArray, centring: Centring = Centring.TOKENS, *, down_to: float = 0.0) -> Spectrum:
-    """As `Spectra.of`, for one centring."""
-    return Spectra(matrix_NM).of(centring, down_to=down_to)
 
 
 def _token_gram(matrix_NM: FloatArray, centring: Centring) -> Float64Array:

@@ -41,6 +41,7 @@ _FIRST_ROWS = 64
 _WATCHED = (ReadOut.P1, ReadOut.P2)
 """Read-outs that tell what the model computed, to the precision of a float32."""
 _WATCH_STEP = 32
+_WATCHED_AT_ONCE = 512
 _FLOAT32_NATS = 1e-4
 """More than a model's own arithmetic in float32 makes of the noise of one value."""
 _WATCH_SPARE = 16
@@ -258,6 +259,7 @@ class _Growth:
         self.is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
         self._is_blind = not self.is_watched
         self._watched_columns = self._watched_rows = 0
+        self._ahead = _GROWTH**2
 
     def to(self, rows: int, columns: int, on_rows: Callable[[int, int], None]) -> Iterator[int]:
         """Grows the matrix and yields its number of rows when it is time to look: at the end, and if watched also when
@@ -280,15 +282,24 @@ class _Growth:
         """Shows the watch what was read; a few more columns than rows show how many of these are independent."""
         if self._watched_columns < min(columns, rows + _WATCH_STEP):
             # Enough for the next two sizes too, where they are there: a new start takes as long as all before it.
-            last_rows = math.ceil(_GROWTH**2 * rows)
+            last_rows = math.ceil(self._ahead * rows)
             self._watched_columns, self._watched_rows = min(columns, last_rows + _WATCH_STEP), 0
-            self._watch = RankWatch(room=last_rows)
-        new_NM = self._matrix.whole(rows_read, self._watched_columns, first_row=self._watched_rows).logits_NM
-        if not np.isfinite(new_NM).all():
-            self._is_blind = True
-            return False
-        reached, self._watched_rows = self._watch.push(new_NM), rows_read
+            self._watch = RankWatch(room=min(last_rows, self._watched_columns))
+        while self._watched_rows < rows_read:
+            until = min(rows_read, self._watched_rows + _WATCHED_AT_ONCE)
+            new_NM = self._matrix.whole(until, self._watched_columns, first_row=self._watched_rows).logits_NM
+            if not np.isfinite(new_NM).all():
+                return self._without_missing(rows_read, rows, columns)
+            self._watch.push(new_NM)
+            self._watched_rows = until
+        reached = self._watch.reached
         return reached is not None and rows_read >= reached + _WATCH_SPARE
+
+    def _without_missing(self, rows_read: int, rows: int, columns: int) -> bool:
+        """The same on no more columns than this size needs, which may all be there; else the watch is over."""
+        self._is_blind = self._ahead == 1.0
+        self._ahead, self._watched_columns = 1.0, 0
+        return not self._is_blind and self._seems_reached(rows_read, rows, columns)
 
 
 def _may_wait(stage: Stage, matrix: GrowingMatrix, later: Sequence[tuple[int, int]], number: int) -> bool:

@@ -22,7 +22,7 @@ class Triangle:
         self._inverses: list[Float64Array] = []
 
     def forward(self, right_RT: Float64Array) -> Float64Array:
-        """What the triangle makes `right_RT` of."""
+        """X (R, T), such that the triangle times X is `right_RT`."""
         solved_RT = right_RT.copy()
         for block, inverse in zip(self._blocks(), self._inverses, strict=True):
             left_BT = solved_RT[block] - self._rows_RR[block, : block.start] @ solved_RT[: block.start]
@@ -30,7 +30,7 @@ class Triangle:
         return solved_RT
 
     def backward(self, right_RT: Float64Array) -> Float64Array:
-        """What the transposed triangle makes `right_RT` of."""
+        """X (R, T), such that the transposed triangle times X is `right_RT`."""
         solved_RT = right_RT.copy()
         for block, inverse in reversed(list(zip(self._blocks(), self._inverses, strict=True))):
             left_BT = solved_RT[block] - self._rows_RR[block.stop : self.size, block].T @ solved_RT[block.stop :]
