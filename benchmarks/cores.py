@@ -1,4 +1,4 @@
-"""Every benchmark runs on two cores, whatever the machine has, so that figures of several machines can be compared."""
+"""Benchmarks of speed run on two cores, whatever the machine has, so that figures of several machines compare."""
 
 import os
 

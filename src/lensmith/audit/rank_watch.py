@@ -23,6 +23,7 @@ _MEMORY = 24
 _FLOOR = 1e-7
 """What adds less than this part of its own length adds nothing that a Gram matrix can tell from rounding."""
 _AT_ONCE = 128
+"""Contexts whose own factor is made one by one; all else is matrix products."""
 _UNSETTLED = 8
 """Contexts right after the fall, in which the noise of those before it is still many times enlarged."""
 

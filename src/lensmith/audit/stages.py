@@ -9,7 +9,7 @@ Legend: N rows (contexts), M columns (tokens).
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from lensmith.audit.growth import GrowingMatrix
 from lensmith.audit.meter import BudgetError, Meter
 from lensmith.audit.price import Price, with_price
 from lensmith.audit.probed import Probed
-from lensmith.audit.rank_watch import RankWatch
 from lensmith.audit.reader_choice import Choice, choose
 from lensmith.audit.reading import Reader
+from lensmith.audit.watched_growth import FIRST_ROWS, GROWTH, WatchedGrowth
 from lensmith.audit.width import NormType, Status, WidthEstimate, estimate_width
 from lensmith.audit.wording import figure, ratio
 from lensmith.core.endpoint import RefusedError
@@ -37,16 +37,10 @@ _BLOCK_START = 1_000_000
 """Contexts of the proof are others than those of the matrix."""
 SECOND_SEED = 7_919
 """A seed changes nothing for a greedy server and makes the second read a question of its own."""
-_FIRST_ROWS = 64
 _WATCHED = (ReadOut.P1, ReadOut.P2)
 """Read-outs that tell what the model computed, to the precision of a float32."""
-_WATCH_STEP = 32
-_WATCHED_AT_ONCE = 512
 _FLOAT32_NATS = 1e-4
 """More than a model's own arithmetic in float32 makes of the noise of one value."""
-_WATCH_SPARE = 16
-"""Contexts beyond the rank on which a width is confirmed, two parts of which share all but half of them."""
-_GROWTH = 1.5
 _COLUMNS_PER_ROW = 1.25
 _MOST_COLUMNS = 16_384
 _MOST_ROWS_PER_COLUMN = 4
@@ -229,17 +223,18 @@ def find_width(
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
     outcome = WidthOutcome(read_out=read_out, matrix=matrix)
     sizes = _sizes(chosen.reader, len(chosen.columns) - 1)
-    growth = _Growth(stage, matrix)
+    is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
+    growth = WatchedGrowth(stage.meter, matrix, is_watched=is_watched)
     for number, (rows, wanted_columns) in enumerate(sizes):
         cost = matrix.cost_of(rows, wanted_columns)
         if cost.queries > stage.meter.queries_left:
             return replace(outcome, out_of_budget=True, note=_short(outcome, rows, wanted_columns, cost, stage))
         try:
             for rows_read in growth.to(rows, wanted_columns, on_rows):
-                if rows_read == rows and growth.is_watched and _may_wait(stage, matrix, sizes[number + 1 :], number):
+                if rows_read == rows and is_watched and _may_wait(stage, matrix, sizes[number + 1 :], number):
                     continue
                 # Columns beyond the rows help against noise only, and where there is none cost time.
-                columns = _enough_columns(rows_read, wanted_columns) if growth.is_watched else wanted_columns
+                columns = _enough_columns(rows_read, wanted_columns) if is_watched else wanted_columns
                 judged = _judged(stage, outcome, before, rows_read, columns)
                 if rows_read < rows and not _ends_in_noise(judged):
                     continue  # a fall within the spectrum, such as that before a padding: only more contexts tell
@@ -249,57 +244,6 @@ def find_width(
         except BudgetError as error:
             return replace(outcome, out_of_budget=True, note=f"{outcome.note}; {error.problem}")
     return replace(outcome, note=f"{outcome.note}; the vocabulary has no more columns to read")
-
-
-class _Growth:
-    """One matrix that grows from size to size, watched where its values are as precise as a float32."""
-
-    def __init__(self, stage: Stage, matrix: GrowingMatrix) -> None:
-        self._stage, self._matrix = stage, matrix
-        self.is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
-        self._is_blind = not self.is_watched
-        self._watched_columns = self._watched_rows = 0
-        self._ahead = _GROWTH**2
-
-    def to(self, rows: int, columns: int, on_rows: Callable[[int, int], None]) -> Iterator[int]:
-        """Grows the matrix and yields its number of rows when it is time to look: at the end, and if watched also when
-        the rank seems reached, which saves what a matrix is usually read beyond it."""
-        # Few contexts too many are read, and many at once.
-        step = _WATCH_STEP * (1 if rows < 1024 else 2 if rows < 2048 else 4)
-        for rows_read in range(_FIRST_ROWS, rows, step):
-            if self._is_blind:
-                break
-            if rows_read <= self._watched_rows:
-                continue
-            self._matrix.grow(self._stage.meter, rows_read, columns, on_rows)
-            if self._seems_reached(rows_read, rows, columns):
-                yield rows_read
-                break
-        self._matrix.grow(self._stage.meter, rows, columns, on_rows)
-        yield rows
-
-    def _seems_reached(self, rows_read: int, rows: int, columns: int) -> bool:
-        """Shows the watch what was read; a few more columns than rows show how many of these are independent."""
-        if self._watched_columns < min(columns, rows + _WATCH_STEP):
-            # Enough for the next two sizes too, where they are there: a new start takes as long as all before it.
-            last_rows = math.ceil(self._ahead * rows)
-            self._watched_columns, self._watched_rows = min(columns, last_rows + _WATCH_STEP), 0
-            self._watch = RankWatch(room=min(last_rows, self._watched_columns))
-        while self._watched_rows < rows_read:
-            until = min(rows_read, self._watched_rows + _WATCHED_AT_ONCE)
-            new_NM = self._matrix.whole(until, self._watched_columns, first_row=self._watched_rows).logits_NM
-            if not np.isfinite(new_NM).all():
-                return self._without_missing(rows_read, rows, columns)
-            self._watch.push(new_NM)
-            self._watched_rows = until
-        reached = self._watch.reached
-        return reached is not None and rows_read >= reached + _WATCH_SPARE
-
-    def _without_missing(self, rows_read: int, rows: int, columns: int) -> bool:
-        """The same on no more columns than this size needs, which may all be there; else the watch is over."""
-        self._is_blind = self._ahead == 1.0
-        self._ahead, self._watched_columns = 1.0, 0
-        return not self._is_blind and self._seems_reached(rows_read, rows, columns)
 
 
 def _may_wait(stage: Stage, matrix: GrowingMatrix, later: Sequence[tuple[int, int]], number: int) -> bool:
@@ -332,11 +276,11 @@ def _affordable_columns(stage: Stage) -> int:
 def _sizes(reader: Reader, most_columns: int) -> list[tuple[int, int]]:
     """Rows and columns to try, growing. Columns that cost nothing are all taken at once."""
     free = reader.queries_for(1, most_columns).queries == reader.queries_for(1, 2).queries
-    sizes, rows = [], float(_FIRST_ROWS)
+    sizes, rows = [], float(FIRST_ROWS)
     while rows <= _MOST_ROWS_PER_COLUMN * most_columns:
         wanted = most_columns if free else min(most_columns, math.ceil(_COLUMNS_PER_ROW * rows))
         sizes.append((math.ceil(rows), wanted))
-        rows *= _GROWTH
+        rows *= GROWTH
     return sizes
 
 
