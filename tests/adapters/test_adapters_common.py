@@ -25,6 +25,17 @@ def test_pil_pictures_keep_their_pixels(mode):
         assert np.array_equal(np.asarray(read), np.asarray(noise()))
 
 
+def test_a_pil_picture_keeps_what_says_which_side_is_up():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = io.BytesIO()
+    noise().save(stored, "PNG", exif=exif)
+    picture = as_picture(Image.open(stored))
+    upright = noise().transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(np.asarray(open_picture(picture.data)), np.asarray(upright))
+    assert b"eXIf" not in as_picture(noise()).data
+
+
 def test_pictures_come_as_paths_bytes_and_dictionaries(tmp_path: Path):
     noise().save(tmp_path / "p.png")
     data = (tmp_path / "p.png").read_bytes()

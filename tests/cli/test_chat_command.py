@@ -159,6 +159,27 @@ def test_settings_reach_the_model(lensmith, folder):
     assert ask("--dtype", "bfloat16")["tokens"] == ask("--dtype", "int8")["tokens"] == 12
 
 
+def test_a_phones_picture_can_be_seen_upright(lensmith, folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = Image.fromarray(np.random.default_rng(3).integers(0, 256, (30, 60, 3), dtype=np.uint8))
+    sideways.save("phone.png", exif=exif)
+    sideways.save("sideways.png")
+    sideways.transpose(Image.Transpose.ROTATE_270).save("upright.png")
+
+    def ask(picture, *options):
+        status, out, err = lensmith(picture, "What?", "--model", folder, "--max-tokens", 12, *options)
+        assert status == 0, err
+        return out
+
+    assert ask("phone.png") == ask("sideways.png") != ask("upright.png")
+    for reads in ("upright", "as-seen"):
+        assert ask("phone.png", "--picture-decoding", reads) == ask("upright.png")
+    assert ask("phone.png", "--exact", "transformers", "--picture-decoding", "stored") == ask(
+        "sideways.png", "--exact", "transformers"
+    )
+
+
 def test_transformers_prompt_can_be_had(lensmith, folder):
     lengths = []
     for exact in ("original", "transformers"):
@@ -308,6 +329,9 @@ def test_a_folder_is_found_to_be_deepseek_vl(folder):
         (["Hi", "--model", "damaged"], "damaged"),
         (["Hi", "--dtype", "float8"], "no such precision"),
         (["Hi", "--exact", "mine"], "no such variant"),
+        (["Hi", "--picture-decoding", "sideways"], "stored or upright or as-seen"),
+        (["Hi", "--endpoint", "http://127.0.0.1:9/v1", "--exact", "original"], "--endpoint"),
+        (["Hi", "--endpoint", "http://127.0.0.1:9/v1", "--picture-decoding", "stored"], "--endpoint"),
         (["Hi", "--device", "abacus"], "no such device"),
         (["Hi", "--temperature", "-1"], "temperature"),
         ([""], "nothing to ask"),
@@ -340,6 +364,14 @@ def test_pictures_for_a_text_only_model_are_refused(lensmith, text_folder):
     assert status == 0
     assert "reads no pictures" in err
     assert out.strip()
+
+
+def test_only_deepseek_vl_reads_pictures_in_several_ways(lensmith, text_folder):
+    status, _, err = lensmith("Hi", "--model", text_folder, "--picture-decoding", "stored")
+    assert status == 2
+    assert "reads pictures in one way" in err
+    status, _, err = lensmith("Hi", "--model", text_folder, "--picture-decoding", "as-seen", "--max-tokens", 2)
+    assert status == 0, err
 
 
 def test_bytes_that_are_no_text_do_no_harm(lensmith, folder, monkeypatch):

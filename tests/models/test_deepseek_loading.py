@@ -1,5 +1,6 @@
 """Loading each layout: every weight in its place, heads untied, little memory, and all that is wrong in one message."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -16,9 +17,11 @@ from tiny_deepseek import FAMILIES, PUBLISHED_LAYOUTS, save_as, tiny_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lensmith.core.errors import CheckpointError, ConfigError, InputError
+from lensmith.core.images import DEFAULT_LIMITS
 from lensmith.models import VisionLanguageModel
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import (
+    Decoding,
     DeepseekVlProcessor,
     Layout,
     is_deepseek_vl,
@@ -458,6 +461,22 @@ def test_exactness_reaches_tower_and_processor(folders):
                 assert model.config.vision.exact is expected
     own = load_model(folders["hybrid", Layout.LENSMITH], exact=Exactness.TRANSFORMERS)
     assert own.config.vision.exact is own.vision_tower.high.exact is Exactness.TRANSFORMERS
+
+
+def test_how_pictures_are_read_can_be_chosen_and_is_saved(folders, tmp_path):
+    for exact, default in (("original", Decoding.STORED), ("transformers", Decoding.UPRIGHT)):
+        _, processor = load(folders["mlp", Layout.ORIGINAL], exact=exact)
+        assert processor.pictures.reads is default
+    model, processor = load(folders["mlp", Layout.ORIGINAL], decoding="as-seen")
+    assert processor.exact is Exactness.ORIGINAL
+    clear = io.BytesIO()
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(clear, "PNG")
+    assert processor.open_picture(clear.getvalue(), DEFAULT_LIMITS).getpixel((0, 0)) == (255, 255, 255)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert load(tmp_path)[1].pictures.reads is Decoding.AS_SEEN
+    assert load(tmp_path, decoding=Decoding.STORED)[1].pictures.reads is Decoding.STORED
+    assert load(tmp_path, exact="original")[1].pictures.reads is Decoding.STORED, "as published, not as saved"
 
 
 def test_published_layouts_are_told_from_others(folders, tmp_path):

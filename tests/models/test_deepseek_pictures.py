@@ -9,6 +9,7 @@ from PIL import Image
 from lensmith.core.errors import ConfigError, ImageError
 from lensmith.core.images import ImageLimits, open_picture
 from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl import pictures
 from lensmith.models.families.deepseek_vl.pictures import (
     Decoding,
     DeepseekPictureConfig,
@@ -126,6 +127,49 @@ def test_exif_rotation_is_ignored_by_the_original_and_applied_by_transformers():
     )
     assert to_bytes(stored)[0, 0, 0, 16] == 127  # above the picture
     assert to_bytes(upright)[0, 0, 0, 16] != 127
+
+
+TURNED = "its EXIF tag says to turn"
+SEEN_THROUGH = "without its transparency"
+
+
+@pytest.fixture
+def said(caplog):
+    """What a process says that has said nothing yet."""
+    pictures._say_once.cache_clear()
+    yield caplog
+    pictures._say_once.cache_clear()
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.new("RGB", (40, 20), (200, 0, 0)), "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("source", "warned"),
+    [
+        (turned(), {Decoding.STORED: TURNED}),
+        (
+            encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 9))),
+            dict.fromkeys([Decoding.STORED, Decoding.UPRIGHT], SEEN_THROUGH),
+        ),
+        (encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 255))), {}),
+        (encoded(Image.new("RGB", (8, 8))), {}),
+    ],
+    ids=["turned", "seen through", "opaque", "plain"],
+)
+@pytest.mark.parametrize("decoding", Decoding)
+def test_what_a_person_would_see_otherwise_is_said_once(source, warned, decoding, said):
+    for _ in range(3):
+        open_as(source, decoding)
+        prepare_squares([Image.open(io.BytesIO(source))], DeepseekPictureConfig(image_px=32, decoding=decoding))
+    lines = [record.getMessage() for record in said.records]
+    assert len(lines) == (decoding in warned)
+    for line in lines:
+        assert warned[decoding] in line
+        assert Decoding.AS_SEEN.value in line
 
 
 @pytest.mark.parametrize("decoding", Decoding)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lensmith.core.errors import InputError
 from lensmith.models import VisionLanguageModel
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import load
@@ -99,6 +100,13 @@ def test_words_alone_are_answered_too(client, local):
     answer = ask(client, [{"role": "user", "content": "Hello"}])
     inputs = local[1].chat([{"role": "user", "content": "Hello"}])
     assert answer.usage.prompt_tokens == inputs["input_ids"].shape[1]
+
+
+def test_how_pictures_are_read_is_a_setting(folder):
+    read = ServeSettings(model=str(folder), picture_decoding="as-seen").engine().answering.prompts.picture_reading
+    assert read == "as-seen"
+    with pytest.raises(InputError, match="stored or upright or as-seen"):
+        ServeSettings(model=str(folder), picture_decoding="sideways").engine()
 
 
 def test_a_broken_picture_or_a_stray_placeholder_is_the_clients_mistake(client):

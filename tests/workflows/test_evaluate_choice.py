@@ -14,6 +14,11 @@ from transformers import AutoModelForCausalLM
 from lensmith.core.errors import InputError
 from lensmith.evaluate.choice import Mode, Normalise
 from lensmith.evaluate.choice_file import read_questions
+from lensmith.models import VisionLanguageModel
+from lensmith.models.families.deepseek_vl.config import tiny_config
+from lensmith.models.families.deepseek_vl.pictures import Decoding, DeepseekPictureConfig
+from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
+from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 from lensmith.models.local import Answering
 from lensmith.models.score_model import ScoredModel
 from lensmith.workflows.evaluate_choice import ChoiceSettings, evaluate
@@ -124,6 +129,21 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(questions, tmp_path,
     assert asked[0] == (8, 11)
     assert rest == whole
     assert_near_records(tmp_path / "r.jsonl", tmp_path / "whole.jsonl")
+
+
+def test_results_of_pictures_that_are_read_otherwise_are_not_continued(questions, tmp_path):
+    def model(decoding):
+        config = tiny_config("mlp")
+        torch.manual_seed(0)
+        pictures = DeepseekPictureConfig(image_px=config.vision.native_px, decoding=decoding)
+        processor = DeepseekVlProcessor.for_model(config, tiny_tokenizer(), pictures)
+        return ScoredModel(Answering.of(VisionLanguageModel(config).eval(), processor, name="tiny"))
+
+    file = questions(4)
+    evaluate(model(Decoding.STORED), file, ChoiceSettings(), out=tmp_path / "r.jsonl")
+    evaluate(model(None), file, ChoiceSettings(), out=tmp_path / "r.jsonl")
+    with pytest.raises(InputError, match="results"):
+        evaluate(model(Decoding.AS_SEEN), file, ChoiceSettings(), out=tmp_path / "r.jsonl")
 
 
 def assert_near_records(path, other):

@@ -12,6 +12,7 @@ from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Part, Picture
 from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl import Decoding
 from lensmith.models.local import dtype_named
 from lensmith.models.score_model import ScoredModel
 
@@ -27,8 +28,9 @@ def load_model(
     cache_mib: int = 512,
     max_length: int | None = None,
     exact: str | None = None,
+    picture_decoding: str | None = None,
 ) -> ScoredModel:
-    """Whatever `lensmith serve` can load; `exact` matters to DeepSeek-VL only. Raises InputError.
+    """Whatever `lensmith serve` can load; `exact` and `picture_decoding` matter to DeepSeek-VL only. Raises InputError.
 
     Frameworks give numbers as text, too.
     """
@@ -39,6 +41,7 @@ def load_model(
         cache_bytes=int(cache_mib) << 20,
         max_length=None if max_length is None else int(max_length),
         exact=None if exact is None else Exactness.named(exact),
+        picture_decoding=None if picture_decoding is None else Decoding.named(picture_decoding),
     )
 
 
@@ -72,7 +75,7 @@ def as_picture(value: Any) -> Picture:
     if isinstance(value, Image.Image):
         buffer = io.BytesIO()
         (value if value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else value.convert("RGB")).save(
-            buffer, format="PNG", compress_level=1
+            buffer, format="PNG", compress_level=1, exif=value.getexif()
         )
         return Picture(data=buffer.getvalue())
     if isinstance(value, dict) and (value.get("bytes") or value.get("path")):

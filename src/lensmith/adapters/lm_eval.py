@@ -49,6 +49,7 @@ class LensmithLM(LM):  # type: ignore[misc]  # Any, where the framework is not i
         cache_mib: int = 512,
         max_length: int | None = None,
         exact: str | None = None,
+        picture_decoding: str | None = None,
         batch_size: Any = None,
         max_batch_size: Any = None,
     ) -> None:
@@ -58,7 +59,13 @@ class LensmithLM(LM):  # type: ignore[misc]  # Any, where the framework is not i
             _log.warning("there is no %s, which the harness asks for by itself: the CPU is used", device)
             device = None
         self.model: ScoredModel = load_model(
-            pretrained, dtype=dtype, device=device, cache_mib=cache_mib, max_length=max_length, exact=exact
+            pretrained,
+            dtype=dtype,
+            device=device,
+            cache_mib=cache_mib,
+            max_length=max_length,
+            exact=exact,
+            picture_decoding=picture_decoding,
         )
 
     @property

@@ -45,6 +45,7 @@ class LensmithLmms(lmms):  # type: ignore[misc]  # Any, where the framework is n
         cache_mib: int = 512,
         max_length: int | None = None,
         exact: str | None = None,
+        picture_decoding: str | None = None,
         normalise: str = "option",
         batch_size: Any = None,
         max_batch_size: Any = None,
@@ -55,7 +56,13 @@ class LensmithLmms(lmms):  # type: ignore[misc]  # Any, where the framework is n
             raise InputError("normalise: no such loss", expected="option or sum", actual=normalise)
         self.normalise = normalise
         self.model: ScoredModel = load_model(
-            pretrained, dtype=dtype, device=device, cache_mib=cache_mib, max_length=max_length, exact=exact
+            pretrained,
+            dtype=dtype,
+            device=device,
+            cache_mib=cache_mib,
+            max_length=max_length,
+            exact=exact,
+            picture_decoding=picture_decoding,
         )
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[GenerationResult]:

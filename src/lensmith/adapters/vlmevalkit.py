@@ -38,6 +38,7 @@ class LensmithVLM(BaseModel):  # type: ignore[misc]  # Any, where the framework 
         device: str | None = None,
         cache_mib: int = 512,
         exact: str | None = None,
+        picture_decoding: str | None = None,
         max_new_tokens: int = _MOST_TOKENS,
         **ignored: Any,
     ) -> None:
@@ -45,7 +46,14 @@ class LensmithVLM(BaseModel):  # type: ignore[misc]  # Any, where the framework 
             raise InputError("unknown arguments", actual=", ".join(ignored))
         super().__init__()
         self.max_new_tokens = max_new_tokens
-        self.model = load_model(model_path, dtype=dtype, device=device, cache_mib=cache_mib, exact=exact)
+        self.model = load_model(
+            model_path,
+            dtype=dtype,
+            device=device,
+            cache_mib=cache_mib,
+            exact=exact,
+            picture_decoding=picture_decoding,
+        )
 
     def generate_inner(self, message: Sequence[Mapping[str, str]], dataset: str | None = None) -> str:
         """The answer to a list of `{"type": "text" | "image", "value": text or path}`."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lensmith.cli.extras import needs
+from lensmith.cli.model_options import Exact, PictureDecoding
 from lensmith.cli.output import show
 from lensmith.core.errors import InputError
 
@@ -51,9 +52,8 @@ def chat(
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or int8 (weights only).")] = "float32",
     device: Annotated[str, typer.Option(help="Where the model runs, such as cpu or cuda.")] = "cpu",
-    exact: Annotated[
-        str | None, typer.Option(help="For DeepSeek-VL: whose pixels and prompts, original or transformers.")
-    ] = None,
+    exact: Exact = None,
+    picture_decoding: PictureDecoding = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each answer as a JSON object, with times.")] = False,
 ) -> None:
     """Ask a model, about pictures or without.
@@ -64,12 +64,16 @@ def chat(
     from lensmith.workflows.chat import Chat, ChatSettings, read_picture
     from lensmith.workflows.chat_session import run_session
 
+    if endpoint and (exact or picture_decoding):
+        raise InputError(
+            "--exact and --picture-decoding are for a model in this process", expected="neither of them with --endpoint"
+        )
     paths, question = _split(words or [])
     pictures = [read_picture(path) for path in paths]  # before a model is loaded, which takes longer
     settings = ChatSettings(
         system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
     )
-    local = {"dtype": dtype, "device": device, "exact": exact}
+    local = {"dtype": dtype, "device": device, "exact": exact, "picture_decoding": picture_decoding}
     with _endpoint(endpoint, model, api_key) if endpoint else _local(model, **local) as who:
         conversation = Chat(who, settings)
         conversation.attach(pictures)

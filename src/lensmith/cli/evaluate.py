@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lensmith.cli.extras import needs
+from lensmith.cli.model_options import PictureDecoding
 from lensmith.cli.output import BAD_INPUT, show
 from lensmith.cli.progress import progress_bar
 from lensmith.evaluate.choice import Mode, Normalise
@@ -83,6 +84,7 @@ def choice(
     device: Annotated[str, typer.Option(help="Where the model runs, such as cpu or cuda.")] = "cpu",
     cache_mib: Annotated[int, typer.Option(min=0, help="Memory for what may be read again, in MiB.")] = 512,
     exact: Annotated[Exact | None, typer.Option(help="For DeepSeek-VL: whose pixels and prompts.")] = None,
+    picture_decoding: PictureDecoding = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Score multiple-choice questions, with pictures where they have some.
@@ -90,6 +92,7 @@ def choice(
     Every number says its mode. Bad lines are listed at the end, and the exit status is then 2.
     """
     from lensmith.models.exactness import Exactness
+    from lensmith.models.families.deepseek_vl import Decoding
     from lensmith.workflows import evaluate_choice as workflow
 
     settings = workflow.ChoiceSettings(
@@ -102,6 +105,7 @@ def choice(
         device=device,
         cache_mib=cache_mib,
         exact=None if exact is None else Exactness(exact.value),
+        picture_decoding=None if picture_decoding is None else Decoding.named(picture_decoding),
     )
     with progress_bar("bytes checked") as on_read, progress_bar("questions") as on_progress:
         summary = workflow.run(file, model=model, settings=settings, out=out, on_read=on_read, on_progress=on_progress)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from lensmith.cli.extras import needs
+from lensmith.cli.model_options import Exact, PictureDecoding
 
 
 @needs("serve")
@@ -30,9 +31,8 @@ def serve(
         str, typer.Option(help="float32, bfloat16, or int8: 8-bit weights, the rest bfloat16.")
     ] = "float32",
     device: Annotated[str, typer.Option(help="Where the model runs, such as cpu or cuda.")] = "cpu",
-    exact: Annotated[
-        str | None, typer.Option(help="For DeepSeek-VL: whose pixels and prompts, original or transformers.")
-    ] = None,
+    exact: Exact = None,
+    picture_decoding: PictureDecoding = None,
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Tokens of prompt and answer together; the model's own limit by default.")
     ] = None,
@@ -65,6 +65,7 @@ def serve(
         dtype=dtype,
         device=device,
         exact=exact,
+        picture_decoding=picture_decoding,
         max_length=max_model_len,
         cache_mib=cache_mib,
         waiting_requests=waiting,

@@ -171,19 +171,28 @@ def load_answering(
     cache_bytes: int = CACHE_BYTES,
     pictures: ImageLimits = DEFAULT_LIMITS,
     exact: Exactness | None = None,
+    picture_decoding: deepseek_vl.Decoding | None = None,
 ) -> Answering:
     """From a lensmith or DeepSeek-VL model's folder, a transformers folder or name, or a GGUF file.
 
     `source` None: the model that ships. `name` is by default the folder's or file's; `pictures` are the largest that
-    are read; `exact` matters to DeepSeek-VL only. `dtype` int8: the language model's weights are, the rest is bfloat16.
-    On a CPU weights are packed, so that the model can be used and nothing else. Raises InputError where there is no
-    such model, or no such device.
+    are read. `exact` and `picture_decoding` matter to DeepSeek-VL only: other models read pictures as they are seen.
+    `dtype` int8: the language model's weights are, the rest is bfloat16. On a CPU weights are packed, so that the model
+    can be used and nothing else. Raises InputError where there is no such model or device, or it reads pictures
+    otherwise.
     """
     _refuse_missing(device)
     weights, dtype = dtype, torch.bfloat16 if dtype is torch.int8 else dtype
     source = shipped_model() if source is None or str(source) == SHIPPED else source
     if _is_deepseek_vl(source):
-        model, reading = deepseek_vl.load(source, dtype=dtype, exact=exact, device=device)
+        model, reading = deepseek_vl.load(source, dtype=dtype, exact=exact, decoding=picture_decoding, device=device)
+    elif picture_decoding not in (None, deepseek_vl.Decoding.AS_SEEN):
+        raise InputError(
+            "this model reads pictures in one way",
+            expected="as-seen",
+            actual=picture_decoding.value,
+            hint="only DeepSeek-VL was published with another",
+        )
     elif _is_lensmith(Path(source)):
         model, reading = load(source)
         model = model.to(device=device, dtype=dtype)

@@ -38,8 +38,8 @@ class VisionLanguageProcessor(ProcessorMixin):
     `tokens_per_picture` is the connector's: a fixed number, or None for one a real patch. `for_model` takes it from
     the model's configuration. The tokenizer must know `image_token` as one token. Raises ConfigError otherwise.
 
-    A family whose pictures or prompts are made otherwise overrides `picture_kind`, `open_picture`, `picture_inputs` and
-    `chat_text`.
+    A family whose pictures or prompts are made otherwise overrides `picture_kind`, `picture_reading`, `open_picture`,
+    `picture_inputs` and `chat_text`.
     """
 
     picture_kind: ClassVar[type[Any]] = PictureConfig
@@ -127,6 +127,11 @@ class VisionLanguageProcessor(ProcessorMixin):
             values |= self._with_labels(prompts, answers, padding_side)
         self._check_placeholders(values["input_ids"], sum(counts))
         return BatchFeature(values, tensor_type=return_tensors)
+
+    @property
+    def picture_reading(self) -> str:
+        """How `open_picture` reads, as a name: processors that read one picture in two ways have two."""
+        return "as-seen"
 
     def open_picture(self, source: bytes | str, limits: ImageLimits) -> Image.Image:
         """A picture from encoded bytes or a file, as RGB. Raises ImageError."""

@@ -33,6 +33,10 @@ class PromptMaker(Protocol):
     @property
     def reads_pictures(self) -> bool: ...
 
+    @property
+    def picture_reading(self) -> str:
+        """How a picture is decoded, as a name; empty where none is read."""
+
     def prompt(self, request: Request) -> Prompt:
         """Raises InputError (ImageError for a picture) where the request makes no sense for this model."""
 
@@ -50,6 +54,10 @@ class TextPrompts:
     @property
     def reads_pictures(self) -> bool:
         return False
+
+    @property
+    def picture_reading(self) -> str:
+        return ""
 
     def prompt(self, request: Request) -> Prompt:
         if request.messages:
@@ -86,6 +94,10 @@ class PicturePrompts:
     @property
     def reads_pictures(self) -> bool:
         return True
+
+    @property
+    def picture_reading(self) -> str:
+        return self.processor.picture_reading
 
     def prompt(self, request: Request) -> Prompt:
         if not request.messages:

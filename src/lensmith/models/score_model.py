@@ -23,6 +23,7 @@ from lensmith.core.exposure import Exposure
 from lensmith.core.types import Message, Picture
 from lensmith.models.decoder import Failed, Job, Piece
 from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl import Decoding
 from lensmith.models.local import CACHE_BYTES, Answering, load_answering
 from lensmith.models.reader import Prompt
 from lensmith.models.score import OptionScore, Scored, Scorer
@@ -87,10 +88,17 @@ class ScoredModel:
         cache_bytes: int = CACHE_BYTES,
         max_length: int | None = None,
         exact: Exactness | None = None,
+        picture_decoding: Decoding | None = None,
     ) -> "ScoredModel":
         """Whatever `load_answering` can load. Raises InputError where it is not there, or the device is not."""
         answering = load_answering(
-            source, dtype=dtype, device=device, cache_bytes=cache_bytes, max_length=max_length, exact=exact
+            source,
+            dtype=dtype,
+            device=device,
+            cache_bytes=cache_bytes,
+            max_length=max_length,
+            exact=exact,
+            picture_decoding=picture_decoding,
         )
         return cls(answering, precision=str(dtype))
 
@@ -138,7 +146,9 @@ class ScoredModel:
         Not by its weights, which a processor may keep in a form that cannot be read. Where the model lies has no part
         in it.
         """
-        parts = [_plain(self.answering.model.config.to_dict()), self.precision or str(self.answering.model.dtype)]
+        precision = self.precision or str(self.answering.model.dtype)
+        # The probe's picture looks the same however it is read; a phone's would not.
+        parts = [_plain(self.answering.model.config.to_dict()), precision, self.answering.prompts.picture_reading]
         digest = hashlib.sha256("\n".join(parts).encode())
         prompt = self._probe()
         digest.update(prompt.token_ids_P.tobytes())

@@ -9,6 +9,7 @@ import uvicorn
 
 from lensmith.core.exposure_text import parse_exposure
 from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl import Decoding
 from lensmith.models.local import dtype_named, load_answering
 from lensmith.serve.app import make_app
 from lensmith.serve.background import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
@@ -29,6 +30,7 @@ class ServeSettings:
     dtype: str = "float32"
     device: str = "cpu"
     exact: str | None = None
+    picture_decoding: str | None = None
     max_length: int | None = None
     cache_mib: int = 512
     waiting_requests: int = 256
@@ -51,6 +53,7 @@ class ServeSettings:
             dtype=dtype_named(self.dtype),
             device=self.device,
             exact=None if self.exact is None else Exactness.named(self.exact),
+            picture_decoding=None if self.picture_decoding is None else Decoding.named(self.picture_decoding),
             max_length=self.max_length,
             cache_bytes=self.cache_mib << 20,
             pictures=limits.pictures,

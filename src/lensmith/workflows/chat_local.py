@@ -11,6 +11,7 @@ from lensmith.core.endpoint import Finish, Request
 from lensmith.core.exposure import Exposure
 from lensmith.models.decoder import Answers, Decoder, Failed, Job, Piece, PromptRead
 from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl import Decoding
 from lensmith.models.local import CACHE_BYTES, Answering, dtype_named, load_answering
 from lensmith.models.reader import Reader
 from lensmith.workflows.chat import IsStopped, OnText, Spoken
@@ -87,13 +88,21 @@ class _Heard:
         )
 
 
-def local_speaker(model: str, *, dtype: str = "float32", device: str = "cpu", exact: str | None = None) -> LocalSpeaker:
+def local_speaker(
+    model: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    exact: str | None = None,
+    picture_decoding: str | None = None,
+) -> LocalSpeaker:
     """The model in a folder, in a GGUF file, or under a name on the Hub. Raises InputError where there is none.
 
     `dtype` "int8": the language model's weights as 8-bit integers, the rest in bfloat16 (`models.int8`).
     """
     whose = None if exact is None else Exactness.named(exact)
-    answering = load_answering(model, dtype=dtype_named(dtype), device=device, exact=whose)
+    reads = None if picture_decoding is None else Decoding.named(picture_decoding)
+    answering = load_answering(model, dtype=dtype_named(dtype), device=device, exact=whose, picture_decoding=reads)
     return LocalSpeaker(_remembering(answering))
 
 

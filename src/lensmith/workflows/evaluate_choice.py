@@ -17,6 +17,7 @@ from lensmith.evaluate.choice_metrics import ChoiceSummary, summarise
 from lensmith.evaluate.choice_parse import parse_answer
 from lensmith.evaluate.choice_results import ResultsHead, open_results
 from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl import Decoding
 from lensmith.models.local import dtype_named
 from lensmith.models.score import OptionScore, Scored
 from lensmith.models.score_model import Asked, ScoredModel
@@ -29,7 +30,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceSettings:
-    """What `lensmith eval choice` is told. `exact` matters to DeepSeek-VL only.
+    """What `lensmith eval choice` is told. `exact` and `picture_decoding` matter to DeepSeek-VL only.
 
     Raises InputError for what makes no sense together.
     """
@@ -43,6 +44,7 @@ class ChoiceSettings:
     device: str = "cpu"
     cache_mib: int = 512
     exact: Exactness | None = None
+    picture_decoding: Decoding | None = None
 
     def __post_init__(self) -> None:
         if self.mode is Mode.GENERATION and self.normalise is not None:
@@ -88,6 +90,7 @@ def run(
         device=settings.device,
         cache_bytes=settings.cache_mib << 20,
         exact=settings.exact,
+        picture_decoding=settings.picture_decoding,
     )
     return evaluate(loaded, file, settings, out=out, on_progress=on_progress)
 

@@ -4,9 +4,11 @@ from lensmith.models.families.deepseek_vl.checkpoint import is_deepseek_vl
 from lensmith.models.families.deepseek_vl.config import deepseek_vl_config, tiny_config
 from lensmith.models.families.deepseek_vl.layouts import Family, Layout
 from lensmith.models.families.deepseek_vl.loading import load, load_model
+from lensmith.models.families.deepseek_vl.pictures import Decoding
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 
 __all__ = [
+    "Decoding",
     "DeepseekVlProcessor",
     "Family",
     "Layout",

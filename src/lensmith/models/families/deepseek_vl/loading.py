@@ -8,6 +8,7 @@ to a private copy), in another precision each tensor is converted on its own.
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl.checkpoint import Checkpoint, open_checkpoint
 from lensmith.models.families.deepseek_vl.layouts import HEAD, Layout
+from lensmith.models.families.deepseek_vl.pictures import Decoding
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.published_pictures import PROCESSOR, published_pictures
 from lensmith.models.families.deepseek_vl.tokenizer import load_tokenizer
@@ -36,19 +38,25 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     exact: Exactness | str | None = None,
+    decoding: Decoding | str | None = None,
     device: str = "cpu",
 ) -> tuple[VisionLanguageModel, DeepseekVlProcessor]:
     """Model, in evaluation mode, and processor. `source`: a folder of any layout, or a name on the Hub.
 
     `dtype` None: the precision of the file. `exact`: whose numbers; None: the original's, or what a folder that
-    `save_pretrained` wrote says. Raises CheckpointError or ConfigError, which list all that does not fit; InputError
-    where there is no such folder and no such name can be fetched.
+    `save_pretrained` wrote says. `decoding`: how pictures are read; None: as `exact` has it. Raises CheckpointError or
+    ConfigError, which list all that does not fit; InputError where there is no such folder and no such name can be
+    fetched.
     """
     wanted = None if exact is None else Exactness(exact)
+    reads = None if decoding is None else Decoding(decoding)
     folder = as_folder(source)
     checkpoint = open_checkpoint(folder, exact=wanted)
     model = build(checkpoint, dtype=dtype, device=device)
-    return model, _processor(checkpoint, wanted)
+    processor = _processor(checkpoint, wanted)
+    if reads is not None:
+        processor.pictures = replace(processor.pictures, decoding=reads)
+    return model, processor
 
 
 def load_model(

@@ -12,13 +12,15 @@ the paper (arXiv 2403.05525) says only the sizes. `Exactness.ORIGINAL` does what
 | EXIF rotation | ignored | applied |
 
 About half of all sizes come out one pixel row or column different. Both drop transparency: what is under it shows,
-which for many a logo is black. `Decoding.AS_SEEN` is ours: upright, and on white, as a browser shows a picture.
+which for many a logo is black. `Decoding.AS_SEEN` is ours: upright, and on white, as a browser shows a picture. Where
+a picture is not read so and looks another way for it, a warning says so, once.
 
 Legend: N pictures, H W pixels, h w of the small pictures, C colours.
 """
 
 import enum
 import functools
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +28,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
-from lensmith.core.errors import ConfigError, ImageError
+from lensmith.core.errors import ConfigError, ImageError, InputError
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits, decode_picture, open_picture
 from lensmith.models.exactness import Exactness
 from lensmith.models.pictures import PictureInput, Pixels
@@ -40,6 +42,8 @@ CLIP_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Colour = (0.26862954, 0.26130258, 0.27577711)
 HALF: Colour = (0.5, 0.5, 0.5)
 
+_log = logging.getLogger("lensmith.pictures")
+
 
 class Decoding(enum.Enum):
     """How a picture looks before it is scaled."""
@@ -48,8 +52,16 @@ class Decoding(enum.Enum):
     """As the original reads it: pixels as they are stored, transparency dropped."""
     UPRIGHT = "upright"
     """As transformers reads a file: turned as EXIF says, transparency dropped."""
-    AS_SEEN = "as_seen"
+    AS_SEEN = "as-seen"
     """As a person sees it: turned as EXIF says, transparent parts over white, the upper 8 of 16 bits."""
+
+    @classmethod
+    def named(cls, name: str) -> "Decoding":
+        """Raises InputError for a name that is none of these."""
+        known = [each.value for each in cls]
+        if name not in known:
+            raise InputError("no such way to read a picture", expected=" or ".join(known), actual=name)
+        return cls(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +202,6 @@ def _to_image(picture: PictureInput, config: DeepseekPictureConfig) -> Image.Ima
         return Image.fromarray(_checked(picture))
     if not isinstance(picture, Image.Image):
         return open_as(picture, config.reads)
-    if picture.mode == "RGB" and config.reads is Decoding.STORED:
-        return picture
     return _decoded(picture, config.reads)
 
 
@@ -206,7 +216,17 @@ def _checked(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _decoded(picture: Image.Image, decoding: Decoding) -> Image.Image:
     if decoding is not Decoding.STORED:
         picture = ImageOps.exif_transpose(picture)
+    elif picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        _say_once("a picture that its EXIF tag says to turn is read as it is stored")
     if decoding is Decoding.AS_SEEN and picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+    if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        _say_once("a picture is read without its transparency: what lies under it shows")
     return picture.convert("RGB")
+
+
+@functools.cache
+def _say_once(what: str) -> None:
+    """Once: of a thousand pictures from one phone, one line is enough."""
+    _log.warning("%s, as the published code does; with picture decoding as-seen it is read as a person sees it", what)

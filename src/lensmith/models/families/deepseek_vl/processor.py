@@ -82,6 +82,10 @@ class DeepseekVlProcessor(VisionLanguageProcessor):
         """Whose prompts and pixels these are."""
         return cast(DeepseekPictureConfig, self.pictures).exact
 
+    @property
+    def picture_reading(self) -> str:
+        return str(self.pictures.reads.value)
+
     def open_picture(self, source: bytes | str, limits: ImageLimits) -> Image.Image:
         return open_as(source, self.pictures.reads, limits)
 

@@ -1,0 +1,13 @@
+"""Options that several commands take for the model they load."""
+
+from typing import Annotated
+
+import typer
+
+Exact = Annotated[str | None, typer.Option(help="For DeepSeek-VL: whose pixels and prompts, original or transformers.")]
+PictureDecoding = Annotated[
+    str | None,
+    typer.Option(
+        help="For DeepSeek-VL: stored (as the original), upright (turned as EXIF says), or as-seen (also on white)."
+    ),
+]
