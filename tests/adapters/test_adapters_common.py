@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lensmith.adapters.common import as_picture, chat_request, load_model, writing_settings
 from lensmith.core.errors import InputError
@@ -34,6 +34,9 @@ def test_a_pil_picture_keeps_what_says_which_side_is_up():
     upright = noise().transpose(Image.Transpose.ROTATE_270)
     assert np.array_equal(np.asarray(open_picture(picture.data)), np.asarray(upright))
     assert b"eXIf" not in as_picture(noise()).data
+    other = Image.open(stored)
+    other.getexif()[ExifTags.Base.XResolution] = "a text, where a number belongs"
+    assert open_picture(as_picture(other).data).size == (6, 9)
 
 
 def test_pictures_come_as_paths_bytes_and_dictionaries(tmp_path: Path):

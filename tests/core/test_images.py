@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from lensmith.core.errors import ImageError
-from lensmith.core.images import ImageLimits, open_picture
+from lensmith.core.images import ImageLimits, open_picture, orientation, upright
 
+ORIENTATION = ExifTags.Base.Orientation
+ASCII, SHORT = 2, 3
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 
@@ -210,17 +212,63 @@ def test_a_transparent_colour_of_a_palette_or_grey_picture_is_white():
 
 
 @pytest.mark.parametrize(
-    ("orientation", "size", "corner"),
+    ("turn", "size", "corner"),
     # Where the red left half of a 4 x 2 picture goes: the colour of the top left pixel and the turned size.
     [(1, (4, 2), RED), (3, (4, 2), BLUE), (6, (2, 4), RED), (8, (2, 4), BLUE)],
 )
-def test_exif_rotation_is_applied_and_dropped(orientation, size, corner):
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_exif_rotation_is_applied_and_dropped(turn, size, corner, kind):
     image = Image.new("RGB", (4, 2), BLUE)
     image.paste(RED, (0, 0, 2, 2))
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    picture = open_picture(encode(image, exif=exif))
+    exif[ORIENTATION] = turn
+    picture = open_picture(encode(image, kind, exif=exif))
     assert picture.size == size
     assert picture.getpixel((0, 0)) == corner
     assert not picture.getexif()
     assert not picture.info
+
+
+def with_orientation(turn: int, kind: str = "PNG") -> bytes:
+    exif = Image.Exif()
+    exif[ORIENTATION] = turn
+    return encode(noise(), kind, exif=exif)
+
+
+def exif_with(*tags: tuple[int, int, bytes]) -> bytes:
+    """Metadata with short values as they stand, whatever their type: (tag, type, up to four bytes)."""
+    entries = [struct.pack("<HHI4s", tag, kind, 1, value) for tag, kind, value in sorted(tags)]
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_every_rotation_is_that_of_pillow(turn, kind):
+    data = with_orientation(turn, kind)
+    theirs = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    np.testing.assert_array_equal(open_picture(data), theirs)
+    np.testing.assert_array_equal(upright(Image.open(io.BytesIO(data))).convert("RGB"), theirs)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(noise(), "PNG", exif=b"Exif\0\0nonsense"),
+        encode(noise(), "WEBP", lossless=True, exif=b"nonsense"),
+        with_orientation(0),
+        with_orientation(9),
+        encode(noise(), "PNG", exif=exif_with((ORIENTATION, ASCII, b"6"))),
+    ],
+    ids=["png", "webp", "0", "9", "text"],
+)
+def test_metadata_that_make_no_sense_cost_no_picture(data):
+    np.testing.assert_array_equal(open_picture(data), noise())
+    assert orientation(Image.open(io.BytesIO(data))) == 1
+
+
+def test_other_tags_of_a_wrong_type_cost_no_rotation():
+    exif = exif_with((ORIENTATION, SHORT, b"\6"), (ExifTags.Base.ImageWidth, ASCII, b"9"))
+    data = encode(noise(), "JPEG", exif=exif)
+    with pytest.raises((TypeError, struct.error)):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert open_picture(data).size == (30, 40)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
+from lensmith.core.images import orientation
 from lensmith.core.types import Message, Part, Picture
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import Decoding
@@ -75,7 +76,7 @@ def as_picture(value: Any) -> Picture:
     if isinstance(value, Image.Image):
         buffer = io.BytesIO()
         (value if value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else value.convert("RGB")).save(
-            buffer, format="PNG", compress_level=1, exif=value.getexif()
+            buffer, format="PNG", compress_level=1, exif=_orientation(value)
         )
         return Picture(data=buffer.getvalue())
     if isinstance(value, dict) and (value.get("bytes") or value.get("path")):
@@ -88,6 +89,14 @@ def as_picture(value: Any) -> Picture:
         except OSError as error:
             raise InputError("a picture cannot be read", actual=f"{value}: {error.strerror}") from error
     raise InputError("this is no picture", expected="a PIL image, bytes or a path", actual=type(value).__name__)
+
+
+def _orientation(picture: Image.Image) -> Image.Exif:
+    """Which side is up, and no more: other tags may be such as cannot be written."""
+    kept = Image.Exif()
+    if (told := orientation(picture)) != 1:
+        kept[ExifTags.Base.Orientation] = told
+    return kept
 
 
 def writing_settings(arguments: dict[str, Any], *, most_tokens: int) -> dict[str, Any]:

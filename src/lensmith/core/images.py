@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lensmith.core.errors import ImageError
 
@@ -22,6 +22,16 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _WHITE = (255, 255, 255, 255)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF's orientation; 1 is upright."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +51,7 @@ def open_picture(source: str | os.PathLike[str] | bytes, limits: ImageLimits = D
 
     Raises ImageError where there is no file, no picture in it, a damaged one, or one beyond `limits`.
     """
-    # EXIF first: converting drops it.
-    return decode_picture(source, lambda image: _to_rgb(ImageOps.exif_transpose(image)), limits)
+    return decode_picture(source, lambda image: _to_rgb(upright(image)), limits)
 
 
 def decode_picture(
@@ -64,6 +73,25 @@ def decode_picture(
             raise ImageError(f"{name} is damaged or cut short", actual=_describe(error)) from error
     rgb.info = {}
     return rgb
+
+
+def orientation(image: Image.Image) -> int:
+    """What EXIF says of which side is up, from 1 (as it is stored) to 8. Metadata that cannot be read says nothing."""
+    image.load()  # which turns a TIFF, and its tag with it
+    try:
+        told = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001  # as decoders do; the pixels are good all the same
+        return 1
+    return int(told) if told in _TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as EXIF says; its metadata are left as they were.
+
+    Pillow's own way writes the metadata anew, which fails where a camera or an editor wrote a tag with a wrong type.
+    """
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _read(source: str | os.PathLike[str] | bytes, name: str, limits: ImageLimits) -> bytes:

@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from lensmith.core.errors import ConfigError, ImageError, InputError
-from lensmith.core.images import DEFAULT_LIMITS, ImageLimits, decode_picture, open_picture
+from lensmith.core.images import DEFAULT_LIMITS, ImageLimits, decode_picture, open_picture, orientation, upright
 from lensmith.models.exactness import Exactness
 from lensmith.models.pictures import PictureInput, Pixels
 
@@ -215,8 +215,8 @@ def _checked(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _decoded(picture: Image.Image, decoding: Decoding) -> Image.Image:
     if decoding is not Decoding.STORED:
-        picture = ImageOps.exif_transpose(picture)
-    elif picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        picture = upright(picture)
+    elif orientation(picture) != 1:
         _say_once("a picture that its EXIF tag says to turn is read as it is stored")
     if decoding is Decoding.AS_SEEN and picture.has_transparency_data:
         rgba = picture.convert("RGBA")
