@@ -97,7 +97,7 @@ def test_a_restricted_audit_of_an_interface_that_is_otherwise_closed_is_clean_an
     [
         ({"max_queries": 20}, Verdict.COULD_NOT_TELL, set()),
         ({"max_tokens": 500}, Verdict.COULD_NOT_TELL, set()),
-        ({"max_queries": 60}, Verdict.FINDINGS, {"LEAK-P1"}),
+        ({"max_queries": 120}, Verdict.FINDINGS, {"LEAK-P1"}),
         ({"max_queries": 300}, Verdict.FINDINGS, {"LEAK-P1", "WIDTH", "LAYER", "IMAGE"}),
         ({"max_queries": 900}, Verdict.FINDINGS, {"LEAK-P1", "LEAK-P4a", "WIDTH", "LAYER", "IMAGE"}),
     ],
@@ -130,7 +130,7 @@ def test_the_next_run_with_a_larger_budget_goes_on_from_there(tmp_path):
     ("questions", "found"),
     [
         (20, set()),
-        (70, {"LEAK-P1"}),
+        (120, {"LEAK-P1"}),
         (300, {"LEAK-P1", "WIDTH", "LAYER", "IMAGE"}),
         (1_300, {"LEAK-P1", "LEAK-P7", "WIDTH", "LAYER", "IMAGE"}),
     ],

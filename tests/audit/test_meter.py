@@ -21,9 +21,10 @@ from lensmith.core.endpoint import (
     Request,
     Reveal,
 )
-from lensmith.core.errors import ConfigError, InputError
+from lensmith.core.errors import AccessError, ConfigError, InputError
 from lensmith.core.types import Message, Picture
 from lensmith.core.wire import EndpointError
+from lensmith.endpoints.http_errors import DoubtfulRefusalError, NoEndpointError
 
 HEADER = {"target": "http://127.0.0.1:1/v1", "model": "m", "seed": 0}
 UNLIMITED = Limits(queries_per_s=None, max_queries=None, max_tokens=None)
@@ -158,11 +159,16 @@ def test_a_refusal_is_remembered_and_a_failure_is_not(tmp_path):
         again.answer([biased])
     assert refusal.value.feature is Feature.LOGIT_BIAS and again.spent.queries == 1
 
+
+@pytest.mark.parametrize(
+    "failure", [EndpointError("gone"), AccessError("whose key?"), DoubtfulRefusalError("no"), NoEndpointError("a page")]
+)
+def test_what_may_come_right_is_not_remembered(tmp_path, failure):
     class Failing(Counting):
         def answer(self, requests):
-            raise EndpointError("gone")
+            raise failure
 
-    with pytest.raises(EndpointError):
+    with pytest.raises(type(failure)):
         metered(tmp_path, Failing()).answer(requests(1))
     assert texts(metered(tmp_path, Counting()).answer(requests(1))) == ["ü1"]
 

@@ -211,7 +211,7 @@ BAD_CHATS = [
     (("choices",), [], "choices"),
     (("choices", 0), 5, r"choices\[0\]"),
     (("choices", 0, "index"), "0", r"choices\[0\]"),
-    (("choices", 0, "finish_reason"), "content_filter", "finish_reason"),
+    (("choices", 0, "finish_reason"), "tired", "finish_reason"),
     (("choices", 0, "finish_reason"), ["stop"], "finish_reason"),
     (("choices", 0, "message"), None, "content"),
     (("choices", 0, "message", "content"), 5, "content"),
@@ -228,7 +228,7 @@ BAD_CHATS = [
     ((*ENTRY, "bytes"), [300], "bytes"),
     ((*ENTRY, "bytes"), 10**12, "bytes"),
     ((*ENTRY, "top_logprobs"), {"a": 1}, "a list"),
-    ((*ENTRY, "top_logprobs", 0, "logprob"), None, "numbers"),
+    ((*ENTRY, "top_logprobs", 0, "logprob"), "-1", "numbers"),
     ((*ENTRY, "id"), -4, "token ids"),
     (("choices", 0, "token_ids"), [1, 2], "token_ids"),
     (("choices", 0, "token_ids"), ["1"], "token_ids"),
@@ -241,7 +241,7 @@ BAD_TEXTS = [
     ((*COLUMNS, "token_logprobs"), [-1, -1], "one length"),
     ((*COLUMNS, "top_logprobs"), [], "one length"),
     ((*COLUMNS, "top_logprobs"), [[1]], "an object"),
-    ((*COLUMNS, "top_logprobs", 0, "a"), None, "numbers"),
+    ((*COLUMNS, "top_logprobs", 0, "a"), "-1", "numbers"),
     ((*COLUMNS, "top_logprobs", 0, "a"), float("inf"), "finite"),
 ]
 

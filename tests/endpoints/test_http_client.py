@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from lensmith.core.endpoint import Feature, HttpEndpoint, RefusedError, Request, Reveal
-from lensmith.core.errors import ConfigError, InputError
+from lensmith.core.errors import AccessError, ConfigError, InputError
 from lensmith.core.types import Message, Picture
 from lensmith.core.wire import DIALECTS, BusyError, EndpointError, MalformedAnswerError
 from lensmith.endpoints.http import HttpClient, RetryPolicy
+from lensmith.endpoints.http_errors import DoubtfulRefusalError
 from lensmith.endpoints.http_find import is_loopback
 from lensmith.endpoints.http_patience import Watch, log_wait, spoken_s
 
@@ -236,11 +237,27 @@ def test_a_refusal_names_its_feature(status, said, fields, feature):
         assert client.waits == []
 
 
+@pytest.mark.parametrize("words", ["could not process the prompt: out of memory", "stop: messages lost, seed unknown"])
+def test_a_failure_that_uses_ordinary_words_is_no_refusal(words):
+    failing = httpx.Response(500, json=openai_error(words))
+    with client_of(lambda _: failing) as client, pytest.raises(EndpointError, match=words[:10]):
+        ask(client, "a", stop=("x",), seed=1)
+
+
+def test_a_refusal_whose_status_means_other_things_too_is_in_doubt():
+    for status, words in ((403, "not allowed"), (500, "logit_bias cannot be applied")):
+        with (
+            client_of(lambda _, status=status, words=words: httpx.Response(status, json=openai_error(words))) as client,
+            pytest.raises(DoubtfulRefusalError),
+        ):
+            ask(client, "a", logit_bias={1: 1.0})
+
+
 def test_a_failure_and_a_wrong_key():
     failing, locked = (httpx.Response(status, json=openai_error("boom")) for status in (500, 401))
     with client_of(lambda _: failing) as client, pytest.raises(EndpointError, match="boom"):
         ask(client, "a")
-    with client_of(lambda _: locked) as client, pytest.raises(InputError, match="API key"):
+    with client_of(lambda _: locked) as client, pytest.raises(AccessError, match="API key"):
         ask(client, "a")
 
 

@@ -34,6 +34,18 @@ class Form(enum.Enum):
     TOKEN_IDS = "token-ids"
 
 
+class Route(enum.Enum):
+    """The two ways to ask an OpenAI-compatible server, which may be filtered differently."""
+
+    COMPLETIONS = "completions"
+    CHAT = "chat"
+
+
+def route_of(form: Form) -> Route:
+    """Where contexts of this form go."""
+    return Route.CHAT if form in (Form.MESSAGES, Form.PICTURE) else Route.COMPLETIONS
+
+
 class Contexts:
     """An endless sequence of contexts in one form; the same for the same seed.
 

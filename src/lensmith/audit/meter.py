@@ -196,7 +196,11 @@ class Meter:
         return answers
 
     def _record_failure(self, error: LensmithError, keys: Sequence[str], seconds: float) -> None:
-        """A refusal of one question is an answer, which stays; what failed otherwise may come right the next time."""
+        """A refusal of one question is an answer, which stays; what failed otherwise may come right the next time.
+
+        So may errors of a class of their own: a key that is not taken, a page in an endpoint's place, a refusal that is
+        in doubt.
+        """
         if len(keys) == 1 and type(error) in (RefusedError, InputError):
             self._refused[keys[0]] = error
             self._record(1, 0, seconds, key=keys[0], refusal=_write_refusal(error))

@@ -17,7 +17,7 @@ from lensmith.audit.meter import BudgetError
 from lensmith.audit.probe_answers import LEAST_FALL_NATS, bisect, flat, num_told, same_answer, sampled_found
 from lensmith.audit.probed import LARGE_TOP, Probed, SampledFound
 from lensmith.core.endpoint import Answer, Choice, Endpoint, RefusedError, Request, Reveal
-from lensmith.core.errors import InputError, LensmithError, NotExposedError
+from lensmith.core.errors import AccessError, InputError, LensmithError, NotExposedError
 from lensmith.core.exposure import Taken
 from lensmith.core.wire import EndpointError
 
@@ -32,7 +32,7 @@ _GROUPS = ((5, 1), (0, 40), (40, 40), (80, 10))
 """First id and number of ids of groups that are biased together."""
 _VOCABULARY_END = 1 << 20
 _REPEATS = 5
-_SEED_OF_FAILURES = 1_000
+_SEED_OF_LIFE = 1_000
 _LATTICE_VALUES = 12
 """The likeliest tokens have the largest logits, and so the coarsest steps."""
 _FACTS = frozenset(
@@ -80,7 +80,8 @@ def probe_so_far(endpoint: Endpoint, contexts: Sequence[Request]) -> ProbeOutcom
     try:
         for question in questions:
             question()
-    except (BudgetError, EndpointError) as error:
+        prober.end()
+    except (BudgetError, EndpointError, AccessError) as error:
         return ProbeOutcome(found=prober.found, ended_by=error)
     return ProbeOutcome(found=prober.found)
 
@@ -91,7 +92,8 @@ class _Prober:
     def __init__(self, endpoint: Endpoint, contexts: Sequence[Request]) -> None:
         self.endpoint = endpoint
         self.notes: dict[str, str] = {}
-        self._failures = 0
+        self._failed: dict[str, str] = {}
+        self._signs_of_life = 0
         self.found = Probed(context=contexts[0])
         self._baseline = self._first_answer(contexts)
 
@@ -118,30 +120,48 @@ class _Prober:
         )
 
     def _learn(self, **changes: Any) -> None:
-        self.found = replace(self.found, **changes, notes=dict(self.notes))
+        self.found = replace(self.found, **changes, notes=dict(self.notes), failed=dict(self._failed))
 
     def _ask(self, name: str, **changes: Any) -> Answer | None:
-        """The answer, or None where the interface does not give one; why not is noted under `name`."""
+        """The answer, or None where the interface does not give one; why not is noted under `name`.
+
+        A question that fails is asked once more. One that fails again is no refusal: it stays undecided.
+        """
+        request = replace(self.found.context, **changes)
         try:
-            return self.endpoint.answer([replace(self.found.context, **changes)])[0]
+            try:
+                return self.endpoint.answer([request])[0]
+            except EndpointError:
+                return self.endpoint.answer([request])[0]
+        except (BudgetError, AccessError):
+            raise
         except (RefusedError, InputError) as error:
             self.notes[name] = f"refused: {error.problem}"
-            return None
-        except BudgetError:
-            raise
         except LensmithError as error:
-            # A server that breaks on a question is no server that refuses it: it must still be there.
-            self._still_answers(error)
-            self.notes[name] = f"failed: {error.problem}"
-            return None
+            # A server that breaks on a question must still be there for the others.
+            if not self._is_alive():
+                raise
+            self._failed[name] = error.problem if error.actual is None else f"{error.problem}: {error.actual}"
+            self.notes[name] = f"failed: {self._failed[name]}"
+        return None
 
-    def _still_answers(self, failure: LensmithError) -> None:
-        """Raises `failure` unless a plain question gets an answer; its seed makes it one that is not in the log."""
-        self._failures += 1
+    def _is_alive(self) -> bool:
+        """Whether a plain question gets an answer; its seed makes it one that is not in the log."""
+        self._signs_of_life += 1
         try:
-            self.endpoint.answer([replace(self.found.context, seed=_SEED_OF_FAILURES + self._failures)])
+            self.endpoint.answer([replace(self.found.context, seed=_SEED_OF_LIFE + self._signs_of_life)])
+        except (BudgetError, AccessError):
+            raise
         except LensmithError:
-            raise failure from None
+            return False
+        return True
+
+    def end(self) -> None:
+        """Refusals count only where the endpoint still answers after them: a door that was closed refuses all."""
+        is_refused = any(note.startswith("refused") for note in self.notes.values())
+        if is_refused and not self._is_alive():
+            raise EndpointError("the endpoint no longer answers a plain question, so its refusals say nothing")
+        self._learn()
 
     def _largest(self, name: str, steps: Sequence[Any], works: Callable[[Any], bool]) -> Any:
         """The last of the growing steps that works, None if the first does not."""

@@ -1,7 +1,7 @@
 """What a probe found of an interface, and which read-outs follow from it."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,19 @@ CHEAPEST_FIRST = (
 """The read-outs that tell logits, from the cheapest to the dearest, as a reader pays."""
 
 
+_SHOWS = {
+    "more top logprobs": (ReadOut.P1,),
+    "whole vocabulary": (ReadOut.P1,),
+    "more chosen ids": (ReadOut.P2,),
+    "bias": (ReadOut.P7,),
+    "bias with logprobs": (ReadOut.P3, ReadOut.P4A, ReadOut.P6),
+    "bias with top logprobs": (ReadOut.P3, ReadOut.P4A, ReadOut.P6),
+    "allow-list": (ReadOut.P4B,),
+    "echo": (ReadOut.P5,),
+}
+"""What each question of the probe can show; others show none by themselves."""
+
+
 class SampledFound(enum.Enum):
     """What is told of a sampled token that is not among the top."""
 
@@ -41,7 +54,8 @@ class Probed:
 
     `decimals`: how many are told, None where values are finer than six. `step_nats`: the lattice that all differences
     within an answer lie on (bf16 or fp16 logits leave one), 0 where there is none. `facts`: what the interface says of
-    the model's size by itself. `notes`: each question with its outcome, in order.
+    the model's size by itself. `notes`: each question with its outcome, in order. `failed`: questions that got neither
+    an answer nor a refusal, with what went wrong.
     """
 
     context: Request
@@ -66,11 +80,24 @@ class Probed:
     vocabulary_size: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_precise(self) -> bool:
         """Whether values are told as a float32 holds them: not rounded, not on a lattice, and the same again."""
         return self.decimals is None and self.step_nats == 0 and self.deterministic
+
+    def undecided(self, besides: Iterable[ReadOut] = ()) -> dict[str, str]:
+        """The questions that failed and might have shown what the others did not, with what went wrong.
+
+        `besides`: read-outs that are known to be open anyway.
+        """
+        there = {*self.read_outs(), *besides}
+        return {
+            question: problem
+            for question, problem in self.failed.items()
+            if question in _SHOWS and there.isdisjoint(_SHOWS[question])
+        }
 
     def read_outs(self) -> tuple[ReadOut, ...]:
         """Those that exist, by their names."""

@@ -26,6 +26,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "decimals": "Decimals of a logprob",
         "step_nats": "Smallest step between two values, in nats",
         "facts": "What the metadata says",
+        "failed": "Questions of the probe that failed",
         "notes": "Each question of the probe and its outcome",
     }
 )

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import lensmith
-from lensmith.audit.contexts import Form
+from lensmith.audit.contexts import Form, route_of
 from lensmith.audit.findings import AuditReport, Finding, ReadOut, Severity
 from lensmith.audit.image_stage import IMAGE_FILE, find_image
 from lensmith.audit.layer_stage import LayerOutcome, find_layer, with_evidence
@@ -37,9 +37,10 @@ _MANY_A_QUERY = (ReadOut.P1, ReadOut.P2)
 class AuditConfig:
     """What to audit and how far to go. `target` and `model` are names for the report and the log.
 
-    `read_outs`: only these are tried, of those that tell logits; empty for all. `form`: how contexts are put; None for
-    the first form that the endpoint answers. `truth`: the model's own weights, to score a recovered layer.
-    `retest` is the command that checks a cure. Raises ConfigError for a read-out that tells no logits.
+    `read_outs`: only these are tried, of those that tell logits; empty for all. `form`: how contexts are put, and so
+    which route is audited; None for both, the one that gives away more as a whole. `truth`: the model's own weights, to
+    score a recovered layer. `retest` is the command that checks a cure. Raises ConfigError for a read-out that tells no
+    logits.
     """
 
     target: str
@@ -89,6 +90,7 @@ def audit(
         model=config.model,
         seed=config.seed,
         form=config.form,
+        every_route=True,
         limits=config.limits,
         prices=config.prices,
         retest=config.retest,
@@ -137,17 +139,15 @@ def _read(session: Session, config: AuditConfig, reporter: Reporter, ledger: Led
     if stage.probed.facts:
         ledger.findings.append(metadata_finding(stage))
     for read_out in _wanted(stage.probed, config.read_outs):
-        reporter.begin(f"{read_out.value} ({read_out.title})")
-        proof = ledger.attempt(f"{read_out.value} ({read_out.title})", partial(prove, stage, read_out))
-        if proof is None:
+        if not _prove(stage, read_out, reporter, ledger):
             continue
-        ledger.findings += proof.findings
-        ledger.unresolved += proof.unresolved
-        if proof.holds:
-            proven.append(read_out)
-            if beyond is None and read_out in _MANY_A_QUERY:
-                beyond = _width_and_layer(stage, read_out, config, reporter, ledger)
+        proven.append(read_out)
+        if beyond is None and read_out in _MANY_A_QUERY:
+            beyond = _width_and_layer(stage, read_out, config, reporter, ledger)
     ledger.unresolved += _untried(stage.probed, config.read_outs)
+    ledger.unresolved += [f"the probe: {name}: {problem}" for name, problem in stage.probed.undecided().items()]
+    if session.other is not None:
+        _read_other_route(session.other, stage, config, reporter, ledger)
     if not proven:
         return WidthOutcome(note="no read-out was read" if ledger.is_cut_short else "no read-out tells logits")
     beyond = beyond or _width_and_layer(stage, proven[0], config, reporter, ledger)
@@ -159,6 +159,29 @@ def _read(session: Session, config: AuditConfig, reporter: Reporter, ledger: Led
     else:
         _read_rotation(stage, beyond, config, reporter, ledger)
     return beyond.width
+
+
+def _prove(stage: Stage, read_out: ReadOut, reporter: Reporter, ledger: Ledger, where: str = "") -> bool:
+    """Whether a read-out reads logits; what it tells goes into the ledger. `where`: the route, if not the main one."""
+    name = f"{read_out.value} ({read_out.title}{where})"
+    reporter.begin(name)
+    proof = ledger.attempt(name, partial(prove, stage, read_out))
+    if proof is None:
+        return False
+    told = [replace(finding, title=f"{finding.title}{where}") for finding in proof.findings]
+    ledger.findings += with_whole_costs(stage, told, WidthOutcome()) if where else told
+    ledger.unresolved += proof.unresolved
+    return proof.holds
+
+
+def _read_other_route(other: Stage, stage: Stage, config: AuditConfig, reporter: Reporter, ledger: Ledger) -> None:
+    """Proves what the other route gives away and the audited one does not."""
+    known, where = stage.probed.readable(), f", asked by {route_of(other.form).value}"
+    for read_out in _wanted(other.probed, config.read_outs):
+        if read_out not in known:
+            _prove(other, read_out, reporter, ledger, where)
+    failed = other.probed.undecided(besides=known)
+    ledger.unresolved += [f"the probe{where}: {name}: {problem}" for name, problem in failed.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,32 +2,35 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of
+from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of, route_of
 from lensmith.audit.cures import server_name
 from lensmith.audit.event_log import EventLog
 from lensmith.audit.findings import Cost
 from lensmith.audit.meter import Limits, Meter, TokenTexts
 from lensmith.audit.price import load_prices
-from lensmith.audit.probe import probe_so_far
+from lensmith.audit.probe import ProbeOutcome, probe_so_far
+from lensmith.audit.probed import CHEAPEST_FIRST, Probed
 from lensmith.audit.stages import Stage
 from lensmith.core.endpoint import Endpoint
-from lensmith.core.errors import LensmithError
+from lensmith.core.errors import InputError, LensmithError, NotExposedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
     """`folder` takes the event log and what is read, so that an interrupted session goes on. `header` says which
-    session the log is of. `form`: how contexts are put; None for the first form that the endpoint answers."""
+    session the log is of. `form`: how contexts are put; None for the first form that the endpoint answers. With
+    `every_route` both routes are probed then, and the one that gives most away is the session's."""
 
     folder: Path
     header: Mapping[str, Any]
     model: str
     seed: int
     form: Form | None = None
+    every_route: bool = False
     limits: Limits = field(default_factory=Limits)
     prices: Path | None = None
     retest: str = ""
@@ -37,11 +40,13 @@ class SessionConfig:
 class Session:
     """An endpoint that was probed, and the log that remembers it.
 
-    `probe_ended_by`: why the probe did not ask all its questions; then what it found is what it found until then.
+    `other` is the stage of the other route, where that was probed and answers. `probe_ended_by`: why the probe did not
+    ask all its questions; then what it found is what it found until then.
     """
 
     stage: Stage
     log: EventLog
+    other: Stage | None = None
     probe_ended_by: LensmithError | None = None
 
     def whole_stage(self) -> Stage:
@@ -66,20 +71,46 @@ def open_session(
     log = EventLog(config.folder / "events.jsonl", config.header)
     try:
         meter = Meter(endpoint, config.limits, log, on_spent, texts)
-        one_of = first_of_each_form(config.seed) if config.form is None else [Contexts(config.form, config.seed)[0]]
-        outcome = probe_so_far(meter, one_of)
-        probed = outcome.found
-        log.write("probed", **probed.as_json())
-        stage = Stage(
-            meter=meter,
-            probed=probed,
-            form=form_of(probed.context),
-            folder=config.folder / "matrices",
-            price=price,
-            server=server_name(server),
-            retest=config.retest,
-            seed=config.seed,
-        )
-        yield Session(stage=stage, log=log, probe_ended_by=outcome.ended_by)
+        outcomes = _probe(meter, config)
+        for outcome in outcomes:
+            log.write("probed", **outcome.found.as_json())
+        stages = [
+            Stage(
+                meter=meter,
+                probed=outcome.found,
+                form=form_of(outcome.found.context),
+                folder=config.folder / folder,
+                price=price,
+                server=server_name(server),
+                retest=config.retest,
+                seed=config.seed,
+            )
+            for outcome, folder in zip(outcomes, ("matrices", "matrices-other"), strict=False)
+        ]
+        ended_by = next((outcome.ended_by for outcome in outcomes if outcome.ended_by is not None), None)
+        yield Session(stage=stages[0], log=log, other=next(iter(stages[1:]), None), probe_ended_by=ended_by)
     finally:
         log.close()
+
+
+def _probe(meter: Meter, config: SessionConfig) -> list[ProbeOutcome]:
+    """What the probe found, of the route first that gives away more: whose cheapest read-out is cheaper."""
+    if config.form is not None:
+        return [probe_so_far(meter, [Contexts(config.form, config.seed)[0]])]
+    forms = first_of_each_form(config.seed)
+    first = probe_so_far(meter, forms)
+    if not config.every_route or first.ended_by is not None:
+        return [first]
+    route = route_of(form_of(first.found.context))
+    try:
+        second = probe_so_far(meter, [form for form in forms if route_of(form_of(form)) is not route])
+    except (NotExposedError, InputError):  # no such route, which is as closed as can be
+        return [first]
+    except LensmithError as error:
+        return [replace(first, ended_by=error)]
+    return sorted((first, second), key=lambda outcome: _cheapest(outcome.found))
+
+
+def _cheapest(probed: Probed) -> int:
+    """The place of its cheapest read-out among all."""
+    return min(map(CHEAPEST_FIRST.index, probed.readable()), default=len(CHEAPEST_FIRST))

@@ -13,6 +13,7 @@ from lensmith.audit.price import CONTEXTS_PER_WIDTH, extrapolated
 from lensmith.audit.reader_choice import reader_for
 from lensmith.audit.stages import Stage, WidthOutcome
 
+WHOLE_IS = "whole_is"
 ASSUMED_WIDTH = 4_096
 ASSUMED_VOCABULARY = 128_000
 """For extrapolating where nothing is known: a common model of 7 billion parameters."""
@@ -29,6 +30,8 @@ def _with_whole_cost(stage: Stage, finding: Finding, width: WidthOutcome, layer:
     read_out = finding.read_out
     if read_out is None or not finding.code.startswith("LEAK") or not finding.spent.queries:
         return finding
+    if WHOLE_IS in finding.evidence:
+        return finding
     if layer is not None and layer.read_out is read_out:
         return replace(finding, whole=layer.whole)
     known = width.width or (width.interval or (0, 0))[1] or width.at_least
@@ -36,7 +39,7 @@ def _with_whole_cost(stage: Stage, finding: Finding, width: WidthOutcome, layer:
     vocabulary = stage.probed.vocabulary_size or ASSUMED_VOCABULARY
     rows = max(math.ceil(CONTEXTS_PER_WIDTH * hidden), 0 if width.finding is None else width.rows)
     queries = reader_for(read_out, stage.probed).queries_for(rows, vocabulary).queries
-    evidence = {**finding.evidence, "whole_is": f"the last layer, {rows} contexts x {vocabulary} tokens"}
+    evidence = {**finding.evidence, WHOLE_IS: f"the last layer, {rows} contexts x {vocabulary} tokens"}
     if not known:
         evidence["assumed_width"] = hidden
     paid = finding.spent

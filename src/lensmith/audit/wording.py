@@ -161,7 +161,10 @@ def lead(report: AuditReport) -> str:
         return (
             f"No finding reaches the threshold, but {number} {'question' if number == 1 else 'questions'} stayed open."
         )
-    return "No finding reaches the threshold, and no question stayed open."
+    return (
+        "No finding reaches the threshold, and no question stayed open. What an audit does not ask for: grammars and "
+        "response formats, embeddings, and what only one server knows."
+    )
 
 
 def width_text(report: AuditReport) -> str:

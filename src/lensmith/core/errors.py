@@ -55,6 +55,10 @@ class ConfigError(InputError):
     """A configuration has an unknown key, a wrong type or an impossible value."""
 
 
+class AccessError(InputError):
+    """An endpoint does not take the key that it was given, or asks for one."""
+
+
 class ImageError(InputError):
     """A picture cannot be read, or is larger than the limits allow."""
 

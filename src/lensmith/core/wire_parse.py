@@ -39,7 +39,9 @@ LARGEST_VOCABULARY = 1 << 22
 _LOGPROB, _TOKEN, _ID = itemgetter("logprob"), itemgetter("token"), itemgetter("id")
 _BYTES = methodcaller("get", "bytes")
 
-_FINISHES = {"stop": Finish.STOP, "eos": Finish.STOP, "eos_token": Finish.STOP, "length": Finish.LENGTH}
+_STOPS = "stop eos eos_token stop_sequence content_filter tool_calls function_call abort"
+"""What servers and gateways say of an answer that ended before its limit."""
+_FINISHES = dict.fromkeys(_STOPS.split(), Finish.STOP) | dict.fromkeys(("length", "max_tokens"), Finish.LENGTH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +198,9 @@ class _Reader:
         sampled = self._told_of(content, where)
         told: list[_Told | None] = []
         for place, entry in enumerate(content):
-            top = entry.get("top_logprobs")
-            told.append(self._told_of(_list([] if top is None else top, where), f"{where}[{place}].top_logprobs"))
+            top, path = entry.get("top_logprobs"), f"{where}[{place}].top_logprobs"
+            entries = [each for each in _list([] if top is None else top, path) if not _is_null(each)]
+            told.append(self._told_of(entries, path))
         return _Positions(ids_T=sampled.ids_E, sampled_T=_unmasked(sampled.values_E), told=told)
 
     def _told_of(self, entries: list[Any], where: str) -> _Told:
@@ -248,8 +251,8 @@ class _Reader:
     def _from_dict(self, top: object, where: str) -> _Told:
         if not isinstance(top, dict):
             malformed(where, "an object of names and logprobs", top)
-        ids_E = self._vocabulary.numbers([*top], self._dialect)
-        return _Told(ids_E=ids_E, values_E=_values(top.values(), where))
+        told = {name: value for name, value in top.items() if value is not None}
+        return _Told(ids_E=self._vocabulary.numbers([*told], self._dialect), values_E=_values(told.values(), where))
 
     # --- what was asked for ---------------------------------------------------------------------------------------
 
@@ -315,6 +318,11 @@ def _pick(told: _Told, wanted_ids: tuple[int, ...]) -> Float64Array:
     found_W = sorted_E[places_W] == wanted_ids
     picked_W[found_W] = told.values_E[order_E[places_W[found_W]]]
     return picked_W
+
+
+def _is_null(entry: object) -> bool:
+    """Whether a server names a token without its logprob (one that is masked, as a rule): it is not told."""
+    return isinstance(entry, Mapping) and "logprob" in entry and entry["logprob"] is None
 
 
 # --- values -------------------------------------------------------------------------------------------------------

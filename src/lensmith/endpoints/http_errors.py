@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 
 from lensmith.core.endpoint import Feature, RefusedError
-from lensmith.core.errors import InputError, LensmithError
+from lensmith.core.errors import AccessError, InputError, LensmithError
 from lensmith.core.wire import EndpointError
 
 _PAGE_STATUSES = frozenset({200, 404, 405, 501})
 """With these, a server of pages answers a path that it does not know, or a method."""
-_REFUSALS = frozenset({400, 403, 405, 413, 415, 422, 501})
+_REFUSALS = frozenset({400, 405, 413, 415, 422, 501})
 _FEATURES = {
     "logprob_token_ids": Feature.WANTED_IDS,
     "token_ids_logprob": Feature.WANTED_IDS,
@@ -36,6 +36,11 @@ _FEATURES = {
 }
 """The feature behind each field, the longer names first: a message may hold several."""
 
+_ORDINARY_WORDS = (
+    Feature.SEED | Feature.STOP | Feature.PICTURES | Feature.MESSAGES | Feature.PROMPT_TEXT | Feature.TOKEN_IDS
+)
+"""Features whose fields' names stand in any message: that a server could not process a prompt is no refusal."""
+
 _LONGEST_MESSAGE = 400
 
 
@@ -43,6 +48,14 @@ class NotFoundError(RefusedError):
     """The server has no such path or no such model: as a rule the URL or the name is wrong."""
 
     exit_code = 2
+
+
+class NoEndpointError(InputError):
+    """Something for people answers where an endpoint should."""
+
+
+class DoubtfulRefusalError(RefusedError):
+    """Reads as a refusal, but its status means other things too: the same request may be answered the next time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +74,7 @@ def error_of(response: httpx.Response, body: Mapping[str, Any] | None, asked: Fe
     """
     said, status = _said(response), response.status_code
     if status == 401:
-        return InputError("the endpoint does not know this API key", actual=said.message, hint="give --api-key")
+        return AccessError("the endpoint does not know this API key", actual=said.message, hint="give --api-key")
     if status == 404 or (status == 400 and (said.code == "model_not_found" or said.param == "model")):
         problem = f"the endpoint has no such path or model: {said.message}"
         return NotFoundError(
@@ -70,8 +83,10 @@ def error_of(response: httpx.Response, body: Mapping[str, Any] | None, asked: Fe
     feature = _feature(said, body or {}, asked)
     if asked is not None and feature is Feature.TOP_LOGPROBS and not feature & asked:
         feature = asked & Feature.VOCABULARY_LOGPROBS or Feature.SAMPLED_LOGPROB
-    if status in _REFUSALS or (status == 500 and feature):
+    if status in _REFUSALS:
         return RefusedError(f"the endpoint refused ({status}): {said.message}", feature=feature)
+    if status == 403 or (status == 500 and feature & ~_ORDINARY_WORDS):
+        return DoubtfulRefusalError(f"the endpoint refused ({status}): {said.message}", feature=feature)
     return EndpointError(f"the endpoint failed ({status})", actual=said.message)
 
 
@@ -82,7 +97,7 @@ def no_endpoint(response: httpx.Response) -> InputError | None:
         is_page = response.content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html"))
     if not is_page or response.status_code not in _PAGE_STATUSES:
         return None
-    return InputError(
+    return NoEndpointError(
         "no OpenAI-compatible endpoint here; does the URL end in /v1?",
         expected="JSON",
         actual=f"a page (HTML) at {response.url}",
