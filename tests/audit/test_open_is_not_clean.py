@@ -141,6 +141,23 @@ class Expiring(FakeServer):
         return super().answer(wires)
 
 
+class Wordless(FakeServer):
+    """Keeps to itself what it answers, as a gateway that counts tokens only."""
+
+    def write(self, wires, answers):
+        body = super().write(wires, answers)
+        for choice in body["choices"]:
+            choice.update({"message": {"role": "assistant", "content": None}} if "message" in choice else {"text": ""})
+        return body
+
+
+def test_answers_that_show_nothing_show_no_bias_either(tmp_path):
+    steered = replace(Exposure(), top_logprobs=0, sampled_logprob=Sampled.HIDDEN)
+    report = audited(Wordless(fake(steered), dialect="compatible"), tmp_path)
+    assert report.verdict is Verdict.COULD_NOT_TELL
+    assert any("cannot be seen" in sentence for sentence in report.unresolved)
+
+
 class OneRoute(FakeServer):
     """A gateway that filters one route and forgets the other."""
 

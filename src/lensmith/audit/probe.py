@@ -259,6 +259,9 @@ class _Prober:
                 self._steers(dict.fromkeys(range(first, first + count), size)) for first, count in _GROUPS
             )
         self.notes["bias"] = "steers the greedy token" if steers else self.notes.get("bias", "has no effect")
+        baseline = self._baseline
+        if self.notes["bias"] == "has no effect" and not baseline.text and not len(baseline.token_ids_T):
+            self._failed["bias"] = "answers have neither text nor token ids: what a bias does to them cannot be seen"
         self._learn(bias_steers=steers)
 
     def bias_limits(self) -> None:

@@ -61,7 +61,7 @@ def run(
     ] = None,
     contexts: Annotated[
         str,
-        typer.Option(help="What is asked: prompt, messages, picture or token-ids; auto takes the first that works."),
+        typer.Option(help="What is asked: prompt, messages, picture or token-ids; auto tries completions and chat."),
     ] = "auto",
     prices: Annotated[Path | None, typer.Option(help="A price list of yours (TOML).")] = None,
     api_key: Key = None,
