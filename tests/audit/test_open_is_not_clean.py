@@ -212,6 +212,8 @@ class BrokenChat(FakeServer):
 def test_a_route_that_fails_leaves_it_open_and_one_that_is_not_there_does_not(tmp_path):
     report = audited(BrokenChat(fake(CLOSED), dialect="vllm"), tmp_path / "broken")
     assert report.verdict is Verdict.COULD_NOT_TELL
+    assert any(sentence.startswith("the probe: chat: ") for sentence in report.unresolved)
+    assert audited(BrokenChat(fake(WHOLE), dialect="vllm"), tmp_path / "open").width == WIDTH
 
     class NoChat(FakeEndpoint):
         def answer(self, requests):

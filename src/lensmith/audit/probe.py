@@ -127,12 +127,8 @@ class _Prober:
 
         A question that fails is asked once more. One that fails again is no refusal: it stays undecided.
         """
-        request = replace(self.found.context, **changes)
         try:
-            try:
-                return self.endpoint.answer([request])[0]
-            except EndpointError:
-                return self.endpoint.answer([request])[0]
+            return self._answer(replace(self.found.context, **changes))
         except (BudgetError, AccessError):
             raise
         except (RefusedError, InputError) as error:
@@ -144,6 +140,12 @@ class _Prober:
             self._failed[name] = error.problem if error.actual is None else f"{error.problem}: {error.actual}"
             self.notes[name] = f"failed: {self._failed[name]}"
         return None
+
+    def _answer(self, request: Request) -> Answer:
+        try:
+            return self.endpoint.answer([request])[0]
+        except EndpointError:
+            return self.endpoint.answer([request])[0]
 
     def _is_alive(self) -> bool:
         """Whether a plain question gets an answer; its seed makes it one that is not in the log."""

@@ -146,6 +146,7 @@ def _read(session: Session, config: AuditConfig, reporter: Reporter, ledger: Led
             beyond = _width_and_layer(stage, read_out, config, reporter, ledger)
     ledger.unresolved += _untried(stage.probed, config.read_outs)
     ledger.unresolved += [f"the probe: {name}: {problem}" for name, problem in stage.probed.undecided().items()]
+    ledger.unresolved += [f"the probe: {session.unprobed}"] if session.unprobed else []
     if session.other is not None:
         _read_other_route(session.other, stage, config, reporter, ledger)
     if not proven:

@@ -10,7 +10,7 @@ from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of,
 from lensmith.audit.cures import server_name
 from lensmith.audit.event_log import EventLog
 from lensmith.audit.findings import Cost
-from lensmith.audit.meter import Limits, Meter, TokenTexts
+from lensmith.audit.meter import BudgetError, Limits, Meter, TokenTexts
 from lensmith.audit.price import load_prices
 from lensmith.audit.probe import ProbeOutcome, probe_so_far
 from lensmith.audit.probed import CHEAPEST_FIRST, Probed
@@ -40,13 +40,14 @@ class SessionConfig:
 class Session:
     """An endpoint that was probed, and the log that remembers it.
 
-    `other` is the stage of the other route, where that was probed and answers. `probe_ended_by`: why the probe did not
-    ask all its questions; then what it found is what it found until then.
+    `other` is the stage of the other route, where that was probed and answers; `unprobed` says which route failed, and how.
+    `probe_ended_by`: why the probe did not ask all its questions; then what it found is what it found until then.
     """
 
     stage: Stage
     log: EventLog
     other: Stage | None = None
+    unprobed: str = ""
     probe_ended_by: LensmithError | None = None
 
     def whole_stage(self) -> Stage:
@@ -71,7 +72,7 @@ def open_session(
     log = EventLog(config.folder / "events.jsonl", config.header)
     try:
         meter = Meter(endpoint, config.limits, log, on_spent, texts)
-        outcomes = _probe(meter, config)
+        outcomes, unprobed = _probe(meter, config)
         for outcome in outcomes:
             log.write("probed", **outcome.found.as_json())
         stages = [
@@ -88,27 +89,33 @@ def open_session(
             for outcome, folder in zip(outcomes, ("matrices", "matrices-other"), strict=False)
         ]
         ended_by = next((outcome.ended_by for outcome in outcomes if outcome.ended_by is not None), None)
-        yield Session(stage=stages[0], log=log, other=next(iter(stages[1:]), None), probe_ended_by=ended_by)
+        other = stages[1] if len(stages) > 1 else None
+        yield Session(stage=stages[0], log=log, other=other, unprobed=unprobed, probe_ended_by=ended_by)
     finally:
         log.close()
 
 
-def _probe(meter: Meter, config: SessionConfig) -> list[ProbeOutcome]:
-    """What the probe found, of the route first that gives away more: whose cheapest read-out is cheaper."""
+def _probe(meter: Meter, config: SessionConfig) -> tuple[list[ProbeOutcome], str]:
+    """What the probe found, first of the route that gives away more: whose cheapest read-out is cheaper.
+
+    And which route failed at its first question, so that nothing is known of it.
+    """
     if config.form is not None:
-        return [probe_so_far(meter, [Contexts(config.form, config.seed)[0]])]
+        return [probe_so_far(meter, [Contexts(config.form, config.seed)[0]])], ""
     forms = first_of_each_form(config.seed)
     first = probe_so_far(meter, forms)
     if not config.every_route or first.ended_by is not None:
-        return [first]
-    route = route_of(form_of(first.found.context))
+        return [first], ""
+    others = [form for form in forms if route_of(form_of(form)) is not route_of(form_of(first.found.context))]
     try:
-        second = probe_so_far(meter, [form for form in forms if route_of(form_of(form)) is not route])
+        second = probe_so_far(meter, others)
     except (NotExposedError, InputError):  # no such route, which is as closed as can be
-        return [first]
+        return [first], ""
+    except BudgetError as error:
+        return [replace(first, ended_by=error)], ""
     except LensmithError as error:
-        return [replace(first, ended_by=error)]
-    return sorted((first, second), key=lambda outcome: _cheapest(outcome.found))
+        return [first], f"{route_of(form_of(others[0])).value}: {error.problem}"
+    return sorted((first, second), key=lambda outcome: _cheapest(outcome.found)), ""
 
 
 def _cheapest(probed: Probed) -> int:
