@@ -40,8 +40,8 @@ class SessionConfig:
 class Session:
     """An endpoint that was probed, and the log that remembers it.
 
-    `other` is the stage of the other route, where that was probed and answers; `unprobed` says which route failed, and how.
-    `probe_ended_by`: why the probe did not ask all its questions; then what it found is what it found until then.
+    `other` is the stage of the other route, where that was probed and answers; `unprobed` says which route failed, and
+    how. `probe_ended_by`: why the probe did not ask all its questions; then what it found is what it found until then.
     """
 
     stage: Stage
