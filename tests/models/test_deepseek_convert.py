@@ -130,6 +130,7 @@ def test_a_text_begins_with_its_token_although_the_published_tokenizer_does_not_
     "messages",
     [
         [("user", ["hello"])],
+        [("system", ["Tell a joke."])],
         [("system", ["Be brief."]), ("user", ["  <image_placeholder>what is this? "])],
         [("user", ["a"]), ("assistant", ["b"]), ("user", ["c\n"])],
     ],
