@@ -130,6 +130,7 @@ def test_a_text_begins_with_its_token_although_the_published_tokenizer_does_not_
     "messages",
     [
         [("user", ["hello"])],
+        [("system", ["Tell a joke."])],
         [("system", ["Be brief."]), ("user", ["  <image_placeholder>what is this? "])],
         [("user", ["a"]), ("assistant", ["b"]), ("user", ["c\n"])],
     ],
@@ -189,6 +190,41 @@ def test_what_a_folder_says_of_pictures_is_carried_through_every_layout(tmp_path
     assert json.loads((further / "preprocessor_config.json").read_text()).items() >= values.items()
     back = convert(further, tmp_path / "d", "original").folder
     assert json.loads((back / "preprocessor_config.json").read_text()) == told
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("between", [Layout.ORIGINAL, Layout.TRANSFORMERS, Layout.TRANSFORMERS_4, Layout.LENSMITH])
+def test_what_a_folder_says_of_pictures_is_carried_through_our_own_layout(tmp_path, family, between):
+    first = save_as(tmp_path / "a", tiny_model(family), Layout.ORIGINAL)
+    path = first / "preprocessor_config.json"
+    own = {"min_size": 20, "image_mean": [0.25, 0.5, 0.75], "image_std": [0.3, 0.3, 0.3]}
+    told = json.loads(path.read_text()) | own | {"background_color": [63, 127, 191]}
+    path.write_text(json.dumps(told))
+    folder = first if between is Layout.ORIGINAL else convert(first, tmp_path / "b", between).folder
+    ours = convert(folder, tmp_path / "c", "lensmith").folder
+    pictures = load(ours)[1].pictures
+    assert (pictures.min_px, pictures.mean, pictures.std) == (20, (0.25, 0.5, 0.75), (0.3, 0.3, 0.3))
+    assert pictures == load(folder)[1].pictures
+    back = convert(ours, tmp_path / "d", "original").folder
+    assert json.loads((back / "preprocessor_config.json").read_text()) == told
+    theirs = convert(ours, tmp_path / "e", "transformers").folder
+    straight = convert(first, tmp_path / "f", "transformers").folder
+    assert (theirs / "processor_config.json").read_text() == (straight / "processor_config.json").read_text()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_only_transformers_file_says_is_carried_through_our_own_layout(tmp_path, family):
+    folder = save_as(tmp_path / "a", tiny_model(family), Layout.TRANSFORMERS)
+    path = folder / "processor_config.json"
+    told = json.loads(path.read_text())
+    changes = {"resample": 1, "image_mean": [0.1, 0.2, 0.3]} if family == "hybrid" else {"do_normalize": False}
+    told["image_processor"] |= changes | ({"background_color": [25, 51, 76]} if family == "hybrid" else {})
+    path.write_text(json.dumps(told))
+    model, processor = load(folder, exact="transformers")
+    model.save_pretrained(tmp_path / "b")
+    processor.save_pretrained(tmp_path / "b")
+    back = convert(tmp_path / "b", tmp_path / "c", "transformers").folder
+    assert json.loads((back / "processor_config.json").read_text()) == told
 
 
 def test_settings_of_generation_are_carried_over(tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -476,7 +477,28 @@ def test_how_pictures_are_read_can_be_chosen_and_is_saved(folders, tmp_path):
     processor.save_pretrained(tmp_path)
     assert load(tmp_path)[1].pictures.reads is Decoding.AS_SEEN
     assert load(tmp_path, decoding=Decoding.STORED)[1].pictures.reads is Decoding.STORED
-    assert load(tmp_path, exact="original")[1].pictures.reads is Decoding.STORED, "as published, not as saved"
+    for exact in ("original", "transformers"):
+        again = load(tmp_path, exact=exact)[1]
+        assert (again.exact.value, again.pictures.reads) == (exact, Decoding.AS_SEEN), "what was chosen stays"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_was_saved_of_pictures_stays_where_other_numbers_are_followed(folders, tmp_path, family):
+    path = folders[family, Layout.ORIGINAL]
+    model, processor = load(path)
+    own = {"min_px": 20, "mean": (0.25, 0.5, 0.75), "std": (0.3, 0.3, 0.3)}
+    processor.pictures = replace(processor.pictures, **own)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert load(tmp_path)[1].pictures == load(tmp_path, exact="original")[1].pictures == processor.pictures
+    for exact, reads in (("transformers", Decoding.UPRIGHT), ("original", Decoding.STORED)):
+        model, processor = load(tmp_path, exact=exact)
+        published = load(path, exact=exact)[1].pictures
+        assert processor.pictures.reads is reads
+        assert processor.pictures.normalises is published.normalises
+        assert {name: getattr(processor.pictures, name) for name in own} == own
+        model.save_pretrained(tmp_path)
+        processor.save_pretrained(tmp_path)
 
 
 def test_published_layouts_are_told_from_others(folders, tmp_path):

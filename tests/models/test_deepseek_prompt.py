@@ -39,6 +39,14 @@ def test_a_system_message_takes_the_defaults_place():
     assert chat_prompt([system("One."), system("Two."), user("a")]).startswith("One.\nTwo.\n\nUser: a")
 
 
+def test_a_system_message_alone_is_answered():
+    assert chat_prompt([system("Tell a joke.")]) == "Tell a joke.\n\nAssistant:"
+    assert chat_prompt([system("")]) == "Assistant:"
+    theirs = chat_prompt([system("Tell a joke.")], Exactness.TRANSFORMERS)
+    assert theirs == f"{DEFAULT_SYSTEM}\n\nSystem: Tell a joke.{END}Assistant:"
+    assert chat_prompt([system("Tell a joke.")], answers=False) == "Tell a joke."
+
+
 def test_in_transformers_prompt_it_does_not():
     prompt = chat_prompt([system("Be short."), user("a")], Exactness.TRANSFORMERS)
     assert prompt == f"{DEFAULT_SYSTEM}\n\nSystem: Be short.{END}User: a\n\nAssistant:"

@@ -52,10 +52,25 @@ def test_what_the_original_folder_says_counts(tmp_path):
     assert none.background == (127, 127, 127)
 
 
-def test_a_folder_of_the_other_code_does_not_count(tmp_path):
+def test_of_the_other_codes_folder_what_means_the_same_counts(tmp_path):
     theirs = DeepseekPictureConfig.hybrid(image_px=64, low_px=32, exact=THEIRS)
-    assert published_pictures(write(tmp_path, ORIGINALS | {"min_size": 20}), theirs) == theirs
+    assert published_pictures(write(tmp_path, ORIGINALS), theirs) == theirs, "the towers do not normalise for it"
+    own = {"min_size": 20, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    expected = {"min_px": 20, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    assert published_pictures(write(tmp_path, ORIGINALS | own), theirs) == replace(theirs, **expected)
+    high = {f"high_res_{name}" if "image" in name else name: value for name, value in own.items()}
+    values = {"image_processor_type": "DeepseekVLHybridImageProcessor", "image_mean": [0.7] * 3, "do_normalize": True}
+    assert published_pictures(write(tmp_path, values | high), HYBRID) == replace(HYBRID, **expected)
+    plain = ORIGINALS | {"do_normalize": False}
+    one = DeepseekPictureConfig(image_px=64, exact=THEIRS)
+    assert published_pictures(write(tmp_path, plain), one) == replace(
+        one, mean=CLIP_MEAN, std=CLIP_STD, normalise=False
+    )
+
+
+def test_a_folder_that_says_nothing_of_pictures_changes_nothing(tmp_path):
     assert published_pictures(tmp_path / "empty", HYBRID) == HYBRID
+    assert published_pictures(write(tmp_path, {"image_processor_type": "CLIP", "min_size": 9}), HYBRID) == HYBRID
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -114,4 +129,4 @@ def test_a_loaded_folder_says_how_its_pictures_are_made(tmp_path):
     values = json.loads((tmp_path / "original" / "preprocessor_config.json").read_text())
     write(tmp_path / "original", values | {"min_size": 20})
     assert load(tmp_path / "original")[1].pictures.min_px == 20
-    assert load(tmp_path / "original", exact="transformers")[1].pictures.min_px == 14
+    assert load(tmp_path / "original", exact="transformers")[1].pictures.min_px == 20

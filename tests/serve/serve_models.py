@@ -4,7 +4,7 @@ import contextlib
 import functools
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from lensmith.core.exposure import Exposure
@@ -33,8 +33,34 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=bytes_only, chat_template=CHAT_TEMPLATE, **names)
 
 
+SPACED_WORDS = ("▁The", "▁capital", "▁is", "▁Paris", ".", "▁▁")
+
+
 @functools.cache
-def language_model():
+def spaced_tokenizer():
+    """Of Llama 2's kind: words begin with a space, which is taken off a text's first; unknown characters are bytes."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": END_ID}
+    for byte in range(256):
+        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
+    merges = []
+    for word in SPACED_WORDS:
+        for end, letter in enumerate(word):
+            vocabulary.setdefault(letter, len(vocabulary))
+            vocabulary.setdefault(word[: end + 1], len(vocabulary))
+            merges += [(word[:end], letter)] if end else []
+    merges = [*dict.fromkeys(merges)]
+    backend = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    to_spaces = decoders.Replace("▁", " ")
+    stripped = decoders.Strip(" ", 1, 0)
+    backend.decoder = decoders.Sequence([to_spaces, decoders.ByteFallback(), decoders.Fuse(), stripped])
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=CHAT_TEMPLATE, **names)
+
+
+@functools.cache
+def language_model(vocabulary_size=VOCABULARY):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -43,7 +69,7 @@ def language_model():
         num_attention_heads=4,
         num_key_value_heads=2,
         intermediate_size=64,
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary_size,
         max_position_embeddings=512,
         pad_token_id=0,
         bos_token_id=1,
@@ -70,6 +96,15 @@ def tiny_server(exposure=None, *, keys=(), **options):
     engine = tiny_engine(exposure, **options)
     with running(engine, keys=keys) as url:
         yield url, engine
+
+
+@contextlib.contextmanager
+def spaced_server():
+    """A model with `spaced_tokenizer`."""
+    reading = spaced_tokenizer()
+    answering = Answering.of(language_model(len(reading)), reading, name=NAME)
+    with running(Engine(answering, Exposure.everything(), slots=4)) as url:
+        yield url
 
 
 @contextlib.contextmanager

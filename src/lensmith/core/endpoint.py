@@ -116,24 +116,30 @@ class Finish(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One sampled answer. `token_ids_T` is empty where an endpoint tells text only."""
+    """One sampled answer. `token_ids_T` is empty where an endpoint tells text only.
+
+    `offsets_T`: the character of the text at which each token begins, where that is known.
+    """
 
     text: str
     finish: Finish
     token_ids_T: IdArray
     logprobs: Logprobs | None = None
+    offsets_T: IdArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """The answer to one request: `n` choices, and with `Reveal.PROMPT` the prompt's logprobs.
 
-    `prompt_logprobs` has P positions; the first has no context, so that its values are NaN.
+    `prompt_logprobs` has P positions; the first has no context, so that its values are NaN. `prompt_offsets_P`: the
+    character of the request's prompt at which each of its tokens begins, where that is known.
     """
 
     choices: tuple[Choice, ...]
     prompt_ids_P: IdArray | None = None
     prompt_logprobs: Logprobs | None = None
+    prompt_offsets_P: IdArray | None = None
     prompt_tokens: int | None = None
 
 

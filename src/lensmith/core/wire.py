@@ -26,6 +26,7 @@ from lensmith.core.wire_vocabulary import TextVocabulary
 from lensmith.core.wire_write import (
     SSE_DONE,
     Delta,
+    echo_of,
     sse,
     write_answer,
     write_answers,
@@ -54,6 +55,7 @@ __all__ = [
     "WantedIds",
     "WireError",
     "WireRequest",
+    "echo_of",
     "kind_of",
     "read_answer",
     "read_request",

@@ -7,6 +7,7 @@ whole vocabulary stands in the order of ids, without bytes. A logprob that is no
 Legend: T positions, K top tokens, W wanted ids, V vocabulary.
 """
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lensmith.core.endpoint import NO_TOKEN, Answer, Choice, Finish, Logprobs, RefusedError, Request, Reveal
+from lensmith.core.endpoint import NO_TOKEN, Answer, Choice, Finish, IdArray, Logprobs, RefusedError, Request, Reveal
 from lensmith.core.errors import ImageError, InputError, LensmithError, NotExposedError
 from lensmith.core.wire_types import (
     MASKED_LOGPROB,
@@ -41,7 +42,9 @@ _LONGEST_SHOWN = 200
 class Delta:
     """What a stream adds to one choice. `offset` is how many characters of its text came before (completions).
 
-    `logprobs` are those of `token_ids`. `is_first` marks the first delta of a choice, which names the role in a chat.
+    `logprobs` are those of `token_ids`, and `offsets` where these begin in the choice's text: a token can be told after
+    some of its characters. None: they begin one after another at `offset`. `is_first` marks the first delta of a
+    choice, which names the role in a chat.
     """
 
     index: int = 0
@@ -50,7 +53,23 @@ class Delta:
     logprobs: Logprobs | None = None
     finish: Finish | None = None
     offset: int = 0
+    offsets: tuple[int, ...] | None = None
     is_first: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo:
+    """The prompt as it stands before an answer: `offsets` are where each of its tokens begins."""
+
+    text: str
+    offsets: tuple[int, ...]
+
+
+def echo_of(wire: WireRequest, prompt_ids: Sequence[int], names: TokenNames, offsets_P: IdArray | None = None) -> Echo:
+    """The echo of a prompt, as its text where it was one. `offsets_P` None: tokens are found by their bytes."""
+    text = wire.request.prompt or b"".join(map(names.data, prompt_ids)).decode("utf-8", "replace")
+    offsets = _offsets(prompt_ids, names, 0, len(text)) if offsets_P is None else [*map(int, offsets_P)]
+    return Echo(text=text, offsets=tuple(offsets))
 
 
 def write_answer(
@@ -93,7 +112,9 @@ def write_chunk(wire: WireRequest, delta: Delta, names: TokenNames, *, answer_id
     else:
         choice["text"] = delta.text
         if delta.logprobs is not None:
-            choice["logprobs"] = _columns(wire, delta.token_ids, [delta.logprobs], names, offset=delta.offset)
+            end = delta.offset + len(delta.text)
+            found = _offsets(delta.token_ids, names, delta.offset, end) if delta.offsets is None else delta.offsets
+            choice["logprobs"] = _columns(wire, delta.token_ids, [delta.logprobs], names, offsets=found)
     if wire.token_ids:
         choice["token_ids"] = list(delta.token_ids)
     body["choices"] = [choice]
@@ -155,19 +176,21 @@ def _completion_choice(wire: WireRequest, answer: Answer, choice: Choice, names:
     ids = [*map(int, choice.token_ids_T)]
     prompt_ids = [*map(int, answer.prompt_ids_P)] if answer.prompt_ids_P is not None else list(wire.request.token_ids)
     told, shown, bare = [] if choice.logprobs is None else [choice.logprobs], ids, 0
+    echo = echo_of(wire, prompt_ids, names, answer.prompt_offsets_P) if wire.echo else Echo(text="", offsets=())
+    start, text = len(echo.text), echo.text + choice.text
+    if choice.offsets_T is None:
+        offsets = _offsets(ids, names, start, len(text))
+    else:
+        offsets = [start + int(offset) for offset in choice.offsets_T]
     if wire.echo and answer.prompt_logprobs is not None:
         told, shown, bare = [answer.prompt_logprobs, *told], [*prompt_ids, *ids], 1
-    echoed = (wire.request.prompt or _text_of(prompt_ids, names)) if wire.echo else ""
+        offsets = [*echo.offsets, *offsets]
     body = {
-        "text": echoed + choice.text,
-        "logprobs": _columns(wire, shown, told, names, bare=bare) if told else None,
+        "text": text,
+        "logprobs": _columns(wire, shown, told, names, offsets=offsets, bare=bare) if told else None,
         "finish_reason": choice.finish.value,
     }
     return {**body, "token_ids": ids, "prompt_token_ids": prompt_ids} if wire.token_ids else body
-
-
-def _text_of(token_ids: Sequence[int], names: TokenNames) -> str:
-    return b"".join(map(names.data, token_ids)).decode("utf-8", "replace")
 
 
 def _content(
@@ -200,7 +223,7 @@ def _columns(
     parts: Sequence[Logprobs],
     names: TokenNames,
     *,
-    offset: int = 0,
+    offsets: Sequence[int],
     bare: int = 0,
 ) -> dict[str, Any]:
     """The logprobs of a completion: a list for each part, over the positions of all `parts` in turn.
@@ -219,7 +242,7 @@ def _columns(
         "tokens": [_name(wire, token_id, names) for token_id in token_ids],
         "token_logprobs": [*([None] * bare), *sampled[bare:]],
         "top_logprobs": [*([None] * bare), *tops[bare:]] if has_top else None,
-        "text_offset": _offsets([names.text(token_id) for token_id in token_ids], offset),
+        "text_offset": list(offsets),
     }
 
 
@@ -245,11 +268,16 @@ def _number(value: float) -> float:
     return float(value) if value > MASKED_LOGPROB else MASKED_LOGPROB  # NaN and -inf compare as smaller
 
 
-def _offsets(texts: Sequence[str], offset: int) -> list[int]:
+def _offsets(token_ids: Sequence[int], names: TokenNames, start: int, end: int) -> list[int]:
+    """Where tokens begin in the text from `start` to `end`, which their bytes make up.
+
+    Tokens of one character begin where it does, and one that the text leaves out, such as a last end token, at its end.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offsets = []
-    for text in texts:
-        offsets.append(offset)
-        offset += len(text)
+    for token_id in token_ids:
+        offsets.append(min(start, end))
+        start += len(decoder.decode(names.data(token_id)))
     return offsets
 
 

@@ -25,6 +25,14 @@ _BRACKETED = re.compile(r"[(\[（【]\s*([A-Z])\s*[)\]）】]")
 _ALTERNATIVE = re.compile(r"[)\]）】*\s]*(?:or\b|and\b|/|,|或|和)[\s(\[（【]*[A-Z](?![A-Za-z0-9])")
 _ARTICLE_REST = re.compile(r"\s+(?!(?:because|since|as|for|due|and|but|which)\b)[a-z]")
 
+_MARKS = " .,;:!?\"'()[]*。，！？"
+_POINT_FIRST = re.compile(r"(?:.*[^.])?\.[0-9]")
+"""The point of ".5" is the number's."""
+_WORD_BEFORE, _WORD_AFTER = r"(?<![a-z0-9])", r"(?![a-z0-9])"
+# A number is no part of another (1.5, 1,500, 1/2, 1:2, 3-5), and -5 is not 5; the dash of "covid-19" is no sign.
+_NUMBER_BEFORE = r"(?<![0-9][.,:/])(?<![^a-z]\.)(?<!^\.)(?<![^a-z][-–])(?<!^[-–])"
+_NUMBER_AFTER = r"(?![.,:/–-][0-9])"
+
 
 def parse_answer(text: str, options: Sequence[str]) -> int | None:
     """The index of the option that the text names; None where that cannot be told."""
@@ -69,13 +77,21 @@ def _by_words(text: str, options: Sequence[str]) -> int | None:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(" .,;:!?\"'()[]*。，！？")
+    plain = " ".join(text.casefold().split()).replace("\u2212", "-").rstrip(_MARKS)
+    bare = plain.lstrip(_MARKS)
+    return f".{bare}" if _POINT_FIRST.match(plain.removesuffix(bare) + bare[:1]) else bare
 
 
 def _stands_in(option: str, said: str) -> bool:
-    """As whole words; letters of scripts without spaces may touch."""
-    edges = [r"(?<![a-z0-9])" if option[0].isascii() else "", r"(?![a-z0-9])" if option[-1].isascii() else ""]
-    return re.search(edges[0] + re.escape(option) + edges[1], said) is not None
+    """As whole words and whole numbers; letters of scripts without spaces may touch."""
+    before, after = _edge(option[0], _WORD_BEFORE, _NUMBER_BEFORE), _edge(option[-1], _WORD_AFTER, _NUMBER_AFTER)
+    return re.search(before + re.escape(option) + after, said) is not None
+
+
+def _edge(character: str, word: str, number: str) -> str:
+    if "0" <= character <= "9":
+        return word + number
+    return word if character.isascii() else ""
 
 
 def _is_part(option: str, others: Iterable[str]) -> bool:

@@ -18,10 +18,10 @@ import torch
 from lensmith.core.endpoint import Finish, IdArray, Logprobs, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure, Noise, Revealed, apply, check
-from lensmith.models.gathering import joined
+from lensmith.models.gathering import Gatherer, joined
 from lensmith.models.reader import Float32Array, Prompt, Reader, ReadPrompt
 from lensmith.models.slots import SlotCache
-from lensmith.models.text_stream import Released, TextStream
+from lensmith.models.text_stream import Released, TextStream, context_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,28 @@ class PromptRead:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """What was added to one choice: text that is certain, and the tokens it comes from. `finish` ends the choice."""
+    """What was added to one choice: text that is certain, and the tokens it comes from. `finish` ends the choice.
+
+    `offsets`: where each of the tokens begins in the choice's whole text.
+    """
 
     choice: int
     text: str
     token_ids: tuple[int, ...]
+    offsets: tuple[int, ...] = ()
     logprobs: Logprobs | None = None
     finish: Finish | None = None
+
+    def into(self, gatherer: Gatherer) -> None:
+        """Adds this piece to what is known of the answer."""
+        gatherer.add(
+            self.choice,
+            self.text,
+            token_ids=self.token_ids,
+            offsets=self.offsets,
+            logprobs=self.logprobs,
+            finish=self.finish,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +97,15 @@ class Answers(enum.Enum):
     """The reader keeps them: the next prompt of a conversation goes on from there."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Token:
+    """A token of an answer, and the character of its text at which it begins."""
+
+    token_id: int
+    offset: int
+    logprobs: Logprobs | None
+
+
 class _Row:
     """One choice of a job while it runs."""
 
@@ -89,12 +113,14 @@ class _Row:
         seed = job.request.seed
         self.job, self.choice, self._text = job, choice, text
         self.rng = np.random.default_rng(None if seed is None else (seed % (1 << 64), choice))
-        self.stream = TextStream(text.decode, job.request.stop)
+        # An answer to messages is a text of its own; any other goes on with the prompt's.
+        before = [] if job.request.messages else context_of(text.decode, job.prompt.token_ids_P.tolist())
+        self.stream = TextStream(text.decode, job.request.stop, before)
         self.tokens: list[int] = []
         self.logits_V: Float32Array | None = None
         """Of the last token, which is not read yet."""
         self.finish: Finish | None = None
-        self._untold: list[tuple[int, Logprobs | None]] = []
+        self._untold: list[_Token] = []
 
     @property
     def tells_prompt(self) -> bool:
@@ -108,10 +134,12 @@ class _Row:
         """Takes in the next token; what can be told of the answer now, if anything."""
         token = int(revealed.token_ids_T[0])
         self.tokens.append(token)
-        self._untold.append((token, revealed.logprobs))
         if token in self._text.end_ids:
             # An end token is told with its logprobs; it has no text, and a stop string cannot span it.
-            return self._end(Finish.STOP, self.stream.finish())
+            rest = self.stream.finish()
+            self._note(token, revealed.logprobs)
+            return self._end(Finish.STOP, rest)
+        self._note(token, revealed.logprobs)
         released = self.stream.push(token)
         if released.stopped:
             return self._end(Finish.STOP, released)
@@ -121,6 +149,9 @@ class _Row:
             return self._end(Finish.STOP if rest.stopped else Finish.LENGTH, replace(both, stopped=rest.stopped))
         return self._piece(released.text, released.tokens) if released.tokens or released.text else None
 
+    def _note(self, token: int, logprobs: Logprobs | None) -> None:
+        self._untold.append(_Token(token_id=token, offset=self.stream.length, logprobs=logprobs))
+
     def _end(self, finish: Finish, released: Released) -> Piece:
         self.finish = finish
         tokens = released.tokens if released.stopped else len(self._untold)
@@ -128,11 +159,12 @@ class _Row:
 
     def _piece(self, text: str, tokens: int) -> Piece:
         told, self._untold = self._untold[:tokens], self._untold[tokens:]
-        logprobs = [part for _, part in told if part is not None]
+        logprobs = [token.logprobs for token in told if token.logprobs is not None]
         return Piece(
             choice=self.choice,
             text=text,
-            token_ids=tuple(token for token, _ in told),
+            token_ids=tuple(token.token_id for token in told),
+            offsets=tuple(token.offset for token in told),
             logprobs=joined(logprobs) if logprobs else None,
             finish=self.finish,
         )

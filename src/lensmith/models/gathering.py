@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensmith.core.endpoint import Answer, Choice, Finish, IdArray, Logprobs, Request, Reveal
+from lensmith.core.endpoint import Answer, Choice, Finish, Logprobs, Request, Reveal
+from lensmith.models.reader import Prompt
 
 
 def joined(parts: Sequence[Logprobs]) -> Logprobs:
@@ -37,10 +38,11 @@ def nothing_told(request: Request, vocabulary_size: int) -> Logprobs:
 class Gatherer:
     """Collects the pieces of one request. `answer` once all of its choices ended."""
 
-    def __init__(self, request: Request, prompt_ids_P: IdArray, vocabulary_size: int) -> None:
-        self._request, self._prompt_ids_P, self._vocabulary_size = request, prompt_ids_P, vocabulary_size
+    def __init__(self, request: Request, prompt: Prompt, vocabulary_size: int) -> None:
+        self._request, self._prompt, self._vocabulary_size = request, prompt, vocabulary_size
         self._texts: list[list[str]] = [[] for _ in range(request.n)]
         self._tokens: list[list[int]] = [[] for _ in range(request.n)]
+        self._offsets: list[list[int]] = [[] for _ in range(request.n)]
         self._logprobs: list[list[Logprobs]] = [[] for _ in range(request.n)]
         self._finish: list[Finish | None] = [None] * request.n
         self._prompt_logprobs: Logprobs | None = None
@@ -57,11 +59,19 @@ class Gatherer:
         self._prompt_logprobs = logprobs
 
     def add(
-        self, choice: int, text: str, token_ids: Sequence[int], logprobs: Logprobs | None, finish: Finish | None
+        self,
+        choice: int,
+        text: str,
+        *,
+        token_ids: Sequence[int],
+        offsets: Sequence[int],
+        logprobs: Logprobs | None,
+        finish: Finish | None,
     ) -> None:
-        """What was added to one choice."""
+        """What was added to one choice; `offsets` are where its tokens begin in the choice's whole text."""
         self._texts[choice].append(text)
         self._tokens[choice].extend(token_ids)
+        self._offsets[choice].extend(offsets)
         if logprobs is not None:
             self._logprobs[choice].append(logprobs)
         self._finish[choice] = finish or self._finish[choice]
@@ -69,9 +79,10 @@ class Gatherer:
     def answer(self) -> Answer:
         return Answer(
             choices=tuple(self._choice(choice) for choice in range(self._request.n)),
-            prompt_ids_P=self._prompt_ids_P,
+            prompt_ids_P=self._prompt.token_ids_P,
             prompt_logprobs=self._prompt_logprobs,
-            prompt_tokens=len(self._prompt_ids_P),
+            prompt_offsets_P=self._prompt.offsets_P,
+            prompt_tokens=self._prompt.length,
         )
 
     def _choice(self, choice: int) -> Choice:
@@ -83,4 +94,5 @@ class Gatherer:
             finish=finish,
             token_ids_T=np.array(self._tokens[choice], dtype=np.int64),
             logprobs=joined(told) if self._request.wants_logprobs else None,
+            offsets_T=np.array(self._offsets[choice], dtype=np.int64),
         )

@@ -243,7 +243,7 @@ class LocalEndpoint:
         for request in requests:
             prompt = answering.prompt(request)
             decoder.check(request, prompt, answering.vocabulary_size)
-            gatherer = Gatherer(request, prompt.token_ids_P, answering.vocabulary_size)
+            gatherer = Gatherer(request, prompt, answering.vocabulary_size)
             gatherers.append(gatherer)
             jobs.append(Job(request=request, prompt=prompt, sink=_into(gatherer)))
         for job in jobs:
@@ -265,7 +265,7 @@ def _into(gatherer: Gatherer) -> Any:
             case PromptRead():
                 gatherer.add_prompt(event.logprobs)
             case Piece():
-                gatherer.add(event.choice, event.text, event.token_ids, event.logprobs, event.finish)
+                event.into(gatherer)
             case Failed():
                 raise event.error
 

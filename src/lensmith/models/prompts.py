@@ -6,12 +6,13 @@ Legend: P prompt positions.
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lensmith.core.endpoint import Request
+from lensmith.core.endpoint import IdArray, Request, Reveal
 from lensmith.core.errors import ImageError, InputError
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
 from lensmith.core.types import Message, Picture
@@ -62,8 +63,7 @@ class TextPrompts:
     def prompt(self, request: Request) -> Prompt:
         if request.messages:
             return self._of_messages(request.messages)
-        ids = request.token_ids or self.tokenizer(request.prompt)["input_ids"]
-        return _text_prompt(ids)
+        return _completed(self.tokenizer, request)
 
     def _of_messages(self, messages: Sequence[Message]) -> Prompt:
         if any(isinstance(part, Picture) for message in messages for part in message.parts):
@@ -101,8 +101,9 @@ class PicturePrompts:
 
     def prompt(self, request: Request) -> Prompt:
         if not request.messages:
-            ids = request.token_ids or self.tokenizer(request.prompt)["input_ids"]
-            return self._prompt(ids, [])
+            prompt = _completed(self.tokenizer, request)
+            self._check_placeholders(prompt.token_ids_P, [])
+            return prompt
         parts = [part for message in request.messages for part in message.parts]
         pictures = [self._prepared(part) for part in parts if isinstance(part, Picture)]
         written = self.processor.chat_text(request.messages)
@@ -155,6 +156,12 @@ class PicturePrompts:
 
     def _prompt(self, ids: Sequence[int], pictures: list[PreparedPicture]) -> Prompt:
         token_ids_P = np.array(ids, dtype=np.int64)
+        self._check_placeholders(token_ids_P, pictures)
+        if not len(token_ids_P):
+            raise InputError("the prompt is empty", expected="at least one token")
+        return Prompt(token_ids_P=token_ids_P, pictures=tuple(pictures), image_token_id=self.processor.image_token_id)
+
+    def _check_placeholders(self, token_ids_P: IdArray, pictures: list[PreparedPicture]) -> None:
         placeholders = int((token_ids_P == self.processor.image_token_id).sum())
         if placeholders != sum(picture.tokens for picture in pictures):
             raise InputError(
@@ -162,9 +169,27 @@ class PicturePrompts:
                 expected="pictures in messages",
                 actual=f"{placeholders} placeholders",
             )
-        if not len(token_ids_P):
-            raise InputError("the prompt is empty", expected="at least one token")
-        return Prompt(token_ids_P=token_ids_P, pictures=tuple(pictures), image_token_id=self.processor.image_token_id)
+
+
+def _completed(tokenizer: PreTrainedTokenizerBase, request: Request) -> Prompt:
+    """The prompt of a request without messages; with the offsets of its tokens where its echo shows them."""
+    if request.token_ids or Reveal.PROMPT not in request.reveal or not tokenizer.is_fast:
+        return _text_prompt(request.token_ids or tokenizer(request.prompt)["input_ids"])
+    encoded = tokenizer(request.prompt, return_offsets_mapping=True)
+    return replace(_text_prompt(encoded["input_ids"]), offsets_P=_offsets(encoded["offset_mapping"]))
+
+
+def _offsets(spans: Sequence[tuple[int, int]]) -> IdArray:
+    """Where each token begins, given the characters that each stands for.
+
+    A token that the prompt does not spell (BOS) begins where the one before it ends; so does one whose spaces a
+    tokenizer does not count. Several tokens of one character begin where it does.
+    """
+    offsets, end = [], 0
+    for first, behind in spans:
+        offsets.append(min(first, end) if behind > first else end)
+        end = max(end, behind)
+    return np.array(offsets, dtype=np.int64)
 
 
 def _text_prompt(ids: Sequence[int]) -> Prompt:

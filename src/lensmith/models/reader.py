@@ -69,9 +69,13 @@ class PreparedPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What a model reads: token ids, with `image_token_id` once for each visual token of its pictures, in order."""
+    """What a model reads: token ids, with `image_token_id` once for each visual token of its pictures, in order.
+
+    `offsets_P`: the character of the request's prompt at which each token begins, where that is known and asked for.
+    """
 
     token_ids_P: IdArray
+    offsets_P: IdArray | None = None
     pictures: tuple[PreparedPicture, ...] = ()
     image_token_id: int | None = None
 

@@ -16,6 +16,7 @@ from lensmith.core.wire import (
     Kind,
     Usage,
     WireRequest,
+    echo_of,
     sse,
     write_answers,
     write_chunk,
@@ -54,13 +55,13 @@ class Reply:
 
     async def answers(self) -> list[Answer]:
         """The whole answers, when they are complete."""
-        gatherers = [Gatherer(one.request, one.prompt.token_ids_P, self.vocabulary_size) for one in self.prepared]
+        gatherers = [Gatherer(one.request, one.prompt, self.vocabulary_size) for one in self.prepared]
         async for index, event in self.exchange.events():
             if isinstance(event, PromptRead):
                 gatherers[index].add_prompt(event.logprobs)
             elif isinstance(event, Piece):
                 self.stopwatch.token()
-                gatherers[index].add(event.choice, event.text, event.token_ids, event.logprobs, event.finish)
+                event.into(gatherers[index])
         self.stopwatch.done(sum(gatherer.completion_tokens for gatherer in gatherers))
         return [gatherer.answer() for gatherer in gatherers]
 
@@ -76,10 +77,10 @@ class Reply:
     async def stream(self) -> AsyncIterator[bytes]:
         """The answers as server-sent events, piece by piece. An error after the first piece is an event of its own."""
         tokens = 0
-        offsets: dict[int, int] = {}
+        echoed: dict[int, int] = {}
         try:
             async for index, event in self.exchange.events():
-                for delta in self._deltas(index, event, offsets):
+                for delta in self._deltas(index, event, echoed):
                     tokens += len(delta.token_ids) if isinstance(event, Piece) else 0
                     yield await self._chunk(self.wires[index], delta, is_prompt=isinstance(event, PromptRead))
         except LensmithError as error:
@@ -103,31 +104,34 @@ class Reply:
         # A whole vocabulary takes long enough to write that others would notice.
         return await asyncio.to_thread(write) if Reveal.VOCABULARY in wire.request.reveal else write()
 
-    def _deltas(self, index: int, event: Any, offsets: dict[int, int]) -> list[Delta]:
-        """What an event adds to the stream: the echoed prompt goes before the first piece of each choice."""
+    def _deltas(self, index: int, event: Any, echoed: dict[int, int]) -> list[Delta]:
+        """What an event adds to the stream: the echoed prompt goes before the first piece of each choice.
+
+        `echoed` keeps the characters of the prompt before each choice that has begun.
+        """
         wire = self.wires[index]
         first_number = sum(earlier.request.n for earlier in self.wires[:index])
         if isinstance(event, PromptRead):
             if not wire.echo:
                 return []
-            ids = self.prepared[index].prompt.token_ids_P.tolist()
-            text = wire.request.prompt or b"".join(map(self.names.data, ids)).decode("utf-8", "replace")
+            prompt = self.prepared[index].prompt
+            ids = prompt.token_ids_P.tolist()
+            echo = echo_of(wire, ids, self.names, prompt.offsets_P)
             numbers = range(first_number, first_number + wire.request.n)
-            offsets |= {number: len(text) for number in numbers}
-            delta = Delta(text=text, token_ids=tuple(ids), logprobs=event.logprobs)
+            echoed |= dict.fromkeys(numbers, len(echo.text))
+            delta = Delta(text=echo.text, token_ids=tuple(ids), logprobs=event.logprobs, offsets=echo.offsets)
             return [replace(delta, index=number) for number in numbers]
         self.stopwatch.token()
         number = first_number + event.choice
-        is_first = number not in offsets
-        offset = offsets.setdefault(number, 0)
-        offsets[number] += len(event.text)
+        is_first = number not in echoed
+        start = echoed.setdefault(number, 0)
         delta = Delta(
             index=number,
             text=event.text,
             token_ids=event.token_ids,
             logprobs=event.logprobs,
             finish=event.finish,
-            offset=offset,
+            offsets=tuple(start + offset for offset in event.offsets),
             is_first=is_first,
         )
         return [delta]

@@ -17,8 +17,9 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.families.deepseek_vl.checkpoint import Checkpoint, read_json
 from lensmith.models.families.deepseek_vl.config import IMAGE_TOKEN, parts_of
 from lensmith.models.families.deepseek_vl.layouts import Family, Layout
-from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
+from lensmith.models.families.deepseek_vl.loading import read_processor
 from lensmith.models.families.deepseek_vl.prompt import DEFAULT_SYSTEM
+from lensmith.models.families.deepseek_vl.published_pictures import published_values
 from lensmith.models.families.deepseek_vl.tokenizer import load_tokenizer
 from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD, LOW_MEAN, LOW_STD
 
@@ -73,11 +74,12 @@ def write_assets(checkpoint: Checkpoint, out: Path, layout: Layout) -> bool:
     has_tokenizer = (folder / TOKENIZER).is_file()
     if layout is Layout.LENSMITH:
         if has_tokenizer:
-            DeepseekVlProcessor.for_model(config, load_tokenizer(folder)).save_pretrained(out)
+            read_processor(checkpoint).save_pretrained(out)
         return has_tokenizer
     if has_tokenizer:
         _write_tokenizer(folder, out, layout, parts_of(config).family)
-    image = _with_sources_own(image_processor_values(config, layout), folder)
+    is_hybrid = parts_of(config).family is Family.HYBRID
+    image = _with_sources_own(image_processor_values(config, layout), folder, is_hybrid=is_hybrid)
     processor = processor_values(config, layout)
     if layout is Layout.TRANSFORMERS:
         _write(out / PROCESSOR, {"image_processor": image, **processor})
@@ -129,15 +131,17 @@ def image_processor_values(config: VisionLanguageConfig, layout: Layout) -> dict
     }
 
 
-def _with_sources_own(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_sources_own(values: dict[str, Any], folder: Path, *, is_hybrid: bool) -> dict[str, Any]:
     """`values`, with what the source's file says of the same pictures, in its own words or in the other code's."""
-    source = _image_processor_in(folder)
+    source = published_values(folder)
     if (source.get("image_processor_type") == _ORIGINALS) == (values["image_processor_type"] == _ORIGINALS):
         theirs = {name: name for name in values if name != "image_processor_type"}
     else:
         # Of a hybrid's two pictures the original's file means the large one.
         ours, high = (_HIGH if _HIGH + "image_mean" in one else "" for one in (values, source))
         theirs = {"min_size": "min_size"} | {ours + name: high + name for name in ("image_mean", "image_std")}
+        if not is_hybrid:
+            theirs["do_normalize"] = "do_normalize"
     taken = {own: source[name] for own, name in theirs.items() if source.get(name) is not None}
     backgrounds = {
         name.replace("image_mean", "background_color"): _background(mean)
@@ -145,13 +149,6 @@ def _with_sources_own(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         if name.endswith("image_mean")
     }
     return values | taken | backgrounds
-
-
-def _image_processor_in(folder: Path) -> Mapping[str, Any]:
-    if (folder / PREPROCESSOR).is_file():
-        return read_json(folder / PREPROCESSOR)
-    nested = read_json(folder / PROCESSOR).get("image_processor") if (folder / PROCESSOR).is_file() else None
-    return nested if isinstance(nested, Mapping) else {}
 
 
 def processor_values(config: VisionLanguageConfig, layout: Layout) -> dict[str, Any]:

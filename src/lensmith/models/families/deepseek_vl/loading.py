@@ -22,7 +22,7 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl.checkpoint import Checkpoint, open_checkpoint
 from lensmith.models.families.deepseek_vl.layouts import HEAD, Layout
-from lensmith.models.families.deepseek_vl.pictures import Decoding
+from lensmith.models.families.deepseek_vl.pictures import Decoding, DeepseekPictureConfig
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.published_pictures import PROCESSOR, published_pictures
 from lensmith.models.families.deepseek_vl.tokenizer import load_tokenizer
@@ -53,7 +53,7 @@ def load(
     folder = as_folder(source)
     checkpoint = open_checkpoint(folder, exact=wanted)
     model = build(checkpoint, dtype=dtype, device=device)
-    processor = _processor(checkpoint, wanted)
+    processor = read_processor(checkpoint, wanted)
     if reads is not None:
         processor.pictures = replace(processor.pictures, decoding=reads)
     return model, processor
@@ -127,20 +127,31 @@ def _fetch(name: str) -> Path:
     return folder
 
 
-def _processor(checkpoint: Checkpoint, exact: Exactness | None) -> DeepseekVlProcessor:
-    saved = checkpoint.form.layout is Layout.LENSMITH and (checkpoint.folder / PROCESSOR).is_file()
-    if saved and exact is None:
+def read_processor(checkpoint: Checkpoint, exact: Exactness | None = None) -> DeepseekVlProcessor:
+    """The processor of a checkpoint that was opened with the same `exact`.
+
+    What a saved one says of pictures stays, but for what follows from `exact`. Raises CheckpointError or ConfigError.
+    """
+    if checkpoint.form.layout is Layout.LENSMITH and (checkpoint.folder / PROCESSOR).is_file():
         try:
             processor = DeepseekVlProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
         except (OSError, ValueError) as error:
             reason = str(error).split("\n")[0]
             raise CheckpointError("the processor cannot be read", actual=f"{checkpoint.folder}: {reason}") from error
         assert isinstance(processor, DeepseekVlProcessor)
+        if exact not in (None, processor.exact):
+            processor.pictures = _followed(processor.pictures, exact)
         return processor
     tokenizer = load_tokenizer(checkpoint.folder)
     processor = DeepseekVlProcessor.for_model(checkpoint.config, tokenizer, exact=exact)
     processor.pictures = published_pictures(checkpoint.folder, processor.pictures)
     return processor
+
+
+def _followed(pictures: DeepseekPictureConfig, exact: Exactness) -> DeepseekPictureConfig:
+    """The same pictures by the other code's numbers: of a hybrid tower's, only transformers' are normalised here."""
+    normalise = pictures.normalise if pictures.low_px is None else None
+    return replace(pictures, exact=exact, normalise=normalise)
 
 
 @contextlib.contextmanager

@@ -58,8 +58,8 @@ def original_prompt(turns: Iterable[Turn], system: str | None = None) -> str:
 def chat_prompt(messages: Sequence[Message], exact: Exactness = Exactness.ORIGINAL, *, answers: bool = True) -> str:
     """The prompt of a conversation; pictures become placeholders. `answers`: the assistant speaks next.
 
-    Raises InputError for what the format has no place for: a system message that is not the first, or a conversation
-    that does not begin with the user.
+    A system message alone is answered, too. Raises InputError for what the format has no place for: a system message
+    that is not the first, or a conversation that does not begin with the user.
     """
     if exact is Exactness.TRANSFORMERS:
         return _transformers_prompt(messages, answers=answers)
@@ -67,9 +67,9 @@ def chat_prompt(messages: Sequence[Message], exact: Exactness = Exactness.ORIGIN
     turns = _merged(Turn(_ROLES[message.role], _text(message)) for message in spoken)
     if turns and turns[0].role != USER:
         raise InputError("the conversation does not begin with the user", actual=f"{turns[0].role}: ...")
-    if not answers or not turns:
+    if not answers or not messages:
         return original_prompt(turns, system)
-    if turns[-1].role == USER:
+    if not turns or turns[-1].role == USER:
         return original_prompt([*turns, Turn(ASSISTANT, "")], system)
     return original_prompt(turns, system).removesuffix(END)
 

@@ -1,7 +1,9 @@
-"""What a published folder says of pictures: `preprocessor_config.json`, or in transformers 5 `processor_config.json`.
+"""What a folder says of pictures: `preprocessor_config.json`, or in transformers 5 `processor_config.json`.
 
-It counts only where it is of the code that is followed: the original's file for `Exactness.ORIGINAL`, transformers' for
-`Exactness.TRANSFORMERS`. `background_color` never counts: either code computes it from the mean.
+All of it counts where it is of the code that is followed: the original's file for `Exactness.ORIGINAL`, transformers'
+for `Exactness.TRANSFORMERS`. Of the other code's file only what means the same in both: the least side, mean and
+deviation, and whether to normalise where a tower does not do it. `background_color` never counts: either code computes
+it from the mean.
 """
 
 import math
@@ -30,29 +32,50 @@ _HYBRID = {
     "resample": "low_filter",
 }
 """The names of our fields by those in the files."""
+_SHARED = frozenset({"min_px", "mean", "std"})
 
 
 def published_pictures(folder: str | Path, fitting: DeepseekPictureConfig) -> DeepseekPictureConfig:
     """`fitting` with what the folder's file says. Raises ConfigError where that fits no tower, or cannot be followed,
     CheckpointError where the file cannot be read."""
-    values = _values(Path(folder))
+    values = published_values(Path(folder))
     kind = str(values.get("image_processor_type", ""))
-    is_followed = kind == _ORIGINALS if fitting.exact is Exactness.ORIGINAL else kind.startswith(_TRANSFORMERS)
-    if not is_followed:
+    if kind != _ORIGINALS and not kind.startswith(_TRANSFORMERS):
         return fitting
-    is_hybrid = fitting.low_px is not None and fitting.exact is Exactness.TRANSFORMERS
-    _refuse_other_sizes(values, fitting, is_hybrid)
-    _refuse_other_steps(values, is_hybrid)
+    code = Exactness.ORIGINAL if kind == _ORIGINALS else Exactness.TRANSFORMERS
+    is_hybrid = fitting.low_px is not None and code is Exactness.TRANSFORMERS
     names = _HYBRID if is_hybrid else _PLAIN
+    if code is fitting.exact:
+        _refuse_other_sizes(values, fitting, is_hybrid)
+        _refuse_other_steps(values, is_hybrid)
+    else:
+        shared = _SHARED if fitting.low_px is not None else _SHARED | {"normalise"}
+        names = {name: own for name, own in names.items() if own in shared}
     taken = {own: _value(values[name], own) for name, own in names.items() if name in values}
     return from_dict(DeepseekPictureConfig, to_dict(fitting) | taken)
 
 
-def _values(folder: Path) -> Mapping[str, Any]:
+def published_values(folder: Path) -> Mapping[str, Any]:
+    """What the folder says, in the words of its code; a folder of our own layout in those of the code it follows.
+
+    Raises CheckpointError where a file cannot be read, ConfigError where our own says what cannot be.
+    """
     if (folder / PREPROCESSOR).is_file():
         return read_json(folder / PREPROCESSOR)
-    nested = read_json(folder / PROCESSOR).get("image_processor") if (folder / PROCESSOR).is_file() else None
+    said = read_json(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else {}
+    nested, own = said.get("image_processor"), said.get("pictures")
+    if isinstance(own, Mapping):
+        return _in_words(from_dict(DeepseekPictureConfig, own))
     return nested if isinstance(nested, Mapping) else {}
+
+
+def _in_words(pictures: DeepseekPictureConfig) -> dict[str, Any]:
+    """Our fields in the words of the code that they follow."""
+    is_original = pictures.exact is Exactness.ORIGINAL
+    names = _PLAIN if is_original or pictures.low_px is None else _HYBRID
+    told = to_dict(pictures) | {"normalise": pictures.normalises, "low_filter": pictures.low_filter.value}
+    kind = _ORIGINALS if is_original else _TRANSFORMERS
+    return {"image_processor_type": kind} | {name: told[own] for name, own in names.items()}
 
 
 def _value(value: Any, own: str) -> Any:
