@@ -116,25 +116,31 @@ class Finish(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One sampled answer. `token_ids_T` is empty where an endpoint tells text only."""
+    """One sampled answer. `token_ids_T` is empty where an endpoint tells text only.
+
+    `reasoning` is what the model wrote before its answer, where a server tells the two apart: no part of `text`.
+    """
 
     text: str
     finish: Finish
     token_ids_T: IdArray
     logprobs: Logprobs | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """The answer to one request: `n` choices, and with `Reveal.PROMPT` the prompt's logprobs.
 
-    `prompt_logprobs` has P positions; the first has no context, so that its values are NaN.
+    `prompt_logprobs` has P positions; the first has no context, so that its values are NaN. `completion_tokens`: what
+    all choices together took by the endpoint's own word, with what it shows to nobody; None where it does not say.
     """
 
     choices: tuple[Choice, ...]
     prompt_ids_P: IdArray | None = None
     prompt_logprobs: Logprobs | None = None
     prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Feature(enum.Flag):
