@@ -274,3 +274,46 @@ def test_what_an_endpoint_says_of_itself_is_asked_once_for_all_runs(tmp_path):
 def test_limits_must_be_possible():
     with pytest.raises(ConfigError, match="max_queries"):
         Limits(max_queries=0)
+
+
+class Telling(Counting):
+    """Says what its answers took, and thinks aloud."""
+
+    def __init__(self, completion_tokens):
+        super().__init__()
+        self._told = completion_tokens
+
+    def answer(self, requests):
+        answers = super().answer(requests)
+        silent = [replace(answer.choices[0], text="", reasoning=answer.choices[0].text) for answer in answers]
+        return [
+            replace(answer, choices=(choice,) * request.n, completion_tokens=self._told)
+            for answer, choice, request in zip(answers, silent, requests, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("told", "n", "counted"), [(None, 1, 1), (0, 1, 1), (1, 1, 1), (2000, 1, 2000), (2, 3, 3), (2000, 3, 2000)]
+)
+def test_tokens_are_those_that_the_endpoint_says_and_no_fewer_than_it_shows(tmp_path, told, n, counted):
+    request = replace(requests(1)[0], n=n)
+    meter = metered(tmp_path, Telling(told))
+    meter.answer([request])
+    assert meter.spent.tokens == 5 + counted
+    again = metered(tmp_path, Telling(told))
+    assert again.answer([request])[0].completion_tokens == told
+    assert again.spent.tokens == 5 + counted
+
+
+def test_hidden_tokens_end_a_budget_soon_after_it_is_spent(tmp_path):
+    endpoint = Telling(2000)
+    meter = metered(tmp_path, endpoint, replace(UNLIMITED, max_tokens=40_000))
+    with pytest.raises(BudgetError):
+        meter.answer(requests(200))
+    assert 40_000 - 4_000 <= meter.spent.tokens <= 40_000 + 4_000
+    assert 19 <= len(endpoint.asked) <= 21
+
+
+def test_what_is_thought_aloud_is_read_where_there_is_no_answer_yet(tmp_path):
+    assert texts(metered(tmp_path, Telling(None)).answer(requests(2))) == ["ü1", "ü2"]
+    assert texts(metered(tmp_path, Telling(None)).answer(requests(2))) == ["ü1", "ü2"]

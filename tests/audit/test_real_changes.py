@@ -56,7 +56,13 @@ def snapshot(tmp_path_factory, loaded):
         endpoint = wrap(LocalEndpoint(loaded.model, loaded.tokenizer, slots=16))
         limits = Limits(queries_per_s=None, max_tokens=None)
         config = SnapshotConfig(
-            model="smollm2", folder=folder / name, contexts=contexts, tokens=1024, form=Form.MESSAGES, limits=limits
+            target="local",
+            model="smollm2",
+            folder=folder / name,
+            contexts=contexts,
+            tokens=1024,
+            form=Form.MESSAGES,
+            limits=limits,
         )
         take_snapshot(endpoint, config, folder / f"{name}.npz")
         return folder / f"{name}.npz"

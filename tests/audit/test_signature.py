@@ -27,7 +27,8 @@ def image(tmp_path_factory):
 
 def checked(endpoint, image, folder, *, max_queries=20_000, **options):
     limits = Limits(queries_per_s=None, max_queries=max_queries, max_tokens=None)
-    return check_signature(endpoint, image, SignatureConfig(model="m", folder=folder, limits=limits, **options))
+    options = {"target": "http://127.0.0.1:1/v1", "model": "m", "folder": folder, "limits": limits} | options
+    return check_signature(endpoint, image, SignatureConfig(**options))
 
 
 def nudged(rank, size):

@@ -314,3 +314,40 @@ def test_any_damage_is_a_clear_error_or_no_damage(data, kind, name, reveal):
     except MalformedAnswerError:
         return
     assert all(isinstance(choice.text, str) for choice in answer.choices)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_what_is_thought_aloud_is_no_text_of_the_answer(name):
+    request = Request(messages=(Message(role="user", parts=("a",)),), max_tokens=1)
+
+    def read(**message):
+        choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "length"}
+        return read_answer(Kind.CHAT, {"choices": [choice]}, request, OPENAI, TextVocabulary()).choices[0]
+
+    thought = read(**{"content": None, name: "Hm"})
+    assert (thought.text, thought.reasoning) == ("", "Hm")
+    said = read(**{"content": "Yes", name: "Hm"})
+    assert (said.text, said.reasoning) == ("Yes", "Hm")
+    for nothing in (None, "", 3, {"a": 1}):
+        assert read(**{"content": "Yes", name: nothing}).reasoning == ""
+
+
+@pytest.mark.parametrize(
+    ("usage", "told"),
+    [
+        (None, None),
+        ({}, None),
+        ({"completion_tokens": 2000}, 2000),
+        ({"completion_tokens": 0}, 0),
+        ({"completion_tokens": -5}, None),
+        ({"completion_tokens": True}, None),
+        ({"completion_tokens": "7"}, None),
+        ("7", None),
+    ],
+)
+def test_what_an_answer_took_is_what_the_server_says(usage, told):
+    choice = {"index": 0, "text": "b", "finish_reason": "length"}
+    body = {"choices": [choice], "usage": usage}
+    answer = read_answer(Kind.COMPLETION, body, Request(prompt="a", max_tokens=1), OPENAI, TextVocabulary())
+    assert answer.completion_tokens == told
+    assert answer.prompt_tokens is None

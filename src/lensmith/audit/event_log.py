@@ -1,13 +1,23 @@
-"""An audit's log: a header that says which audit it is, then one JSON object a line, flushed as it is written."""
+"""An audit's log: a header that says which audit it is, then one JSON object a line, flushed as it is written.
 
+An audit's log stays, and answers what it can when the same audit is run again. What is asked to be told of today (a
+snapshot, a signature) says at its end that it is finished, and the next run asks all anew.
+"""
+
+import contextlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from lensmith.core.errors import ConfigError, InputError
+from lensmith.core.errors import ConfigError, InputError, NotExposedError
+
+LOG_NAME, MATRICES_NAME = "events.jsonl", "matrices"
+"""A session's log, and what it has read of matrices, in its folder."""
+_FINISHED = b'{"event": "finished"}\n'
 
 
 class EventLog:
@@ -40,6 +50,41 @@ class EventLog:
             if not self._file.closed:
                 os.fsync(self._file.fileno())
                 self._file.close()
+
+
+@contextlib.contextmanager
+def asked_anew(folder: Path) -> Iterator[None]:
+    """For a session in `folder` that is to tell what holds now: removes what a finished one left there, and keeps what
+    an unfinished one did. Whoever has an answer calls `mark_finished`; that nothing is told is an answer too."""
+    path = folder / LOG_NAME
+    if path.is_file() and _last_line(path) == _FINISHED:
+        shutil.rmtree(folder / MATRICES_NAME, ignore_errors=True)
+        if (folder / MATRICES_NAME).exists():
+            raise ConfigError(
+                f"{folder / MATRICES_NAME} cannot be removed", expected="what an earlier run read", hint="remove it"
+            )
+        path.unlink()  # last: without it nobody knows what the rest is
+    try:
+        yield
+    except NotExposedError:
+        mark_finished(folder)
+        raise
+
+
+def mark_finished(folder: Path) -> None:
+    """Says that the log's session has told what it was to tell; where there is a log, which is closed."""
+    path = folder / LOG_NAME
+    if path.is_file():
+        with path.open("ab") as file:
+            file.write(_FINISHED)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _last_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_FINISHED) - 1))
+        return file.read().rpartition(b"\n" + _FINISHED)[1][1:]
 
 
 def _make_folder(path: Path) -> None:

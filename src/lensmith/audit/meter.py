@@ -103,6 +103,7 @@ class Meter:
         self._next_s = 0.0
         self._batch = min(_FIRST_BATCH, self._most_at_once)
         self._metadata: Mapping[str, Any] | None = None
+        self._hidden_tokens = 0  # by which an answer took more than it was expected to, lately
         self.spent = Cost(queries=0)
         for event in log.past:
             if event["event"] == "asked":
@@ -166,7 +167,7 @@ class Meter:
         """As many of them, in order, as the budget reaches for: at least one, which may then be refused."""
         limits, spent, tokens = self._limits, self.spent, 0
         for count, (_, request) in enumerate(asked):
-            tokens += _least_tokens(request)
+            tokens += _least_tokens(request) + self._hidden_tokens
             is_over = (limits.max_queries is not None and spent.queries + count + 1 > limits.max_queries) or (
                 limits.max_tokens is not None and spent.tokens + tokens > limits.max_tokens
             )
@@ -179,15 +180,18 @@ class Meter:
         self._wait(len(requests))
         began = time.monotonic()
         try:
-            answers = self._endpoint.answer(requests)
+            answers = [_as_written(answer) for answer in self._endpoint.answer(requests)]
         except LensmithError as error:
             self._record_failure(error, keys, time.monotonic() - began)
             raise
         self._log_texts()  # before the answers that use their numbers
         self._adapt(len(requests), time.monotonic() - began)
         seconds = (time.monotonic() - began) / max(1, len(requests))
-        for key, request, answer in zip(keys, requests, answers, strict=True):
-            tokens = _tokens(request, answer)
+        took = [_tokens(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        expected = map(_least_tokens, requests)
+        hidden = (tokens - least for tokens, least in zip(took, expected, strict=True))
+        self._hidden_tokens = max(0, max(hidden, default=0))
+        for key, tokens, answer in zip(keys, took, answers, strict=True):
             if _num_bytes(answer) <= KEEP_BYTES:
                 self._known[key] = answer
                 self._record(1, tokens, seconds, key=key, answer=_write_answer(answer))
@@ -275,10 +279,19 @@ def _least_tokens(request: Request) -> int:
 
 
 def _tokens(request: Request, answer: Answer) -> int:
-    written = sum(len(choice.token_ids_T) or request.max_tokens for choice in answer.choices)
+    """What an answer took: no less than it shows, and what the endpoint says where that is more (reasoning that it
+    hides, a `max_tokens` that it ignores)."""
+    shown = sum(len(choice.token_ids_T) or request.max_tokens for choice in answer.choices)
+    written = max(shown, answer.completion_tokens or 0)
     if answer.prompt_tokens is None:
         return _least_tokens(request) - request.max_tokens * request.n + written
     return answer.prompt_tokens + written
+
+
+def _as_written(answer: Answer) -> Answer:
+    """What a model thinks aloud is its greedy text like any other: where it has not come to an answer, that is read."""
+    choices = tuple(choice if choice.text else replace(choice, text=choice.reasoning) for choice in answer.choices)
+    return replace(answer, choices=choices)
 
 
 # --- the log's form -----------------------------------------------------------------------------------------------
@@ -314,12 +327,14 @@ def _write_answer(answer: Answer) -> dict[str, Any]:
                 "finish": choice.finish.value,
                 "ids": _pack(choice.token_ids_T),
                 "logprobs": _write_logprobs(choice.logprobs),
+                "reasoning": choice.reasoning,
             }
             for choice in answer.choices
         ],
         "prompt_ids": _pack(answer.prompt_ids_P),
         "prompt_logprobs": _write_logprobs(answer.prompt_logprobs),
         "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
     }
 
 
@@ -331,12 +346,14 @@ def _read_answer(value: Mapping[str, Any]) -> Answer:
                 finish=Finish(choice["finish"]),
                 token_ids_T=_unpack(choice["ids"]),
                 logprobs=_read_logprobs(choice["logprobs"]),
+                reasoning=choice.get("reasoning", ""),
             )
             for choice in value["choices"]
         ),
         prompt_ids_P=_unpack(value["prompt_ids"]),
         prompt_logprobs=_read_logprobs(value["prompt_logprobs"]),
         prompt_tokens=value["prompt_tokens"],
+        completion_tokens=value.get("completion_tokens"),
     )
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+import lensmith
 from lensmith.audit.columns import lasting_ids
 from lensmith.audit.contexts import Form
+from lensmith.audit.event_log import asked_anew, mark_finished
 from lensmith.audit.findings import ReadOut
 from lensmith.audit.image import Image, choose_tokens, off_image_at, part_of
 from lensmith.audit.meter import BudgetError, Limits, TokenTexts
@@ -26,8 +28,9 @@ from lensmith.audit.reading import Reader
 from lensmith.audit.session import SessionConfig, open_session
 from lensmith.audit.spectrum import Float64Array, drop_missing
 from lensmith.audit.stages import SECOND_SEED, Stage, first_proven, rounding_nats
+from lensmith.audit.wording import public_target
 from lensmith.core.endpoint import Endpoint, IdArray, Request
-from lensmith.core.errors import InputError, NotExposedError
+from lensmith.core.errors import InputError, LensmithError, NotExposedError
 
 _START = 2_000_000
 """Contexts of a check are others than those that an audit learns the image from."""
@@ -52,8 +55,10 @@ class Origin(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class SignatureConfig:
-    """What to ask: `outputs` answers, fewer where the budget does not reach. `folder` takes the event log."""
+    """What to ask: `outputs` answers, fewer where the budget does not reach. `target`: where the endpoint is. `folder`
+    takes the event log, from which a check of the same target that was interrupted goes on."""
 
+    target: str
     model: str
     folder: Path
     outputs: int = 16
@@ -95,26 +100,42 @@ def check_signature(
     texts: TokenTexts | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SignatureCheck:
-    """Reads a few outputs through the cheapest read-out. What stands in the way of a verdict is its reason, no error,
-    except for an endpoint that does not answer at all."""
+    """Reads a few outputs through the cheapest read-out, all anew where an earlier check was finished. What stands in
+    the way of a verdict is its reason, no error, except for an endpoint that does not answer at all, and a `folder`
+    with an unfinished check of another target (ConfigError)."""
     opening = SessionConfig(
         folder=config.folder,
-        header={"signature": image.content_hash, "model": config.model, "seed": config.seed},
+        header={
+            "signature": image.content_hash,
+            "target": public_target(config.target),
+            "model": config.model,
+            "seed": config.seed,
+            "lensmith": lensmith.__version__,
+        },
         model=config.model,
         seed=config.seed,
         form=config.form,
         limits=config.limits,
     )
-    with open_session(endpoint, opening, texts=texts) as session:
-        stage = session.stage
-        try:
-            read_out = first_proven(session.whole_stage())
-            if read_out is None:
-                raise NotExposedError("the endpoint tells no logits")
-            check = _checked(stage, read_out, image, config.outputs, on_progress)
-            return replace(check, read_out=read_out.value, queries=stage.meter.spent.queries)
-        except (BudgetError, NotExposedError, InputError) as error:
-            return SignatureCheck(origin=Origin.COULD_NOT_TELL, reason=error.problem, queries=stage.meter.spent.queries)
+    with asked_anew(config.folder):
+        with open_session(endpoint, opening, texts=texts) as session:
+            stage = session.stage
+            try:
+                read_out = first_proven(session.whole_stage())
+                if read_out is None:
+                    raise NotExposedError("the endpoint tells no logits")
+                check = _checked(stage, read_out, image, config.outputs, on_progress)
+                check = replace(check, read_out=read_out.value)
+            except BudgetError as error:  # not finished: with a larger budget it goes on
+                return _untold(error, stage)
+            except (NotExposedError, InputError) as error:
+                check = _untold(error, stage)
+        mark_finished(config.folder)
+    return replace(check, queries=stage.meter.spent.queries)
+
+
+def _untold(error: LensmithError, stage: Stage) -> SignatureCheck:
+    return SignatureCheck(origin=Origin.COULD_NOT_TELL, reason=error.problem, queries=stage.meter.spent.queries)
 
 
 def _checked(

@@ -21,6 +21,8 @@ _POWER_STEPS = 10
 _SETTLED = 1e-4
 """How far off an eigenvalue may be, relatively, beside rounding: far less than what falls are compared with."""
 _MOST_STEPS = 10
+_WHOLE_LIMIT = 1536
+"""Up to this side all eigenvectors take a second or two."""
 
 
 class Factor:
@@ -74,6 +76,16 @@ def smallest_values(products_KK: Float64Array, count: int) -> Float64Array | Non
         before_T, last_change = eigenvalues_T, change
         space_KT = _orthonormal(factor.solve(space_KT))
     return None
+
+
+def smallest_vectors(products_KK: Float64Array, count: int) -> Float64Array:
+    """Orthonormal eigenvectors (K, count) of the `count` smallest eigenvalues. Raises LinAlgError as `Factor` does."""
+    side = len(products_KK)
+    if side <= _WHOLE_LIMIT:
+        return np.asarray(np.linalg.eigh(products_KK)[1][:, :count], dtype=np.float64)
+    space_KT = smallest_space(Factor(products_KK), side, min(side, count + count // 2), steps=3)
+    turns_TT = np.linalg.eigh(space_KT.T @ products_KK @ space_KT)[1]
+    return np.asarray(space_KT @ turns_TT[:, :count], dtype=np.float64)
 
 
 def _triangle(products_KK: Float64Array, shift: float) -> Triangle:

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lensmith
 from lensmith.audit.change import Change, Comparison, Snapshot, compare, load_snapshot, save_snapshot
 from lensmith.audit.columns import lasting_ids
 from lensmith.audit.contexts import Form
+from lensmith.audit.event_log import asked_anew, mark_finished
 from lensmith.audit.growth import GrowingMatrix
 from lensmith.audit.meter import Limits, TokenTexts
 from lensmith.audit.reader_choice import choose
-from lensmith.audit.session import SessionConfig, open_session
+from lensmith.audit.session import Session, SessionConfig, open_session
 from lensmith.audit.stages import first_proven, repeat_difference
+from lensmith.audit.wording import public_target
 from lensmith.core.endpoint import Endpoint
 from lensmith.core.errors import NotExposedError
 
@@ -26,9 +29,11 @@ OnProgress = Callable[[int, int], None]
 class SnapshotConfig:
     """What to record: `contexts` by `tokens`. More contexts than the model is wide show its image.
 
-    `folder` takes the event log and what was read so far, so that an interrupted recording goes on.
+    `target`: where the endpoint is. `folder` takes the event log and what was read so far, so that an interrupted
+    recording of the same target goes on; one that was finished is no part of the next.
     """
 
+    target: str
     model: str
     folder: Path
     contexts: int = 720
@@ -82,27 +87,42 @@ def take_snapshot(
     texts: TokenTexts | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> SnapshotInfo:
-    """Records the endpoint's outputs into `out`. Raises NotExposedError where it tells no logits, BudgetError."""
+    """Records the endpoint's outputs into `out`. Raises NotExposedError where it tells no logits, BudgetError, and
+    ConfigError where `folder` holds an unfinished recording of another target."""
     opening = SessionConfig(
         folder=config.folder,
-        header={"snapshot": config.model, "seed": config.seed},
+        header={
+            "snapshot": config.model,
+            "target": public_target(config.target),
+            "seed": config.seed,
+            "lensmith": lensmith.__version__,
+        },
         model=config.model,
         seed=config.seed,
         form=config.form,
         limits=config.limits,
     )
-    with open_session(endpoint, opening, texts=texts) as session:
-        stage, meter = session.whole_stage(), session.stage.meter
-        read_out = first_proven(stage)
-        if read_out is None:
-            raise NotExposedError(
-                "the endpoint tells no logits", hint="what cannot be read cannot be compared; its text can, by hand"
-            )
-        contexts = stage.contexts(read_out)
-        chosen = choose(read_out, stage.probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.seed)
-        matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.columns)
-        matrix.grow(meter, config.contexts, matrix.most_columns, on_progress)
-        repeat_nats = repeat_difference(stage, chosen)
+    with asked_anew(config.folder):
+        with open_session(endpoint, opening, texts=texts) as session:
+            info = _recorded(session, config, out, texts, on_progress)
+        mark_finished(config.folder)
+    return info
+
+
+def _recorded(
+    session: Session, config: SnapshotConfig, out: Path, texts: TokenTexts | None, on_progress: OnProgress
+) -> SnapshotInfo:
+    stage, meter = session.whole_stage(), session.stage.meter
+    read_out = first_proven(stage)
+    if read_out is None:
+        raise NotExposedError(
+            "the endpoint tells no logits", hint="what cannot be read cannot be compared; its text can, by hand"
+        )
+    contexts = stage.contexts(read_out)
+    chosen = choose(read_out, stage.probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.seed)
+    matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.columns)
+    matrix.grow(meter, config.contexts, matrix.most_columns, on_progress)
+    repeat_nats = repeat_difference(stage, chosen)
     whole_NM = matrix.whole(config.contexts, matrix.most_columns)
     snapshot = Snapshot(
         outputs_NM=whole_NM.logits_NM,

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.linalg import LinAlgError
 from numpy.typing import NDArray
 
-from lensmith.audit.smallest import CLAMP, Factor, smallest_space, smallest_values
+from lensmith.audit.smallest import CLAMP, Factor, smallest_space, smallest_values, smallest_vectors
 from lensmith.core.endpoint import FloatArray, IdArray
 from lensmith.core.errors import InputError, ShapeError
 
@@ -226,6 +226,24 @@ class Spectra:
             if gram:
                 part._gram = gram
         return part
+
+    def nothing(self, contexts_P: IdArray, size: int, *, down_to: float) -> Float64Array:
+        """Orthonormal combinations (P, T) of these contexts that give next to nothing: of the `size` smallest values,
+        which all stand below the part `down_to` of the largest. The Gram matrix tells them apart down to its floor,
+        the matrix itself below it."""
+        part = Spectra(self.matrix_NM[contexts_P])
+        if self._gram:
+            products_PP = self._gram.products_NN[np.ix_(contexts_P, contexts_P)]
+        else:
+            products_PP = context_gram(token_blocks(part.matrix_NM)).products_NN
+        if down_to < 10 * GRAM_FLOOR and len(products_PP) <= part.matrix_NM.shape[1]:
+            if len(products_PP) <= _WHOLE_QR_LIMIT:
+                vectors_PP = np.linalg.svd(_triangle(part.matrix_NM, Centring.TOKENS))[2].T
+                return np.ascontiguousarray(vectors_PP[:, -size:])
+            space_PT = _tail_space(part.matrix_NM, Centring.TOKENS, products_PP, size)
+            if space_PT is not None:
+                return space_PT
+        return smallest_vectors(products_PP, size)
 
     def _count(self, centring: Centring) -> int:
         """How many values the centring leaves above zero."""

@@ -21,6 +21,7 @@ from lensmith.audit.cures import cure
 from lensmith.audit.findings import Cost, Finding, ReadOut, Severity
 from lensmith.audit.growth import GrowingMatrix
 from lensmith.audit.meter import BudgetError, Meter
+from lensmith.audit.one_head import Heads
 from lensmith.audit.price import Price, with_price
 from lensmith.audit.probed import Probed
 from lensmith.audit.reader_choice import Choice, choose
@@ -111,6 +112,7 @@ class WidthOutcome:
     columns: int = 0
     rank: int = 0
     norm: NormType = NormType.UNKNOWN
+    heads: Heads = Heads.ONE
 
 
 def metadata_finding(stage: Stage) -> Finding:
@@ -236,6 +238,8 @@ def find_width(
                 # Columns beyond the rows help against noise only, and where there is none cost time.
                 columns = _enough_columns(rows_read, wanted_columns) if is_watched else wanted_columns
                 judged = _judged(stage, outcome, before, rows_read, columns)
+                if judged.heads is Heads.SEVERAL:
+                    return judged  # more contexts come from as many heads
                 if rows_read < rows and not _ends_in_noise(judged):
                     continue  # a fall within the spectrum, such as that before a padding: only more contexts tell
                 outcome = judged
@@ -292,7 +296,8 @@ def _judged(stage: Stage, had: WidthOutcome, before: Cost, rows: int, columns: i
         had,
         rows=rows,
         columns=columns,
-        at_least=max(had.at_least, estimate.at_least or 0),
+        at_least=0 if estimate.heads is Heads.SEVERAL else max(had.at_least, estimate.at_least or 0),
+        heads=estimate.heads,
         note=estimate.reason,
         singular_values=tuple(estimate.values_K.tolist()),
     )

@@ -35,6 +35,7 @@ from lensmith.audit.gaps import (
     read_rank,
     shows_gap_at,
 )
+from lensmith.audit.one_head import Heads, heads_of
 from lensmith.audit.repeats import distinct_rows
 from lensmith.audit.spectrum import Centring, Float64Array, Method, Spectra, Spectrum, drop_missing
 from lensmith.audit.wording import ratio
@@ -87,7 +88,8 @@ class WidthEstimate:
     `rank` is what was measured; `width` follows from it and the norm (None where unresolved), within `interval`
     (inclusive). `score` and `ratio` are those of the gap believed, `gaps` all significant ones: an earlier one may be
     the true width of a model that was padded after training. `at_least`: where nothing was resolved but the noise is
-    known, the number of values that noise cannot explain. `contexts` and `tokens` are those used, after dropping.
+    known, the number of values that noise cannot explain; not where `heads` of more than one model would add up in it.
+    `contexts` and `tokens` are those used, after dropping.
     """
 
     status: Status
@@ -101,6 +103,7 @@ class WidthEstimate:
     norm: NormType = NormType.UNKNOWN
     confirmation: Confirmation = Confirmation.NONE
     at_least: int | None = None
+    heads: Heads = Heads.ONE
     needs: Needs | None = None
     contexts: int
     tokens: int
@@ -155,15 +158,14 @@ def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, se
     reading = _with_help(reading, without_bias)
     if reading.rank is None:
         return _unresolved(whole, reading, noise_nats)
-    problem = _too_few_distinct(part.matrix_NM, whole, reading.rank)
     beside = reading.rank - 1 if without_bias.rank == reading.rank - 1 else None
     parts = _Parts(rank=reading.rank, beside=beside, down_to=down_to, seed=seed)
-    confirmation = Confirmation.NONE if problem else parts.confirm(found)
-    if problem or confirmation is Confirmation.NONE:
-        problem = problem or f"the gap at {reading.rank} was not found again in parts of the data"
-        reading = replace(reading, gap=None, reason=problem)
-        return _unresolved(whole, reading, noise_nats)
-    return _resolved(whole, reading, without_bias, confirmation)
+    doubt = _doubt(found, whole, parts)
+    if doubt.reason:
+        reading = replace(reading, gap=None, reason=doubt.reason)
+        known_nats = noise_nats if doubt.heads is Heads.ONE else None
+        return replace(_unresolved(whole, reading, known_nats), heads=doubt.heads)
+    return _resolved(whole, reading, without_bias, doubt.confirmation)
 
 
 def _with_help(reading: RankReading, without_bias: RankReading) -> RankReading:
@@ -291,3 +293,26 @@ class _Parts:
             return [order[: count // 2], order[count // 2 :]], True
         left_out = (count - self.rank) // 2
         return [order[left_out:], order[: count - left_out]], False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Doubt:
+    """Why a gap is not believed after all (None: it is), and what else was found out about it."""
+
+    reason: str | None = None
+    heads: Heads = Heads.ONE
+    confirmation: Confirmation = Confirmation.NONE
+
+
+def _doubt(found: Spectra, whole: Spectrum, parts: _Parts) -> _Doubt:
+    """Whether repeats or several heads make the gap, and whether it is found again."""
+    too_few = _too_few_distinct(found.matrix_NM, whole, parts.rank)
+    if too_few:
+        return _Doubt(reason=too_few)
+    heads = heads_of(found, parts.rank, down_to=10 * parts.down_to, seed=parts.seed)
+    if heads is Heads.SEVERAL:
+        return _Doubt(reason=heads.value, heads=heads)
+    confirmation = parts.confirm(found)
+    if confirmation is Confirmation.NONE:
+        return _Doubt(reason=f"the gap at {parts.rank} was not found again in parts of the data", heads=heads)
+    return _Doubt(reason=None if heads is Heads.ONE else heads.value, heads=heads, confirmation=confirmation)

@@ -158,7 +158,9 @@ def signature(
     image: Annotated[Path, typer.Argument(help="A model's image: the image.npz that an audit wrote.")],
     url: Url,
     model: Model = None,
-    out: Annotated[Path, typer.Option(help="Folder of the event log; a run in it goes on.")] = Path("signature"),
+    out: Annotated[Path, typer.Option(help="Folder of the event log; what was interrupted in it goes on.")] = Path(
+        "signature"
+    ),
     outputs: Annotated[int, typer.Option(min=4, help="How many answers to read.")] = 16,
     contexts: Annotated[
         str, typer.Option(help="What is asked: prompt, messages, picture or token-ids; auto: the first that works.")

@@ -119,6 +119,7 @@ class Choice:
     """One sampled answer. `token_ids_T` is empty where an endpoint tells text only.
 
     `offsets_T`: the character of the text at which each token begins, where that is known.
+    `reasoning` is what the model wrote before its answer, where a server tells the two apart: no part of `text`.
     """
 
     text: str
@@ -126,6 +127,7 @@ class Choice:
     token_ids_T: IdArray
     logprobs: Logprobs | None = None
     offsets_T: IdArray | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,8 @@ class Answer:
     """The answer to one request: `n` choices, and with `Reveal.PROMPT` the prompt's logprobs.
 
     `prompt_logprobs` has P positions; the first has no context, so that its values are NaN. `prompt_offsets_P`: the
-    character of the request's prompt at which each of its tokens begins, where that is known.
+    character of the request's prompt at which each of its tokens begins, where that is known. `completion_tokens`: what
+    all choices together took by the endpoint's own word, with what it shows to nobody; None where it does not say.
     """
 
     choices: tuple[Choice, ...]
@@ -141,6 +144,7 @@ class Answer:
     prompt_logprobs: Logprobs | None = None
     prompt_offsets_P: IdArray | None = None
     prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Feature(enum.Flag):

@@ -1,5 +1,8 @@
 """The client's side of the wire, inwards: a response body becomes an `Answer`, or an error that names the wrong part.
 
+What a reasoning model thinks aloud stands beside the answer, as `reasoning_content` (vLLM, SGLang, llama-server) or
+`reasoning` (vLLM's newer name, OpenRouter); it is no text of the answer.
+
 Nothing malformed becomes a NaN: NaN says that the server did not tell. -9999.0 is OpenAI's sign for a sampled token
 whose logprob is withheld (NaN here); elsewhere, and whatever is smaller, it stands for minus infinity.
 
@@ -39,6 +42,8 @@ LARGEST_VOCABULARY = 1 << 22
 _LOGPROB, _TOKEN, _ID = itemgetter("logprob"), itemgetter("token"), itemgetter("id")
 _BYTES = methodcaller("get", "bytes")
 
+_REASONINGS = ("reasoning_content", "reasoning")
+
 _STOPS = "stop eos eos_token stop_sequence content_filter tool_calls function_call abort"
 """What servers and gateways say of an answer that ended before its limit."""
 _FINISHES = dict.fromkeys(_STOPS.split(), Finish.STOP) | dict.fromkeys(("length", "max_tokens"), Finish.LENGTH)
@@ -76,7 +81,6 @@ def read_answer(
         malformed("choices", f"{request.n} of them", len(choices))
     ordered = sorted(range(request.n), key=lambda place: _index(choices[place], place))
     usage = body.get("usage")
-    prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
     read = [_Reader(kind, body, request, dialect, vocabulary, choices[place], f"choices[{place}]") for place in ordered]
     count = _count_prompt(read, usage, request) if Reveal.PROMPT in request.reveal else 0
     prompt_ids_P, prompt_logprobs = read[0].prompt(count)
@@ -84,8 +88,14 @@ def read_answer(
         choices=tuple(reader.choice(count) for reader in read),
         prompt_ids_P=prompt_ids_P,
         prompt_logprobs=prompt_logprobs,
-        prompt_tokens=prompt_tokens if isinstance(prompt_tokens, int) else None,
+        prompt_tokens=_told_count(usage, "prompt_tokens"),
+        completion_tokens=_told_count(usage, "completion_tokens"),
     )
+
+
+def _told_count(usage: object, name: str) -> int | None:
+    count = usage.get(name) if isinstance(usage, Mapping) else None
+    return count if type(count) is int and count >= 0 else None
 
 
 def _count_prompt(readers: Sequence["_Reader"], usage: object, request: Request) -> int:
@@ -145,7 +155,8 @@ class _Reader:
         if self._request.max_tokens == 0 and len(ids_T):  # asked for one, because this server has no zero
             text, finish, ids_T = "", Finish.LENGTH, ids_T[:0]
             logprobs = None if self.positions is None else self._logprobs(self.positions.part(slice(0, 0)))
-        return Choice(text=text, finish=finish, token_ids_T=ids_T, logprobs=logprobs)
+        reasoning = "" if self._request.max_tokens == 0 else self._reasoning()
+        return Choice(text=text, finish=finish, token_ids_T=ids_T, logprobs=logprobs, reasoning=reasoning)
 
     def prompt(self, count: int) -> tuple[IdArray | None, Logprobs | None]:
         """The prompt's ids and logprobs, where they were asked for."""
@@ -161,12 +172,17 @@ class _Reader:
         name = "content" if self._kind is Kind.CHAT else "text"
         text = message.get(name) if isinstance(message, Mapping) else None
         if text is None and self._kind is Kind.CHAT and isinstance(message, Mapping):
-            text = ""  # an answer whose first token ends it
+            text = ""  # an answer whose first token ends it, or one that is still being thought about
         if not isinstance(text, str):
             malformed(f"{self._where}.{name}", "text", text)
         if self._echoes:
             text = self._after_prompt(text, count)
         return text
+
+    def _reasoning(self) -> str:
+        message = self._choice_json.get("message") if self._kind is Kind.CHAT else None
+        told = [message.get(name) for name in _REASONINGS] if isinstance(message, Mapping) else []
+        return next((text for text in told if isinstance(text, str) and text), "")
 
     def _after_prompt(self, text: str, count: int) -> str:
         if self._request.prompt and text.startswith(self._request.prompt):

@@ -215,13 +215,14 @@ def _split(request: Request, dialect: Dialect) -> list[Request]:
 
 
 def _merged(answers: Sequence[Answer]) -> Answer:
-    first = answers[0]
+    first, told = answers[0], [answer.completion_tokens for answer in answers]
     choices: tuple[Choice, ...] = sum((answer.choices for answer in answers), ())
     return Answer(
         choices=choices,
         prompt_ids_P=first.prompt_ids_P,
         prompt_logprobs=first.prompt_logprobs,
         prompt_tokens=first.prompt_tokens,
+        completion_tokens=None if None in told else sum(count or 0 for count in told),
     )
 
 

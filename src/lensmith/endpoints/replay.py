@@ -167,12 +167,14 @@ def _answer_to_json(answer: Answer) -> dict[str, Any]:
                 "finish": choice.finish.value,
                 "ids": _array_to_json(choice.token_ids_T),
                 "logprobs": _logprobs_to_json(choice.logprobs),
+                "reasoning": choice.reasoning,
             }
             for choice in answer.choices
         ],
         "prompt_ids": _array_to_json(answer.prompt_ids_P),
         "prompt_logprobs": _logprobs_to_json(answer.prompt_logprobs),
         "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
     }
 
 
@@ -183,6 +185,7 @@ def _answer_from_json(value: Mapping[str, Any]) -> Answer:
             finish=Finish(choice["finish"]),
             token_ids_T=_needed(_array_from_json(choice["ids"])),
             logprobs=_logprobs_from_json(choice["logprobs"]),
+            reasoning=choice.get("reasoning", ""),
         )
         for choice in value["choices"]
     ]
@@ -191,6 +194,7 @@ def _answer_from_json(value: Mapping[str, Any]) -> Answer:
         prompt_ids_P=_array_from_json(value["prompt_ids"]),
         prompt_logprobs=_logprobs_from_json(value["prompt_logprobs"]),
         prompt_tokens=value["prompt_tokens"],
+        completion_tokens=value.get("completion_tokens"),
     )
 
 

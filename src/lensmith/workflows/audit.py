@@ -140,6 +140,7 @@ def snapshot_url(
     require_own_host(options.url, owned=options.owned)
     with curious_client(options.url, options.model, api_key=api_key) as client:
         config = SnapshotConfig(
+            target=options.url,
             model=client.model,
             folder=options.out,
             contexts=contexts,
@@ -165,6 +166,7 @@ def check_signature_of_url(
     known = load_image(image)
     with curious_client(options.url, options.model, api_key=api_key) as client:
         config = SignatureConfig(
+            target=options.url,
             model=client.model,
             folder=options.out,
             outputs=outputs,
