@@ -21,6 +21,7 @@ from lensmith.core.wire import READ_OUT_FIELDS
 from lensmith.serve.guard import Guard
 from lensmith.serve.guard_config import GuardConfig, Limits, OnRefusal, Paths, Timeouts, TokenNaming, UnknownFields
 from lensmith.serve.guard_policy import READ_OUTS
+from lensmith.serve.guard_run import Options, guard_config
 
 PATH, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -540,6 +541,14 @@ def test_a_field_to_refuse_that_nobody_knows_is_named():
 )
 def test_a_path_can_be_closed(paths, expected):
     assert tuple(send(body, paths=paths)[0].status for body in (CHAT, COMPLETION)) == expected
+
+
+def test_what_the_command_is_told_reaches_the_guard():
+    options = Options(
+        upstream="http://h/v1", expose="text-only", refuse_field=["min_p"], paths="chat", concurrent_per_client=3
+    )
+    config = guard_config(options)
+    assert (config.refuse_fields, config.paths, config.limits.concurrent_per_client) == (("min_p",), Paths.CHAT, 3)
 
 
 def test_a_read_out_that_is_passed_on_counts_as_steering():
