@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -16,8 +19,9 @@ from starlette.routing import Route
 from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake import FakeEndpoint
 from lensmith.endpoints.fake_server import FakeServer
+from lensmith.serve import guard_json
 from lensmith.serve.guard import Guard
-from lensmith.serve.guard_config import GuardConfig
+from lensmith.serve.guard_config import GuardConfig, Limits, Timeouts
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
 KEY = "sk-client"
@@ -153,6 +157,85 @@ def test_a_client_that_leaves_ends_the_upstream_request_before_its_answer():
             assert slow.has_begun
             until(lambda: slow.is_gone)
             until(lambda: guard.metrics.in_flight == 0)
+
+
+LARGE = (
+    b"data: "
+    + json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * 60_000}, "finish_reason": None}]}).encode()
+    + b"\n\n"
+)
+
+
+async def endless(request: Request) -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0.001)
+            yield LARGE
+
+    return StreamingResponse(pieces(), media_type="text/event-stream")
+
+
+@pytest.mark.parametrize("total_s", [0.3, 1800.0], ids=["the whole answer took too long", "a piece is not taken"])
+def test_a_client_that_stops_reading_loses_its_place(total_s):
+    endless_app = Starlette(routes=[Route("/v1/chat/completions", endless, methods=["POST"])])
+    timeouts = Timeouts(total_s=total_s, send_s=0.3)
+    with listening(endless_app) as upstream:
+        guard = Guard(GuardConfig(upstream=f"{upstream}/v1", timeouts=timeouts))
+        with listening(guard.app()) as address:
+            request = httpx.Request("POST", f"{address}/v1/chat/completions", json={**CHAT, "stream": True})
+            head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+            port = int(address.rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n".encode() + request.content)
+                until(lambda: guard.metrics.in_flight == 1)
+                until(lambda: guard.metrics.in_flight == 0)
+            assert guard.metrics.value("cancelled_total") == 1
+
+
+def test_one_client_has_so_many_requests_in_progress_and_no_more():
+    slow = Slow()
+    with listening(slow.app) as upstream:
+        config = GuardConfig(
+            upstream=f"{upstream}/v1", keys={"a": "ann", "b": "bob"}, limits=Limits(concurrent_per_client=1)
+        )
+        guard = Guard(config)
+        with listening(guard.app()) as address:
+            ann, bob = ({"authorization": f"Bearer {key}"} for key in "ab")
+            ask_one = {"url": f"{address}/v1/chat/completions", "json": {**CHAT, "stream": True}, "timeout": 20}
+            with httpx.stream("POST", **ask_one, headers=ann) as first:
+                pieces = first.iter_bytes()
+                next(pieces)
+                refused = httpx.post(**ask_one, headers=ann)
+                assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+                with httpx.stream("POST", **ask_one, headers=bob) as other:
+                    assert other.status_code == 200
+            until(lambda: guard.metrics.in_flight == 0)
+            with httpx.stream("POST", **ask_one, headers=ann) as again:
+                assert again.status_code == 200
+
+
+def test_a_large_body_is_read_beside_other_requests():
+    """One of many small values takes long, and nobody else waits for it."""
+    guard = guard_before(serve(FakeEndpoint(vocabulary=61, width=8)), Exposure(metadata=False))
+    large = {**CHAT, "surprise": [[]] * 100_000}
+
+    async def run() -> tuple[str, list[str]]:
+        app, readers = guard.app(), []
+        original = guard_json.read_object
+
+        def noting(data: bytes, **options: Any) -> Any:
+            readers.append(threading.current_thread().name)
+            return original(data, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lensmith.serve.guard.read_object", noting)
+            for body in (CHAT, large):
+                assert (await ask(app, "/v1/chat/completions", body)).status == 200
+        return threading.current_thread().name, readers
+
+    loop, readers = asyncio.run(run())
+    assert readers[0] == loop
+    assert readers[1] != loop
 
 
 def test_many_clients_at_once_get_their_own_answers():

@@ -119,6 +119,26 @@ def test_what_is_no_answer_is_a_502(body, caplog):
 
 
 @pytest.mark.parametrize(
+    ("said", "told"),
+    [("stop", "stop"), ("eos_token", "stop"), ("stop_sequence", "stop"), ("abort", "abort"), ("length", "length")],
+)
+def test_why_an_answer_ended_is_told_in_known_words(said, told):
+    reply, _ = reply_to(CHAT, whole(choice(finish_reason=said)))
+    assert (reply.status, reply.body["choices"][0]["finish_reason"]) == (200, told)
+    reply, _ = stream_of(GOOD + event(delta("b", finish_reason=said)) + DONE)
+    assert reply.body[1]["choices"][0]["finish_reason"] == told
+    assert reply.body[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_thoughts_pass_whole_and_streamed(name):
+    reply, _ = reply_to(CHAT, whole(choice(message={"content": "4", name: "2+2"})))
+    assert reply.body["choices"][0]["message"] == {"role": "assistant", "content": "4", name: "2+2"}
+    reply, _ = stream_of(event({"index": 0, "delta": {name: "2+2"}, "finish_reason": None}) + LAST + DONE)
+    assert reply.body[0]["choices"][0]["delta"] == {name: "2+2"}
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         {"kind": "text/html"},

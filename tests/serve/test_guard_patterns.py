@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from typing import Any
 
 import pytest
@@ -151,6 +152,73 @@ def test_a_budget_cannot_be_renewed_by_opening_prompts():
         watch.admit("a", bias(2, prompt=b"0"))
 
 
+@pytest.mark.parametrize("limit", [None, 5])
+def test_the_prompts_of_clients_that_are_gone_take_no_room(limit, monkeypatch):
+    monkeypatch.setattr("lensmith.serve.guard_patterns.OPEN_PROMPTS", 100)
+    watch, clock = watcher(bias_per_prompt=limit, window_s=60)
+    for visitor in range(50):
+        clock.now = visitor * 10.0
+        for number in range(5):
+            watch.admit(str(visitor), bias(1, prompt=b"%d %d" % (visitor, number)))
+    assert watch._open_prompts <= 100
+    clock.now += 10_000
+    watch.admit("new", bias(1, prompt=b"x"))
+    assert watch.clients == 51  # what they may ask in a minute stays known
+
+
+def test_with_a_budget_no_prompt_is_forgotten_inside_its_window(monkeypatch):
+    monkeypatch.setattr("lensmith.serve.guard_patterns.OPEN_PROMPTS", 10)
+    watch, clock = watcher(bias_per_prompt=1, window_s=60)
+    for number in range(10):
+        clock.now = number
+        watch.admit(str(number), bias(1, prompt=b"%d" % number))
+    with pytest.raises(RefusedError):
+        watch.admit("new", bias(1))
+    clock.now = 61  # the windows of the first two have ended
+    watch.admit("new", bias(1))
+    watch.admit("newer", bias(1))
+    with pytest.raises(RefusedError):
+        watch.admit("newest", bias(1))
+    with pytest.raises(RefusedError):
+        watch.admit("5", bias(2, prompt=b"5"))
+
+
+def test_without_a_budget_newcomers_take_the_room_of_those_that_asked_longest_ago(monkeypatch):
+    monkeypatch.setattr("lensmith.serve.guard_patterns.OPEN_PROMPTS", 40)
+    watch, _ = watcher()
+    for value in range(1, 10):
+        watch.admit("old", bias(5, value))
+    for number in range(400):
+        watch.admit(str(number), bias(1, prompt=b"%d" % number))
+        watch.admit("busy", bias(1, number + 1.0))
+    assert watch._open_prompts == 40
+    assert Pattern.MANY_BIASES in watch._clients["busy"].patterns
+    assert not watch._clients["old"].prompts
+
+
+def test_a_prompt_that_is_asked_again_is_not_forgotten_for_a_new_one():
+    watch, _ = watcher(limits=Limits(prompts=2))
+    watch.admit("a", bias(1, prompt=b"p"))
+    watch.admit("a", bias(1, prompt=b"q"))
+    both = Observation(prompts=(b"p", b"r"), bias=((2, 1.0),), named_ids=(2,))
+    watch.admit("a", both)
+    assert [*watch._clients["a"].prompts] == [b"p", b"r"]
+
+
+def test_to_make_room_costs_little(monkeypatch):
+    """Who is over the limit all the time does not look through all clients each time."""
+    monkeypatch.setattr("lensmith.serve.guard_patterns.OPEN_PROMPTS", 2000)
+    watch, clock = watcher(bias_per_prompt=5, window_s=10_000)
+    for number in range(2000):
+        watch.admit(str(number), bias(1))
+    start = time.process_time()
+    for number in range(2000):
+        clock.now += 0.001
+        with pytest.raises(RefusedError):
+            watch.admit(f"new {number}", bias(1))
+    assert time.process_time() - start < 0.25  # to look each time takes ten times as long
+
+
 def test_requests_per_minute():
     watch, clock = watcher(requests_per_minute=6)
     for _ in range(6):
@@ -275,6 +343,49 @@ def test_a_prompt_is_the_same_however_it_is_dressed():
     assert statuses(each, [empty]) == [400]
     assert statuses(each, [chat("hello", user="other", seed=5, temperature=1, logit_bias={"9": 1})]) == [400]
     assert statuses(each, [chat("goodbye", logit_bias={"9": 1})]) == [200]
+
+
+def turns(*texts: str, **fields: Any) -> dict[str, Any]:
+    roles = ["user", "assistant"] * len(texts)
+    return {**CHAT, "messages": [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]}
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def with_picture(kind: str) -> dict[str, Any]:
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{PIXEL}"}}
+    return chat([{"type": "text", "text": "hello"}, picture])
+
+
+def extra(role: str = "user", **fields: Any) -> dict[str, Any]:
+    return {**CHAT, "messages": [{"role": role, "content": "hello", **fields}]}
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [
+        [chat("hello"), extra(tool_calls=[CALL]), extra(tool_call_id="x"), extra(reasoning_content="x"),
+         extra("system"), extra("developer"), extra("assistant", tool_calls=[CALL])],
+        [chat("hello"), chat("<|im_start|>user\nhello<|im_end|>"), chat("hel\u200blo"), chat("\uff48ello"),
+         {**CHAT, "prompt": "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"}],
+        [with_picture("png"), with_picture("x1"), with_picture("x2")],
+        [chat("caf\u00e9"), chat("cafe\u0301")],
+        [turns("a", "b", "c"), turns("a<|im_end|>\n<|im_start|>assistant\nb", "c"),
+         turns("a<end_of_turn>\n<start_of_turn>model\nb</s>[INST] c")],
+    ],
+)  # fmt: skip
+def test_a_budget_is_not_renewed_by_what_the_model_does_not_see(variants):
+    each = guard(bias_per_prompt=1)
+    biased = [{**body, "logit_bias": {str(n): 1}} for n, body in enumerate(variants)]
+    assert statuses(each, biased) == [200, *[400] * (len(variants) - 1)]
+
+
+def test_prompts_that_differ_have_budgets_of_their_own():
+    each = guard(bias_per_prompt=1)
+    bodies = [chat("hello"), chat("hello!"), with_picture("png"), turns("a", "b"), {**CHAT, "prompt": [1, 2]}]
+    assert statuses(each, [{**body, "logit_bias": {str(n): 1}} for n, body in enumerate(bodies)]) == [200] * 5
 
 
 def test_prompts_of_a_batch_count_each():

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +15,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
 from lensmith.core.wire import READ_OUT_FIELDS
 from lensmith.serve.guard import Guard
-from lensmith.serve.guard_config import GuardConfig, Limits, OnRefusal, Timeouts, TokenNaming, UnknownFields
+from lensmith.serve.guard_config import GuardConfig, Limits, OnRefusal, Paths, Timeouts, TokenNaming, UnknownFields
 from lensmith.serve.guard_policy import READ_OUTS
+from lensmith.serve.guard_run import Options, guard_config
 
 PATH, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -96,7 +100,7 @@ def test_another_method_is_refused():
 @pytest.mark.parametrize("name", sorted(READ_OUTS | READ_OUT_FIELDS.keys()))
 def test_read_outs_of_other_servers_never_reach_the_server_with_logprobs(name):
     steers = {"presence_penalty": 1, "frequency_penalty": 1, "top_k": 5, "min_p": 0.5, "tools": [{"type": "function"}]}
-    steers["response_format"] = {"type": "json_object"}
+    steers |= {"response_format": {"type": "json_object"}, "repetition_penalty": 1.1}
     body = {**CHAT, "logprobs": True, name: steers.get(name, [1])}
     exposure = Exposure()
     rejected, recorder = send(body, exposure)
@@ -344,6 +348,10 @@ def test_frozen_noise_is_had_under_one_name_only():
 PARTS = [{"type": "text", "text": " b "}, {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}]
 
 
+def picture(kind: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": PIXEL.replace("png", kind)}}
+
+
 @pytest.mark.parametrize(
     ("variants", "sent"),
     [
@@ -359,6 +367,28 @@ PARTS = [{"type": "text", "text": " b "}, {"type": "image_url", "image_url": {"u
         (
             [{"role": "user", "content": PARTS}, {"role": "user", "content": PARTS, "name": "bob"}],
             {"role": "user", "content": [{"type": "text", "text": "b "}, {**PARTS[1], "image_url": {"url": PIXEL}}]},
+        ),
+        (
+            [{"role": "user", "content": [picture(kind)]} for kind in ("png", "x1", "X2")],
+            {"role": "user", "content": [picture("png")]},
+        ),
+        (
+            [{"role": role, "content": text} for role in ("system", "developer") for text in ("\u00e9", "e\u0301")],
+            {"role": "system", "content": "\u00e9"},
+        ),
+        (
+            [
+                {"role": "user", "content": [{"type": "text", "text": text} for text in texts]}
+                for texts in (["a", "b"], ["a\nb"], ["a", "", "b", ""])
+            ],
+            {"role": "user", "content": "a\nb"},
+        ),
+        (
+            [
+                {"role": "assistant", "content": "5", name: "x"}
+                for name in ("name", "refusal", "reasoning", "reasoning_content")
+            ],
+            {"role": "assistant", "content": "5"},
         ),
         (
             [{"role": "tool", "content": "5", "tool_call_id": name} for name in ("a", "b")],
@@ -380,12 +410,153 @@ def test_with_frozen_noise_other_prompts_stay_others():
     messages = [
         {"role": "assistant", "content": None, "tool_calls": calls},
         {"role": "tool", "content": "a  b", "tool_call_id": "y"},
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, PARTS[1], {"type": "text", "text": "b"}]},
     ]
     [first, second, third] = send({"model": "m", "messages": messages}, frozen)[1].bodies[0]["messages"]
     assert [call["id"] for call in first["tool_calls"]] == ["call00000", "call00001"]
     assert (second["content"], second["tool_call_id"]) == ("a  b", "call00001")
-    assert third == messages[2]
+    assert [part.get("text") for part in third["content"]] == ["a", None, "b"]
+
+
+FROZEN = Exposure(noise_nats=0.1, noise=Noise.FROZEN)
+CALLS = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+USER = {"role": "user", "content": "hello"}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [USER, {"role": "assistant", "content": None, "tool_calls": CALLS}, USER],
+        [USER, {"role": "tool", "content": "5", "tool_call_id": "1"}, USER],
+        [USER, {"role": "function", "content": "5", "name": "f"}, USER],
+        [USER, {"role": "assistant", "content": "5"}],
+        [{"role": "user", "content": "a<|im_end|>\n<|im_start|>assistant\nb"}],
+        [{"role": "user", "content": "a<\uff5cUser\uff5c>b"}],
+        [{"role": "user", "content": "a</s>[INST] b"}],
+        [{"role": "user", "content": [{"type": "text", "text": "a<start_of_turn>b"}, {"type": "text", "text": "c"}]}],
+    ],
+)
+def test_frozen_noise_and_logprobs_do_not_go_with_what_a_template_makes_unseen(messages):
+    """One prompt could be had in many ways, each with noise of its own."""
+    body = {**CHAT, "messages": messages}
+    reply, recorder = send({**body, **READS}, FROZEN)
+    assert (reply.status, reply.body["error"]["code"], recorder.bodies) == (400, "refused:sampled_logprob", [])
+    assert send(body, FROZEN)[0].status == 200
+    assert send({**body, **READS}, Exposure(noise_nats=0.1))[0].status == 200
+    stripped, recorder = send({**body, **READS}, FROZEN, on_refusal=OnRefusal.STRIP)
+    assert (stripped.status, recorder.bodies[0].keys()) == (200, {"model", "messages", "stream"})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"response_format": {"type": "json_object"}},
+        {"documents": [{"text": "x"}]},
+    ],
+)
+def test_frozen_noise_and_logprobs_do_not_go_with_fields_that_change_the_prompt(fields):
+    """Two prompts would share one noise, and a difference of their answers would have none."""
+    open_but_noisy = replace(OPEN, noise_nats=0.1, noise=Noise.FROZEN)
+    passed = {"pass_fields": ("documents",)}
+    assert send({**CHAT, **READS, **fields}, open_but_noisy, **passed)[0].status == 400
+    assert send({**CHAT, **READS, **fields}, OPEN, **passed)[0].status == 200
+    assert send({**CHAT, **READS, "tools": [], "tool_choice": "none"}, open_but_noisy, **passed)[0].status == 200
+
+
+def test_frozen_noise_behind_a_picture_by_url_is_refused():
+    remote = {"type": "image_url", "image_url": {"url": "http://10.0.0.1/a.png"}}
+    body = {**CHAT, **READS, "messages": [{"role": "user", "content": [remote]}]}
+    assert send(body, FROZEN, remote_pictures=True)[0].status == 400
+    assert send(body, Exposure(), remote_pictures=True)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "naming", "status"),
+    [
+        ({"prompt": "a", "max_tokens": 1}, TokenNaming.AS_ASKED, 200),
+        ({"prompt": "a", "max_tokens": 2}, TokenNaming.AS_ASKED, 400),
+        ({"prompt": "a"}, TokenNaming.IDS, 400),
+        ({"prompt": "a", "max_tokens": 1, "echo": True}, TokenNaming.IDS, 400),
+        ({"prompt": "a<|im_end|>b", "max_tokens": 1}, TokenNaming.AS_ASKED, 400),
+        ({"prompt": [[1, 2]], "max_tokens": 2}, TokenNaming.AS_ASKED, 400),
+        ({"prompt": [[1, 2]], "max_tokens": 2}, TokenNaming.IDS, 200),
+        ({"prompt": [[1, 2], [3]], "max_tokens": 2}, TokenNaming.IDS, 200),
+    ],
+)
+def test_frozen_noise_in_completions_is_told_where_it_belongs_to_tokens(body, naming, status):
+    reply, _ = send({"model": "m", "logprobs": 2, **body}, replace(FROZEN, echo=True), token_naming=naming)
+    assert reply.status == status
+    assert send({"model": "m", **body}, FROZEN, token_naming=naming)[0].status == 200
+
+
+def test_with_frozen_noise_a_prompt_is_sent_in_one_form():
+    for prompt in ("\u00e9", "e\u0301"):
+        assert send({"model": "m", "prompt": prompt}, FROZEN)[1].bodies[0]["prompt"] == "\u00e9"
+        assert send({"model": "m", "prompt": [prompt, "a"]}, FROZEN)[1].bodies[0]["prompt"] == ["\u00e9", "a"]
+        assert send({"model": "m", "prompt": prompt}, OPEN)[1].bodies[0]["prompt"] == prompt
+    assert send({"model": "m", "prompt": "e" + "\u0301" * 31}, FROZEN)[0].status == 400
+
+
+@pytest.mark.parametrize("name", ["tool_calls", "tool_call_id", "refusal", "reasoning_content", "reasoning"])
+@pytest.mark.parametrize("role", ["user", "system", "assistant", "tool"])
+def test_fields_of_messages_pass_where_templates_read_them(name, role):
+    """Where they do not, a client could vary them without changing what the model sees."""
+    message = {"role": role, "content": "x", name: CALLS if name == "tool_calls" else "y"}
+    is_read = role == ("tool" if name == "tool_call_id" else "assistant")
+    _, recorder = send({"model": "m", "messages": [message]})
+    assert (name in recorder.bodies[0]["messages"][0]) == is_read
+    reply, _ = send({"model": "m", "messages": [message]}, unknown_fields=UnknownFields.REFUSE)
+    assert reply.status == (200 if is_read else 400)
+    absent = {"role": role, "content": "x", name: None}
+    assert send({"model": "m", "messages": [absent]}, unknown_fields=UnknownFields.REFUSE)[0].status == 200
+
+
+# --- switches -----------------------------------------------------------------------------------------------------
+
+
+def test_refused_fields_do_not_pass():
+    body = {**CHAT, "response_format": {"type": "json_object"}, "min_p": 0.1}
+    closed = {"refuse_fields": ("response_format", "min_p", "temperature")}
+    reply, recorder = send(body, Exposure.text_only(), **closed)
+    assert (reply.status, reply.body["error"]["param"], recorder.bodies) == (400, "response_format", [])
+    reply, recorder = send(body, Exposure.text_only(), on_refusal=OnRefusal.STRIP, **closed)
+    assert recorder.bodies[0].keys() == {"model", "messages", "stream"}
+    assert reply.headers["lensmith-stripped"] == "response_format, min_p"
+    assert send({**CHAT, "temperature": 1}, OPEN, **closed)[0].status == 400
+    off = {**CHAT, "response_format": {"type": "text"}, "min_p": 0, "temperature": None}
+    assert send(off, OPEN, **closed)[0].status == 200
+
+
+def test_a_field_to_refuse_that_nobody_knows_is_named():
+    with pytest.raises(ConfigError, match="did you mean 'response_format'"):
+        send(CHAT, refuse_fields=("reponse_format",))
+    with pytest.raises(ConfigError):
+        send(CHAT, refuse_fields=("min_p",), pass_fields=("min_p",))
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [(Paths.ALL, (200, 200)), (Paths.CHAT, (200, 404)), (Paths.COMPLETIONS, (404, 200))],
+)
+def test_a_path_can_be_closed(paths, expected):
+    assert tuple(send(body, paths=paths)[0].status for body in (CHAT, COMPLETION)) == expected
+
+
+def test_what_the_command_is_told_reaches_the_guard():
+    options = Options(
+        upstream="http://h/v1", expose="text-only", refuse_field=["min_p"], paths="chat", concurrent_per_client=3
+    )
+    config = guard_config(options)
+    assert (config.refuse_fields, config.paths, config.limits.concurrent_per_client) == (("min_p",), Paths.CHAT, 3)
+
+
+def test_a_read_out_that_is_passed_on_counts_as_steering():
+    body, passed = {**CHAT, "guided_json": {"enum": ["a"]}}, {"pass_fields": ("guided_json", "priority")}
+    assert send({**body, **READS}, Exposure(), **passed)[0].status == 400
+    assert send({**body, **READS}, OPEN, **passed)[0].status == 200
+    assert send(body, Exposure(), **passed)[1].bodies[0]["guided_json"] == {"enum": ["a"]}
+    assert send({**CHAT, **READS, "priority": 1}, Exposure(), **passed)[0].status == 200
 
 
 # --- bodies -------------------------------------------------------------------------------------------------------
@@ -426,6 +597,24 @@ def test_bodies_with_no_or_two_readings_are_refused(body):
     reply, recorder = send(body)
     assert reply.status == 400
     assert recorder.bodies == []
+
+
+@pytest.mark.parametrize("value", [b"0", b"{}", b'""', b"[]", b'{"":0}', b"1e1", b"null", b'[{"a":[0]}]'])
+def test_a_body_of_many_small_values_is_refused_before_it_is_read(value):
+    body = GOOD[:-1] + b', "x": [' + b",".join([value] * 1_000_000) + b"]}"
+    start = time.process_time()
+    reply, recorder = send(body, limits=Limits(body_bytes=1 << 30))
+    assert time.process_time() - start < 1.5  # to parse one takes three times as long and more
+    assert (reply.status, recorder.bodies) == (400, [])
+    assert "too many values" in reply.body["error"]["message"]
+
+
+def test_text_is_one_value_whatever_stands_in_it():
+    text = '[{,"\\,' * 100_000 + "\\"
+    body = {**CHAT, "messages": [{"role": "user", "content": text}]}
+    reply, recorder = send(body, limits=Limits(body_values=100))
+    assert (reply.status, recorder.bodies[0]["messages"][0]["content"]) == (200, text)
+    assert send({**body, "stop": ["x"] * 200}, limits=Limits(body_values=100))[0].status == 400
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,11 @@ UPSTREAM_TOP = "How many top logprobs the server tells at most."
 BIAS = (
     "Distinct ids that one client may bias on one prompt within the window; below the model's width, it stays unread."
 )
+REFUSE = "A known field not to let through, e.g. response_format; repeatable."
+PATHS = "all, chat or completions: completions take token ids, and special tokens outside the template."
+METRICS = (
+    "Key for /metrics; without, this machine only. Behind a reverse proxy on this machine every caller is it: set one."
+)
 TOKENS = "as-asked, or ids: tokens are always named by id, so that frozen noise is the one a server would add."
 
 
@@ -29,18 +34,21 @@ def guard(
     upstream_key: Annotated[
         str, typer.Option(envvar="LENSMITH_UPSTREAM_KEY", help="The guard's own key at the server.", show_default=False)
     ] = "",
-    metrics_key: Annotated[
-        str, typer.Option(envvar="LENSMITH_METRICS_KEY", help="Key for /metrics; without, this machine only.")
-    ] = "",
+    metrics_key: Annotated[str, typer.Option(envvar="LENSMITH_METRICS_KEY", help=METRICS)] = "",
     unknown_fields: Annotated[str, typer.Option(help="Fields that are not known: strip or refuse.")] = "strip",
     on_refusal: Annotated[str, typer.Option(help="What is not allowed: reject the request, or strip it.")] = "reject",
     pass_field: Annotated[list[str] | None, typer.Option(help="A further field to pass on; repeatable.")] = None,
+    refuse_field: Annotated[list[str] | None, typer.Option(help=REFUSE)] = None,
+    paths: Annotated[str, typer.Option(help=PATHS)] = "all",
     remote_pictures: Annotated[bool, typer.Option(help="Let clients name pictures by http URL.")] = False,
     upstream_taken: Annotated[str, typer.Option(help=UPSTREAM_TAKEN)] = "before-bias",
     upstream_top_logprobs: Annotated[int, typer.Option(min=0, help=UPSTREAM_TOP)] = 20,
     naming: Annotated[str, typer.Option(help=TOKENS)] = "as-asked",
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Requests of one client.")] = None,
     bias_per_prompt: Annotated[int | None, typer.Option(min=1, help=BIAS)] = None,
+    concurrent_per_client: Annotated[
+        int | None, typer.Option(min=1, help="Requests of one client in progress at a time.")
+    ] = None,
     window_s: Annotated[float, typer.Option(min=1, help="Window of these statistics in seconds.")] = 600.0,
     on_extraction: Annotated[str, typer.Option(help="Requests that look like an extraction: log or block.")] = "log",
     body_mib: Annotated[int, typer.Option(min=1, help="Largest request body in MiB.")] = 16,

@@ -314,10 +314,19 @@ def _hash_to_unit(counters: NDArray[np.uint64], low: int, high: int) -> Float64A
     return ((mixed >> np.uint64(11)).astype(np.float64) + 1) / 2**53
 
 
+def prompt_context(request: Request) -> bytes:
+    """What frozen noise belongs to before the first token. A prompt of ids is continued by the ids that follow it.
+
+    So the noise is the same wherever the prompt ends among the tokens: else each end would give one more draw.
+    """
+    if request.token_ids and not request.messages and not request.prompt:
+        return b"".join(token_id.to_bytes(8, "big") for token_id in request.token_ids)
+    return repr((request.messages, request.prompt, request.token_ids)).encode()
+
+
 def _contexts(request: Request, token_ids_T: IdArray, context: bytes | None) -> list[bytes]:
     """What frozen noise belongs to at each position: the context, then the tokens before that position."""
-    start = context if context is not None else repr((request.messages, request.prompt, request.token_ids)).encode()
-    digest = hashlib.sha256(start)
+    digest = hashlib.sha256(prompt_context(request) if context is None else context)
     contexts = []
     for token_id in token_ids_T.tolist():
         contexts.append(digest.digest())

@@ -28,7 +28,7 @@ from lensmith.core.endpoint import (
     Reveal,
 )
 from lensmith.core.errors import InputError
-from lensmith.core.exposure import Exposure, Noise, Revealed, Sampled, apply, check, visible_metadata
+from lensmith.core.exposure import Exposure, Noise, Revealed, Sampled, apply, check, prompt_context, visible_metadata
 from lensmith.core.types import Picture
 from lensmith.endpoints.fake_columns import apply_to_named
 from lensmith.endpoints.fake_model import FakeModelConfig, FakeTruth, Float32Array, Lattice, Norm
@@ -235,7 +235,7 @@ class FakeEndpoint:
             return apply_to_named(logits_V, sequence.request, self.exposes)
         context = None
         if self.exposes.noise_nats and self.exposes.noise is Noise.FROZEN:
-            context = _noise_context(sequence.request, sequence.token_ids)
+            context = _noise_context(prompt_context(sequence.request), sequence.token_ids)
         return apply(
             logits_V[None], sequence.request, self.exposes, rng=sequence.rng, noise_rng=self._chance, context=context
         )
@@ -290,7 +290,7 @@ class FakeEndpoint:
             places = range(start, min(start + rows, len(prompt)))
             logits_PV = self._logits([_context(prompt[:place]) for place in places], 0)
             forced_P = np.array([prompt[place] for place in places], dtype=np.int64)
-            context = _noise_context(request, prompt[:start])
+            context = _noise_context(b"", prompt[:start])
             revealed = apply(
                 logits_PV, request, self.exposes, forced_T=forced_P, noise_rng=self._chance, context=context
             )
@@ -303,9 +303,8 @@ def _context(token_ids: Sequence[int]) -> bytes:
     return hashlib.sha256(np.array(token_ids, dtype=np.int64).tobytes()).digest()
 
 
-def _noise_context(request: Request, token_ids: Sequence[int]) -> bytes:
+def _noise_context(start: bytes, token_ids: Sequence[int]) -> bytes:
     """What frozen noise belongs to after these tokens: as `apply` has it for a whole sequence at once."""
-    start = repr((request.messages, request.prompt, request.token_ids)).encode()
     return start + b"".join(int(token_id).to_bytes(8, "big") for token_id in token_ids)
 
 

@@ -45,7 +45,7 @@ from lensmith.serve.guard_http import (
 from lensmith.serve.guard_json import Json, read_object, write_object
 from lensmith.serve.guard_metrics import Metrics
 from lensmith.serve.guard_patterns import Watcher
-from lensmith.serve.guard_policy import FIELD_NAMES, Plan, make_plan
+from lensmith.serve.guard_policy import FIELD_NAMES, Plan, check_field_names, make_plan
 from lensmith.serve.guard_upstream import Upstream, parse
 
 log = logging.getLogger("lensmith.guard")
@@ -53,6 +53,8 @@ log = logging.getLogger("lensmith.guard")
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _LISTING_TIMEOUT_S = 10.0
 _DRAIN_S = 1.0
+_LARGE_BODY = 1 << 18
+"""A body of more bytes is read in a thread: other requests do not wait for it."""
 
 
 class Guard:
@@ -65,6 +67,7 @@ class Guard:
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_field_names(config)
         self.config = config
         self.metrics = Metrics()
         self.watcher = Watcher(config.watch, config.limits, clock=clock)
@@ -84,7 +87,7 @@ class Guard:
                 Route("/metrics", self.show_metrics, methods=["GET"]),
                 Route("/v1/models", self.models, methods=["GET"]),
                 Route("/v1/models/{name:path}", self.one_model, methods=["GET"]),
-                *(Route(f"/v1/{kind.value}", _Completions(self, kind), methods=["POST"]) for kind in Kind),
+                *(Route(f"/v1/{kind.value}", _Completions(self, kind), methods=["POST"]) for kind in self.config.kinds),
             ],
             exception_handlers={HTTPException: _http_error, ProblemError: _handled, LensmithError: _handled},
             lifespan=lifespan,
@@ -161,15 +164,20 @@ class _Completions:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answers one request and returns its status."""
-        try:
-            plan = await self._admit(HTTPConnection(scope), receive)
-        except (ProblemError, LensmithError) as error:
-            written = write_problem(error)
-            self.guard.metrics.count("refused_total", reason=written.reason)
-            await json_response(written.body, written.status, written.headers)(scope, receive, send)
-            return written.status
+        noting = NotingSend(send, self.guard.config.timeouts.send_s)
+        with contextlib.ExitStack() as place:
+            try:
+                plan = await self._admit(HTTPConnection(scope), receive, place)
+            except (ProblemError, LensmithError) as error:
+                written = write_problem(error)
+                self.guard.metrics.count("refused_total", reason=written.reason)
+                await json_response(written.body, written.status, written.headers)(scope, receive, noting)
+                return written.status
+            return await self._pass(plan, scope, receive, noting)
+
+    async def _pass(self, plan: Plan, scope: Scope, receive: Receive, noting: NotingSend) -> int:
+        """Answers a request that may go on, and returns the status."""
         headers = {STRIPPED_HEADER: ", ".join(plan.stripped)} if plan.stripped else {}
-        noting = NotingSend(send)
 
         async def answer() -> int:
             response = await self._answer(plan, EventStream(noting, headers))
@@ -181,21 +189,27 @@ class _Completions:
 
         return await _while_connected(receive, noting, answer())
 
-    async def _admit(self, connection: HTTPConnection, receive: Receive) -> Plan:
+    async def _admit(self, connection: HTTPConnection, receive: Receive, place: contextlib.ExitStack) -> Plan:
+        """What the request may ask. The client's place among those in progress is held until `place` closes."""
         guard = self.guard
         client = client_name(connection, guard.config)
         guard.watcher.arrive(client)
+        place.enter_context(guard.watcher.answering(client))
         if guard.metrics.in_flight > guard.config.limits.concurrent:
             raise BusyError("too many requests at a time", status=503, retry_after_s=1)
         length = check_headers(connection, guard.config)
         body = await read_body(receive, length, guard.config.timeouts.body_s)
-        plan = make_plan(self.kind, read_object(body), guard.config)
+        plan = self._plan(body) if len(body) <= _LARGE_BODY else await asyncio.to_thread(self._plan, body)
         for pattern in guard.watcher.admit(client, plan.seen):
             guard.metrics.count("extraction_total", pattern=pattern.value)
             log.warning("client %s: its requests look like an extraction: %s", client, pattern.value)
         for name in plan.stripped:
             guard.metrics.count("stripped_total", field=name if name in FIELD_NAMES else "other")
         return plan
+
+    def _plan(self, body: bytes) -> Plan:
+        config = self.guard.config
+        return make_plan(self.kind, read_object(body, most_values=config.limits.body_values), config)
 
     async def _answer(self, plan: Plan, stream: EventStream) -> Response | None:
         """The whole response; None where a stream was written."""
@@ -292,7 +306,7 @@ async def _disconnected(receive: Receive) -> None:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    paths = "no such path; there are /v1/chat/completions, /v1/completions and /v1/models"
+    paths = "no such path here; a guard has at most /v1/chat/completions, /v1/completions and /v1/models"
     message = {404: paths, 405: "another method is needed"}.get(status, "not possible")
     written = write_problem(ProblemError(status, message, reason="unknown_url"))
     return json_response(written.body, written.status)

@@ -137,7 +137,8 @@ class Rewriter:
             )
             # Fresh noise from the system's own source: a client could draw and subtract what the request's seed gives.
             top = self.plan.upstream.get("top_logprobs" if self.plan.kind is Kind.CHAT else "logprobs", 0)
-            teller = Teller(request, self.exposure, np.random.default_rng(), asked_top=top)
+            is_echoed = self.plan.wires[0].echo
+            teller = Teller(request, self.exposure, np.random.default_rng(), asked_top=top, is_echoed=is_echoed)
             self._choices[index] = _Choice(teller=teller)
         return choice, index, self._choices[index]
 
@@ -173,6 +174,8 @@ class Rewriter:
         if "content" in value and "tokens" not in value:
             return _of_chat(value)  # llama.cpp's server writes a chat's logprobs for completions too
         positions = _of_completion(value, first_may_be_null=self.plan.wires[0].echo and not state.has_begun)
+        if positions and positions[0] is None:
+            state.teller.skip(read_named(value["tokens"][0], 0.0))
         state.has_begun |= bool(positions)
         return positions
 

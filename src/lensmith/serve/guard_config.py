@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Noise, Taken
+from lensmith.core.wire import Kind
 
 MIB = 1 << 20
 
@@ -32,6 +33,15 @@ class OnExtraction(enum.Enum):
     """Its requests for logprobs, biases and the like are refused for a time; plain text goes on."""
 
 
+class Paths(enum.Enum):
+    """Which of the two paths that models answer on are open."""
+
+    ALL = "all"
+    CHAT = "chat"
+    """Not `/v1/completions`, where clients write token ids, and special tokens outside the template."""
+    COMPLETIONS = "completions"
+
+
 class TokenNaming(enum.Enum):
     """How tokens are named in logprobs.
 
@@ -51,7 +61,11 @@ class Limits:
     body_bytes: int = 16 * MIB
     answer_bytes: int = 64 * MIB
     event_bytes: int = 4 * MIB
+    body_values: int = 1 << 19
+    """Values in a request's JSON. Honest large bodies are a few long texts; many small values hold up the guard."""
     concurrent: int = 1024
+    concurrent_per_client: int | None = None
+    """Requests of one client in progress at a time; None: no limit of its own."""
     clients: int = 4096
     """Clients of whom statistics are kept at a time."""
     prompts: int = 2048
@@ -70,6 +84,8 @@ class Timeouts:
     silence_s: float = 300.0
     """Between two pieces of an upstream answer, and before the first."""
     total_s: float = 1800.0
+    send_s: float = 60.0
+    """For a client to take one piece of its answer. Who reads no more holds a place that others need."""
 
     def __post_init__(self) -> None:
         _all_positive(self)
@@ -96,7 +112,7 @@ class GuardConfig:
     `upstream` is the base URL, which ends in `/v1` as clients write it. `keys` maps a client's key to its name in
     the log; empty: everybody may ask, and clients are told apart by address. `upstream_taken` says when the upstream
     server takes logprobs, and `upstream_top_logprobs` how many it tells at most. `pass_fields` are further request
-    fields to send on as they come.
+    fields to send on as they come, `refuse_fields` known ones that are not let through.
     """
 
     upstream: str
@@ -110,6 +126,8 @@ class GuardConfig:
     on_refusal: OnRefusal = OnRefusal.REJECT
     token_naming: TokenNaming = TokenNaming.AS_ASKED
     pass_fields: tuple[str, ...] = ()
+    refuse_fields: tuple[str, ...] = ()
+    paths: Paths = Paths.ALL
     remote_pictures: bool = False
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -123,6 +141,15 @@ class GuardConfig:
             raise ConfigError(
                 "upstream_top_logprobs: must not be negative", expected="0 or more", actual=self.upstream_top_logprobs
             )
+
+        if both := set(self.pass_fields) & set(self.refuse_fields):
+            raise ConfigError("a field is both passed and refused", expected="one of them", actual=min(both))
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What may be asked for."""
+        open_kinds = {Paths.CHAT: (Kind.CHAT,), Paths.COMPLETIONS: (Kind.COMPLETION,)}
+        return open_kinds.get(self.paths, tuple(Kind))
 
     @property
     def base_url(self) -> str:

@@ -11,9 +11,15 @@ from lensmith.core.wire import TOKEN_ID_PREFIX, MalformedAnswerError
 from lensmith.serve.guard_json import LARGEST_INT, Json, kind_of
 from lensmith.serve.guard_logprobs import Told
 
-FINISHES = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})
+FINISHES = {
+    **{word: word for word in ("stop", "length", "tool_calls", "function_call", "content_filter")},
+    **dict.fromkeys(("stop_sequence", "eos_token"), "stop"),
+    "abort": "abort",
+}
+"""Why an answer ended, as servers say it and as it is told: TGI has words of its own for a stop. vLLM and SGLang say
+`abort` of an answer that they broke off, and OpenAI has no word for that: as `stop` it would look complete."""
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
-_TEXTS = ("content", "reasoning_content", "refusal")
+_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 _HIGHEST_ID = 1 << 40
 
 
@@ -47,9 +53,11 @@ def get_count(body: Mapping[str, Any], name: str, most: int) -> int:
 
 def get_finish(body: Mapping[str, Any]) -> str | None:
     value = body.get("finish_reason")
-    if value is not None and (not isinstance(value, str) or value not in FINISHES):
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in FINISHES:
         raise _wrong("finish_reason", " or ".join(sorted(FINISHES)), value)
-    return value
+    return FINISHES[value]
 
 
 def get_usage(body: Mapping[str, Any]) -> Json | None:

@@ -127,15 +127,23 @@ async def read_body(receive: Receive, length: int, timeout_s: float) -> bytes:
 
 
 class NotingSend:
-    """Sends as `send` does, and knows when a response is complete."""
+    """Sends as `send` does, and knows when a response is complete.
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    Raises ClientGone for a client that does not take a piece within `timeout_s`: one that stops reading would keep its
+    place among the requests in progress for ever.
+    """
+
+    def __init__(self, send: Send, timeout_s: float) -> None:
+        self._send, self._timeout_s = send, timeout_s
         self.is_complete = False
 
     async def __call__(self, message: Message) -> None:
         self.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
-        await self._send(message)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientGone from None
 
 
 class EventStream:

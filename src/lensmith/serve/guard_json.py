@@ -21,8 +21,13 @@ class MalformedError(WireError):
     """Bytes that are not one JSON object with a single reading."""
 
 
-def read_object(data: bytes) -> Json:
-    """The JSON object that `data` holds. Raises MalformedError; its message never repeats what was sent."""
+def read_object(data: bytes, *, most_values: int | None = None) -> Json:
+    """The JSON object that `data` holds, of at most so many values (None: any number).
+
+    Raises MalformedError; its message never repeats what was sent.
+    """
+    if most_values is not None:
+        _check_values(data, most_values)
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -79,6 +84,17 @@ def _small_int(text: str) -> int:
     if abs(number) > LARGEST_INT:
         raise MalformedError("a number is too large", expected="within 64 bits")
     return number
+
+
+def _check_values(data: bytes, most: int) -> None:
+    """Before anything is parsed, and at the speed of a copy: 16 MiB of small values take seconds and much memory."""
+    if data.count(b",") + data.count(b"[") + data.count(b"{") < most:  # enough for nearly all, texts included
+        return
+    bare = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    quotes = bare.count(b'"')
+    outside = b"" if quotes > 2 * most else b"".join(bare.split(b'"')[::2])
+    if quotes > 2 * most or outside.count(b",") + outside.count(b"[") + outside.count(b"{") >= most:
+        raise MalformedError("too many values in the body", expected=f"at most {most}")
 
 
 def _check_depth_and_text(value: Json) -> None:

@@ -5,9 +5,9 @@ proven, the top is cut, noise and rounding are applied, and ties are put into an
 
 Where it equals `core.exposure` on the server: everywhere without noise if tokens are named by id (llama.cpp tells ids
 beside the text; vLLM and our own server on request), else up to the order of tokens that rounding made equal, which
-stand by text. Frozen noise: for tokens named by id, from a server that keys it by the request as `core.exposure.apply`
-does (a fake; our own keys it by the prompt's tokens, which a guard does not know); else it is as frozen, but other
-noise. It hides less before a model that sees pictures: one that is changed by a hair gets noise of its own. Fresh
+stand by text. Frozen noise: for tokens named by id, behind a prompt of token ids; behind others, from a server that
+keys it by the request as `core.exposure.apply` does (a fake; our own keys it by the prompt's tokens, which a guard does
+not know); else it is as frozen, but other noise. What it cannot close in a proxy stands in `guard_frozen`. Fresh
 noise: as a distribution. Stricter than the server where a server's list leaves doubt, because it lists the sampled
 token though it is not among the top (vLLM), or keys logprobs by text, so that a token vanishes behind another one with
 its text (completions; llama-cpp-python): then a token is told only if the mass of the listed ones leaves no room for
@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 
 from lensmith.core.endpoint import Request, Reveal
-from lensmith.core.exposure import Exposure, Float64Array, Noise, Sampled, frozen_noise
+from lensmith.core.exposure import Exposure, Float64Array, Noise, Sampled, frozen_noise, prompt_context
 from lensmith.core.wire import MASKED_LOGPROB, MalformedAnswerError
 
 _SAME_NATS = 1e-4
@@ -67,22 +67,44 @@ class Position:
 class Teller:
     """Tells the positions of one choice, in order (frozen noise belongs to the tokens before).
 
-    `asked_top` is how many top logprobs the server was asked for.
+    `asked_top` is how many top logprobs the server was asked for. `is_echoed`: the prompt's own positions come first.
     """
 
-    def __init__(self, request: Request, exposure: Exposure, rng: np.random.Generator, *, asked_top: int) -> None:
+    def __init__(
+        self,
+        request: Request,
+        exposure: Exposure,
+        rng: np.random.Generator,
+        *,
+        asked_top: int,
+        is_echoed: bool = False,
+    ) -> None:
         self._request, self._exposure, self._rng, self._asked_top = request, exposure, rng, asked_top
         self._tells_all = exposure.sampled_logprob is Sampled.SHOWN or exposure.top_logprobs is None
         self._is_frozen = exposure.noise_nats > 0 and exposure.noise is Noise.FROZEN
         self._is_exact = exposure.noise_nats == 0 and exposure.decimals is None
-        start = repr((request.messages, request.prompt, request.token_ids)) if self._is_frozen else ""
-        self._before = hashlib.sha256(start.encode())
+        # An echoed prompt is before its positions as far as they have come, and no further.
+        self._echoed = iter(request.token_ids if self._is_frozen and is_echoed else ())
+        self._waits = self._is_frozen and is_echoed
+        self._before = hashlib.sha256(prompt_context(request) if self._is_frozen and not is_echoed else b"")
         self._drawn: dict[int, float] = {}
+
+    def skip(self, first: Told) -> None:
+        """Passes the first position of an echoed prompt, of which nothing is told."""
+        self._waits = False
+        self._pass(first)
+
+    def _pass(self, sampled: Told) -> None:
+        expected = next(self._echoed, None)
+        if self._waits or (expected is not None and sampled.token_id != expected):
+            # Noise that belonged to other tokens than stand there could be had again elsewhere.
+            raise MalformedAnswerError("the echoed prompt is not the one that was sent")
+        self._before.update(sampled.noise_key.to_bytes(8, "big"))
 
     def tell(self, position: Position) -> Position:
         """What the client may know of a position. Raises MalformedAnswerError for what cannot be logprobs."""
         context = self._before.digest()
-        self._before.update(position.sampled.noise_key.to_bytes(8, "big"))
+        self._pass(position.sampled)
         self._drawn = {}
         _check_logprobs((position.sampled, *position.listed))
         if Reveal.VOCABULARY in self._request.reveal:

@@ -1,16 +1,24 @@
 """The messages of a chat request: what of them is sent on, how the wire module sees them, and when two are the same."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from lensmith.core.wire import WireError
 from lensmith.serve.guard_config import GuardConfig, UnknownFields
+from lensmith.serve.guard_frozen import one_spelling
 from lensmith.serve.guard_json import Json, kind_of, write_object
+from lensmith.serve.guard_text import text_hash
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-TEXT_FIELDS = ("name", "tool_call_id", "refusal", "reasoning_content")
+_TEXT_FIELDS = {
+    "assistant": frozenset({"name", "refusal", "reasoning_content", "reasoning"}),
+    "tool": frozenset({"name", "tool_call_id"}),
+}
+"""The fields that chat templates read beside the content, by role; `reasoning` is vLLM's name of `reasoning_content`.
+
+Elsewhere most templates drop them, so that a client could vary them without changing what the model sees.
+"""
 _WIRE_ROLES = frozenset({"system", "developer", "user", "assistant"})
 _PICTURE = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
 _REMOTE = re.compile(r"https?://", re.IGNORECASE)
@@ -25,50 +33,6 @@ def clean_messages(value: object, config: GuardConfig) -> list[Json]:
         raise WireError("messages: is needed", param="messages", expected="a list of at least one message")
     messages = [_message(message, f"messages[{place}]", config) for place, message in enumerate(value)]
     return one_spelling(messages) if config.is_noise_frozen else messages
-
-
-def one_spelling(messages: list[Json]) -> list[Json]:
-    """The messages without what most chat templates drop: space around a text, names, the ids of calls, a lone part.
-
-    Frozen noise belongs to what is sent on. Were variants that reach the model as the same tokens sent on as they are,
-    each would meet noise of its own, and their mean tells the exact value. To give unlike prompts the same noise would
-    be worse: a difference of two answers has none. So it is the prompt that is made one, and not its name.
-    """
-    calls: dict[str, str] = {}
-    return [_one_spelling(message, calls) for message in messages]
-
-
-def _one_spelling(message: Json, calls: dict[str, str]) -> Json:
-    result = {name: value for name, value in message.items() if name not in ("name", "refusal")}
-    content = message["content"]
-    if isinstance(content, list):
-        content = _trimmed([_plain(part) for part in content])
-    result["content"] = content.strip() if isinstance(content, str) else content
-
-    def renamed(identity: str) -> str:
-        return calls.setdefault(identity, f"call{len(calls):05}")
-
-    if "tool_calls" in message:
-        result["tool_calls"] = [
-            {**call, "id": renamed(call["id"])} if "id" in call else call for call in message["tool_calls"]
-        ]
-    if "tool_call_id" in message:
-        result["tool_call_id"] = renamed(message["tool_call_id"])
-    return result
-
-
-def _plain(part: Json) -> Json:
-    return part if part["type"] == "text" else {**part, "image_url": {"url": part["image_url"]["url"]}}
-
-
-def _trimmed(parts: list[Json]) -> str | list[Json]:
-    """Parts without space at the outer ends; between parts it may be the text's own."""
-    if [part["type"] for part in parts] == ["text"]:
-        return str(parts[0]["text"])
-    for place, trim in ((0, str.lstrip), (-1, str.rstrip)):
-        if parts and parts[place]["type"] == "text":
-            parts[place] = {**parts[place], "text": trim(parts[place]["text"])}
-    return parts
 
 
 def wire_messages(messages: list[Json], config: GuardConfig) -> list[Json]:
@@ -89,20 +53,18 @@ def wire_messages(messages: list[Json], config: GuardConfig) -> list[Json]:
 
 
 def prompt_hash(messages: list[Json]) -> bytes:
-    """What the model sees, as a hash: equal for messages that differ only in what chat templates drop.
+    """What the model sees, as a hash that is equal for all messages that a template may make equal (`text_hash`).
 
-    Names, call ids and white space can be varied without changing the prompt, which would renew a budget for free.
+    Roles, names and calls are left out, and of pictures all but their number.
     """
-    digest = hashlib.sha256()
+    texts, pictures = [], 0
     for message in messages:
         content = message["content"]
-        parts: list[Json] = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-        text = "".join("".join(part["text"].split()) for part in parts if part["type"] == "text")
-        urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-        calls = [call["function"] for call in message.get("tool_calls", [])]
-        if text or urls or calls:
-            digest.update(write_object({"role": message["role"], "text": text, "urls": urls, "calls": calls}))
-    return digest.digest()
+        parts = content if isinstance(content, list) else []
+        said = [content] if isinstance(content, str) else [part["text"] for part in parts if part["type"] == "text"]
+        texts.append("".join(said))
+        pictures += sum(part["type"] == "image_url" for part in parts)
+    return text_hash(texts, pictures=pictures)
 
 
 def _message(message: object, where: str, config: GuardConfig) -> Json:
@@ -111,14 +73,15 @@ def _message(message: object, where: str, config: GuardConfig) -> Json:
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise WireError(f"{where}.role: not possible", param=f"{where}.role", expected=" or ".join(sorted(ROLES)))
-    _no_others(message, {"role", "content", "tool_calls", *TEXT_FIELDS}, where, config)
+    given = {name: value for name, value in message.items() if value is not None}
+    text_fields = _TEXT_FIELDS.get(role, frozenset({"name"}))
+    calls = {"tool_calls"} if role == "assistant" else set()
+    _no_others(given, {"role", "content", *calls, *text_fields}, where, config)
     result: Json = {"role": role, "content": _content(message.get("content"), f"{where}.content", config)}
-    for name in TEXT_FIELDS:
-        if message.get(name) is not None:
-            result[name] = _text(message[name], f"{where}.{name}")
-    if message.get("tool_calls") is not None:
-        result["tool_calls"] = _tool_calls(message["tool_calls"], f"{where}.tool_calls")
-    if result["content"] is None and (role != "assistant" or "tool_calls" not in result):
+    result |= {name: _text(given[name], f"{where}.{name}") for name in sorted(text_fields & given.keys())}
+    if calls & given.keys():
+        result["tool_calls"] = _tool_calls(given["tool_calls"], f"{where}.tool_calls")
+    if result["content"] is None and "tool_calls" not in result:
         raise _wrong(f"{where}.content", "text, or a list of parts", None)
     return result
 

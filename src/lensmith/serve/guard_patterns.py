@@ -9,12 +9,14 @@ how many ids a client may bias on one prompt. With fewer than the model's width,
 Time is counted in fixed windows from a client's first request on.
 """
 
+import contextlib
 import enum
+import itertools
 import math
 import statistics
 import unicodedata
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -97,6 +99,11 @@ class Watcher:
         self._watch, self._limits, self._clock = watch, limits, clock
         self._clients: OrderedDict[str, _Client] = OrderedDict()
         self._open_prompts = 0
+        self._holders: OrderedDict[str, _Client] = OrderedDict()
+        """Clients with prompts, in the order of their last bias."""
+        self._first_end = math.inf
+        """No holder's window ends earlier, so that nobody looks for one before."""
+        self._answering: Counter[str] = Counter()
 
     @property
     def clients(self) -> int:
@@ -116,6 +123,20 @@ class Watcher:
             raise BusyError("too many requests", retry_after_s=math.ceil((1 - state.allowance) * 60 / per_minute))
         state.allowance -= 1
 
+    @contextlib.contextmanager
+    def answering(self, client: str) -> Iterator[None]:
+        """Around a request in progress. Raises BusyError (429) where the client has as many as it may have."""
+        most = self._limits.concurrent_per_client
+        if most is not None and self._answering[client] >= most:
+            raise BusyError("too many requests of one client at a time", retry_after_s=1, expected=f"at most {most}")
+        self._answering[client] += 1
+        try:
+            yield
+        finally:
+            self._answering[client] -= 1
+            if not self._answering[client]:
+                del self._answering[client]
+
     def admit(self, client: str, seen: Observation) -> tuple[Pattern, ...]:
         """Counts what a request asks and returns the patterns that it completes (each once a window).
 
@@ -124,7 +145,7 @@ class Watcher:
         state = self._state(client)
         if state.patterns and seen.reads_out and self._watch.on_extraction is OnExtraction.BLOCK:
             raise RefusedError("refused: these requests look like an extraction", feature=_features(seen))
-        prompts = self._note_bias(state, seen) if seen.bias else []
+        prompts = self._note_bias(client, state, seen) if seen.bias else []
         state.requests += 1
         state.one_token += seen.is_one_token and seen.reads_logprobs
         state.forced += seen.is_forced
@@ -135,49 +156,84 @@ class Watcher:
         state.patterns.update(new)
         return new
 
-    def _note_bias(self, state: _Client, seen: Observation) -> list[_Prompt]:
+    def _note_bias(self, client: str, state: _Client, seen: Observation) -> list[_Prompt]:
         """All prompts are checked before any is noted, so that a refused request leaves nothing behind."""
         ids, most = {token_id for token_id, _ in seen.bias}, self._watch.bias_per_prompt
         for key in seen.prompts:
             known = state.prompts.get(key)
             if most is not None and len(ids | known.biased_ids if known else ids) > most:
                 raise _too_many(f"at most {most} ids on one prompt in {self._watch.window_s:g} s")
-        missing = [key for key in dict.fromkeys(seen.prompts) if key not in state.prompts]
-        self._make_room(state, len(missing))
-        for key in missing:
-            state.prompts[key] = _Prompt()
-        self._open_prompts += len(missing)
-        prompts = [state.prompts[key] for key in dict.fromkeys(seen.prompts)]
+        keys = dict.fromkeys(seen.prompts)
+        self._make_room(state, [*keys])
+        for key in keys:
+            if key not in state.prompts:
+                state.prompts[key] = _Prompt()
+                self._open_prompts += 1
+        self._holders[client] = state
+        self._holders.move_to_end(client)
+        self._first_end = min(self._first_end, state.window_ends)
+        prompts = [state.prompts[key] for key in keys]
         for prompt in prompts:
             if most is not None:
                 prompt.biased_ids |= ids
             _add(prompt.biases, [hash(seen.bias)], THRESHOLDS[Pattern.MANY_BIASES])
         return prompts
 
-    def _make_room(self, state: _Client, count: int) -> None:
-        """Forgets the oldest prompts; with a limit on biases that would lift it, so there the request is refused."""
-        excess = max(
-            len(state.prompts) + count - self._limits.prompts,
-            self._open_prompts + count - OPEN_PROMPTS,
-        )
-        if excess <= 0:
-            return
-        if self._watch.bias_per_prompt is not None or excess > len(state.prompts):
+    def _make_room(self, state: _Client, keys: list[bytes]) -> None:
+        """Forgets prompts so that these may be open: a client's own where it has too many, else of all together.
+
+        First go those whose window has ended. With a limit on biases, to forget others would lift it: there the
+        request is refused.
+        """
+        is_bounded = self._watch.bias_per_prompt is not None
+        count = sum(key not in state.prompts for key in keys)
+        excess = len(state.prompts) + count - self._limits.prompts
+        if excess > 0 and (is_bounded or len(keys) > self._limits.prompts):
             raise _too_many("biases on fewer prompts at a time")
-        for key in list(state.prompts)[:excess]:
-            del state.prompts[key]
-        self._open_prompts -= excess
+        for key in [key for key in keys if key in state.prompts]:  # asked again: at the end, among the newest
+            state.prompts[key] = state.prompts.pop(key)
+        for key in [*itertools.islice(state.prompts, max(0, excess))]:
+            self._forget(state, key)
+        if self._open_prompts + count > OPEN_PROMPTS:
+            self._forget_ended()
+        while self._open_prompts + count > OPEN_PROMPTS:
+            name, holder = next(iter(self._holders.items()), ("", state))
+            if is_bounded or holder is state:
+                raise _too_many("biases on fewer prompts at a time")
+            self._forget(holder, next(iter(holder.prompts)))
+            if not holder.prompts:
+                del self._holders[name]
+
+    def _forget(self, state: _Client, key: bytes) -> None:
+        del state.prompts[key]
+        self._open_prompts -= 1
+
+    def _forget_all(self, client: str) -> None:
+        """Of the client only its prompts: what it may still ask in this minute stays known."""
+        state = self._holders.pop(client, None)
+        if state is not None:
+            self._open_prompts -= len(state.prompts)
+            state.prompts.clear()
+
+    def _forget_ended(self) -> None:
+        """Looks at all holders only when a window has ended since, so that each costs one look at most."""
+        now = self._clock()
+        if now < self._first_end:
+            return
+        for client in [client for client, state in self._holders.items() if now >= state.window_ends]:
+            self._forget_all(client)
+        self._first_end = min((state.window_ends for state in self._holders.values()), default=math.inf)
 
     def _state(self, client: str) -> _Client:
         now = self._clock()
         state = self._clients.get(client)
         if state is None:
             while len(self._clients) >= self._limits.clients:
-                _, oldest = self._clients.popitem(last=False)
-                self._open_prompts -= len(oldest.prompts)
+                oldest, _ = self._clients.popitem(last=False)
+                self._forget_all(oldest)
             state = self._fresh(now, allowance=float(self._watch.requests_per_minute or 0), refilled=now)
         elif now >= state.window_ends:
-            self._open_prompts -= len(state.prompts)
+            self._forget_all(client)
             state = self._fresh(now, allowance=state.allowance, refilled=state.refilled)
         self._clients[client] = state
         self._clients.move_to_end(client)

@@ -7,6 +7,7 @@ tokens and that honest clients need (tools, a response format, penalties) pass w
 a grammar is an allow-list: it forces a token whose logprob is then read.
 """
 
+import difflib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -14,12 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lensmith.core.endpoint import Feature, RefusedError, Request, Reveal
+from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Sampled, Together, check
 from lensmith.core.wire import READ_OUT_FIELDS, Kind, WireError, WireRequest, read_requests, told_only
 from lensmith.serve.guard_config import GuardConfig, OnRefusal, TokenNaming, UnknownFields
+from lensmith.serve.guard_frozen import check_frozen, one_text
 from lensmith.serve.guard_json import Json
 from lensmith.serve.guard_messages import clean_messages, prompt_hash, wire_messages
 from lensmith.serve.guard_patterns import Observation, ids_look_random, looks_random
+from lensmith.serve.guard_text import text_hash
 
 SHARED = frozenset(
     "model max_tokens temperature top_p stop n seed logit_bias allowed_token_ids logprob_token_ids logprobs stream "
@@ -35,6 +39,7 @@ STEERING = {
     "frequency_penalty": (float, -2.0, 2.0),
     "presence_penalty": (float, -2.0, 2.0),
     "min_p": (float, 0.0, 1.0),
+    "repetition_penalty": (float, 0.0, 2.0),
     "top_k": (int, -1, 1 << 20),
     "parallel_tool_calls": (bool, 0, 1),
     "response_format": (dict, 0, 0),
@@ -49,7 +54,10 @@ READ_OUTS = frozenset(
     "return_logits return_prompt_token_ids return_text_in_logprobs return_token_ids return_tokens sampling_params "
     "stop_token_ids top_n_tokens truncate_prompt_tokens typical_p use_beam_search vllm_xargs".split()
 )
-"""Fields of other servers that read out or steer, beside `wire.READ_OUT_FIELDS`."""
+"""Fields of other servers that read out or steer, beside `wire.READ_OUT_FIELDS`.
+
+Where one is passed on all the same (`GuardConfig.pass_fields`), it counts as steering.
+"""
 
 FIELD_NAMES: frozenset[str] = frozenset().union(*KNOWN.values(), STEERING, READ_OUTS, READ_OUT_FIELDS)
 """All request fields that the guard has heard of."""
@@ -89,12 +97,14 @@ def make_plan(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Plan:
     fields, stripped = _known_fields(kind, body, config)
     if kind is Kind.CHAT:
         fields["messages"] = clean_messages(fields.get("messages"), config)
+    elif config.is_noise_frozen:
+        fields["prompt"] = one_text(fields.get("prompt"))
     removed: list[str] = []
     while True:
         wires = _read(kind, fields, config)
         told = told_only(wires[0].request, config.exposure)
         try:
-            _check(told, fields, config)
+            _check(told, wires, fields, config)
             break
         except RefusedError as error:
             if config.on_refusal is OnRefusal.REJECT:
@@ -110,6 +120,15 @@ def make_plan(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Plan:
     )
 
 
+def check_field_names(config: GuardConfig) -> None:
+    """Raises ConfigError for a field to refuse that the guard does not know, and so does not let through anyway."""
+    for name in config.refuse_fields:
+        if name not in FIELD_NAMES:
+            nearest = difflib.get_close_matches(name, FIELD_NAMES, n=1, cutoff=0.0)[0]
+            hint = f"did you mean {nearest!r}? Fields that are not known never pass"
+            raise ConfigError("refuse_fields: not a known field", expected="a known field", actual=name, hint=hint)
+
+
 # --- fields -------------------------------------------------------------------------------------------------------
 
 
@@ -118,28 +137,31 @@ def _known_fields(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> t
     fields: Json = {}
     stripped: list[str] = []
     for name, value in body.items():
-        if name in config.pass_fields or name in KNOWN[kind] or name in STEERING:
+        is_refused = name in config.refuse_fields
+        if not is_refused and (name in config.pass_fields or name in KNOWN[kind] or name in STEERING):
             if value is not None:
                 fields[name] = value
-        elif name in READ_OUT_FIELDS or name in READ_OUTS:
+        elif is_refused or name in READ_OUT_FIELDS or name in READ_OUTS:
             if value is not None and not _is_off(name, value):
-                if config.on_refusal is OnRefusal.REJECT:
-                    raise WireError(f"{name}: is not allowed here", param=name, hint=f"leave {name} out")
-                stripped.append(name)
+                stripped.append(_refused(name, config))
         elif config.unknown_fields is UnknownFields.REFUSE:
             shown = name if _FIELD_NAME.fullmatch(name) else None
             raise WireError("a field is not known here", param=shown, hint="leave it out")
         elif _FIELD_NAME.fullmatch(name):
             stripped.append(name)
     if config.is_noise_frozen and fields.get("return_tokens_as_token_ids") and config.token_naming != TokenNaming.IDS:
-        name = "return_tokens_as_token_ids"
-        if config.on_refusal is OnRefusal.REJECT:
-            raise WireError(f"{name}: is not allowed here", param=name, hint=f"leave {name} out")
-        stripped.append(name)
-        del fields[name]
+        stripped.append(_refused("return_tokens_as_token_ids", config))
+        del fields["return_tokens_as_token_ids"]
     for name in fields.keys() & STEERING.keys() - set(config.pass_fields):
         _check_steering(name, fields[name])
     return fields, stripped
+
+
+def _refused(name: str, config: GuardConfig) -> str:
+    """The name, where what is not allowed is left out; else raises WireError."""
+    if config.on_refusal is OnRefusal.REJECT:
+        raise WireError(f"{name}: is not allowed here", param=name, hint=f"leave {name} out")
+    return name
 
 
 def _is_off(name: str, value: object) -> bool:
@@ -162,7 +184,9 @@ def _check_steering(name: str, value: object) -> None:
 
 
 def _steering(fields: Mapping[str, Any]) -> list[str]:
-    return [name for name in STEERING if name in fields and not _is_off(name, fields[name])]
+    """Fields that may move or restrict tokens: those that are let through, and read-outs that are passed on."""
+    passed = sorted(fields.keys() & (READ_OUTS | READ_OUT_FIELDS.keys()) - STEERING.keys())
+    return [name for name in (*STEERING, *passed) if name in fields and not _is_off(name, fields[name])]
 
 
 # --- judging ------------------------------------------------------------------------------------------------------
@@ -183,7 +207,7 @@ def _read(kind: Kind, fields: Mapping[str, Any], config: GuardConfig) -> tuple[W
     return wires
 
 
-def _check(request: Request, fields: Mapping[str, Any], config: GuardConfig) -> None:
+def _check(request: Request, wires: tuple[WireRequest, ...], fields: Mapping[str, Any], config: GuardConfig) -> None:
     exposure = config.exposure
     check(request, exposure)
     if not request.wants_logprobs:
@@ -196,6 +220,8 @@ def _check(request: Request, fields: Mapping[str, Any], config: GuardConfig) -> 
     is_open = exposure.allowed_ids is None and exposure.bias_with_logprobs is Together.ALLOWED
     if names and (config.is_bias_out_of_reach or not is_open):
         raise RefusedError(f"refused: {names[0]} together with logprobs", feature=_STEERED)
+    if config.is_noise_frozen:
+        check_frozen(wires, fields, config)
 
 
 _STEERED = Feature.SAMPLED_LOGPROB | Feature.ALLOWED_IDS
@@ -292,8 +318,12 @@ def _observe(kind: Kind, fields: Mapping[str, Any], wires: tuple[WireRequest, ..
 def _prompt_hashes(kind: Kind, fields: Mapping[str, Any], wires: tuple[WireRequest, ...]) -> tuple[bytes, ...]:
     if kind is Kind.CHAT:
         return (prompt_hash(fields["messages"]),)
-    prompts = [wire.request.prompt or repr(wire.request.token_ids) for wire in wires]
-    return tuple(hashlib.sha256("".join(prompt.split()).encode()).digest() for prompt in prompts)
+    return tuple(
+        hashlib.sha256(repr(wire.request.token_ids).encode()).digest()
+        if wire.request.token_ids
+        else text_hash([wire.request.prompt])
+        for wire in wires
+    )
 
 
 def _is_random(kind: Kind, fields: Mapping[str, Any], wires: tuple[WireRequest, ...]) -> bool:

@@ -36,12 +36,15 @@ class Options:
     unknown_fields: str = "strip"
     on_refusal: str = "reject"
     pass_field: list[str] | None = None
+    refuse_field: list[str] | None = None
+    paths: str = "all"
     remote_pictures: bool = False
     upstream_taken: str = "before-bias"
     upstream_top_logprobs: int = 20
     naming: str = "as-asked"
     requests_per_minute: int | None = None
     bias_per_prompt: int | None = None
+    concurrent_per_client: int | None = None
     window_s: float = 600.0
     on_extraction: str = "log"
     body_mib: int = 16
@@ -58,11 +61,16 @@ def guard_config(options: Options) -> GuardConfig:
         "unknown_fields": options.unknown_fields,
         "on_refusal": options.on_refusal,
         "pass_fields": options.pass_field or [],
+        "refuse_fields": options.refuse_field or [],
+        "paths": options.paths,
         "remote_pictures": options.remote_pictures,
         "upstream_taken": options.upstream_taken,
         "upstream_top_logprobs": options.upstream_top_logprobs,
         "token_naming": options.naming,
-        "limits": {"body_bytes": options.body_mib * MIB},
+        "limits": {
+            "body_bytes": options.body_mib * MIB,
+            "concurrent_per_client": options.concurrent_per_client,
+        },
         "timeouts": {"silence_s": options.timeout_s},
         "watch": {
             "window_s": options.window_s,
