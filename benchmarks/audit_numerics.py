@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cores import CORES, keep_to_cores
-from lensmith.audit.findings import ReadOut
-from lensmith.audit.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
-from lensmith.audit.meter import Limits
+from lensmith.audit.estimators.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
+from lensmith.audit.estimators.spectrum import token_blocks
+from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.querying.meter import Limits
 from lensmith.audit.session import SessionConfig, open_session
-from lensmith.audit.spectrum import token_blocks
-from lensmith.audit.stages import WidthOutcome, find_width
+from lensmith.audit.stages.width import WidthOutcome, find_width
 from lensmith.core.endpoint import (
     Answer,
     Capabilities,

@@ -27,10 +27,10 @@ from transformers import DeepseekVLConfig, DeepseekVLForConditionalGeneration, P
 from benchmarks.cores import CORES, keep_to_cores
 from lensmith.models import VisionLanguageConfig, VisionLanguageModel
 from lensmith.models.families.deepseek_vl import Layout, deepseek_vl_config, tiny_config
-from lensmith.models.families.deepseek_vl.config_transformers import write_transformers
 from lensmith.models.families.deepseek_vl.layouts import plan_for
-from lensmith.models.reader import PreparedPicture, Prompt, Reader
-from lensmith.models.score import Scored, Scorer
+from lensmith.models.families.deepseek_vl.published_config import write_transformers
+from lensmith.models.inference.prefill import PreparedPicture, Prompt, Reader
+from lensmith.models.scoring.likelihood import Scored, Scorer
 
 LAYERS = 4
 AIM_OPTIONS, AIM_QUESTIONS = 3.0, 5.0

@@ -26,11 +26,11 @@ from benchmarks.cores import CORES, keep_to_cores
 from benchmarks.real_models import smollm2_gguf
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure
-from lensmith.models.decoder import Decoder, Job, Text
-from lensmith.models.int8 import quantize_linear_layers
+from lensmith.models.inference.decoder import Decoder, Job, Text
+from lensmith.models.inference.prefill import Prompt, Reader
 from lensmith.models.language.loading import load_language_model
-from lensmith.models.packed import pack_linear_layers
-from lensmith.models.reader import Prompt, Reader
+from lensmith.models.linear.int8 import quantize_linear_layers
+from lensmith.models.linear.packed import pack_linear_layers
 
 LAYERS = 4
 PROMPT_TOKENS = 620

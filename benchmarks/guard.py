@@ -29,8 +29,8 @@ CLIENTS = 8
 WARM_UP = 5
 FAKE = """
 import sys
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
 with FakeServer(FakeEndpoint(vocabulary=997, width=16), dialect="vllm") as url:
     print(url, flush=True)
     sys.stdin.read()

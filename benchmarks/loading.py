@@ -34,7 +34,7 @@ from lensmith.models.families.deepseek_vl import (
 )
 from lensmith.models.families.deepseek_vl.convert import convert
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
-from lensmith.models.packed import pack_linear_layers
+from lensmith.models.linear.packed import pack_linear_layers
 
 LIMIT = 1.1
 """Anonymous memory over the size of the weights."""

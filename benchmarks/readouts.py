@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.readout_data import Float32Server, TrueLogits, true_logits
-from lensmith.audit.findings import Cost
-from lensmith.audit.greedy import GreedyReader
-from lensmith.audit.reading import Prior, Reader, Reading
-from lensmith.audit.top_bias import SingleTopReader, TopBiasReader
+from lensmith.audit.findings.finding import Cost
+from lensmith.audit.readouts.base import Prior, Reader, Reading
+from lensmith.audit.readouts.greedy import GreedyReader
+from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader
 from lensmith.core.endpoint import IdArray, Request
 
 SEED = 0

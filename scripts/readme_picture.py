@@ -7,11 +7,11 @@ from pathlib import Path
 
 from lensmith.core.files import write_atomic
 from lensmith.core.images import open_picture
-from lensmith.data.webpages.grammar import generate_page
-from lensmith.data.webpages.stylesheet import stand_alone
+from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.render import Capture, RenderConfig, Renderer
-from lensmith.workflows.evaluate_html import HELD_OUT_SEED
-from lensmith.workflows.html import Converter
+from lensmith.workflows.html.convert import Converter
+from lensmith.workflows.html.evaluate import HELD_OUT_SEED
 
 OUT = Path(__file__).parent.parent / "docs" / "picture.png"
 PAGE = 11

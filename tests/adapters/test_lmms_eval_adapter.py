@@ -7,7 +7,7 @@ import pytest
 from harness import LMMS_EVAL, LMMS_EVAL_ALONE, environment, run_python
 
 from lensmith.adapters.common import chat_request
-from lensmith.models.score_model import Asked, ScoredModel
+from lensmith.models.scoring.model import Asked, ScoredModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

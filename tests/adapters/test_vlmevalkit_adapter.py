@@ -8,7 +8,7 @@ import pytest
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
-from lensmith.models.score_model import ScoredModel
+from lensmith.models.scoring.model import ScoredModel
 
 
 class BaseModel:

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from lensmith.audit.findings import ReadOut
-from lensmith.audit.meter import Limits
+from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.querying.meter import Limits
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.exposure import Exposure
-from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
 
 EVERYTHING = Exposure.everything()
 WIDTH, VOCABULARY = 32, 256

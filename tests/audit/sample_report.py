@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Severity
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202egnp.exe\ud800]]>\x00"
 

@@ -3,13 +3,13 @@
 import pytest
 from fake_audits import audited, fake
 
-from lensmith.audit.change import Change
-from lensmith.audit.event_log import LOG_NAME, MATRICES_NAME
-from lensmith.audit.image import load_image
-from lensmith.audit.image_stage import IMAGE_FILE
-from lensmith.audit.meter import BudgetError, Limits
-from lensmith.audit.signature import Origin, SignatureConfig, check_signature
-from lensmith.audit.snapshot import SnapshotConfig, compare_files, take_snapshot
+from lensmith.audit.change.compare import Change
+from lensmith.audit.change.signature import Origin, SignatureConfig, check_signature
+from lensmith.audit.change.snapshot import SnapshotConfig, compare_files, take_snapshot
+from lensmith.audit.estimators.image import load_image
+from lensmith.audit.querying.event_log import LOG_NAME, MATRICES_NAME
+from lensmith.audit.querying.meter import BudgetError, Limits
+from lensmith.audit.stages.image import IMAGE_FILE
 from lensmith.core.errors import ConfigError, LensmithError, NotExposedError
 from lensmith.core.exposure import Exposure
 

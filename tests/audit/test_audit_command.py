@@ -5,15 +5,15 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from lensmith.audit.findings import ReadOut
-from lensmith.audit.progress import AuditProgress, Reporter
-from lensmith.audit.wording import figure
+from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.findings.wording import figure
+from lensmith.audit.run import AuditProgress, Reporter
 from lensmith.cli import audit as command
-from lensmith.cli.audit_status import status_line
+from lensmith.cli.console.progress import status_line
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
 from lensmith.workflows import audit as workflow
 from lensmith.workflows.audit import AuditOptions, audit_url
 

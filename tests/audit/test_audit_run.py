@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lensmith.audit.contexts import Form
-from lensmith.audit.findings import ReadOut, Severity, Verdict
-from lensmith.audit.layer import PUBLISHED_RMS
-from lensmith.audit.meter import Limits
+from lensmith.audit.estimators.layer import PUBLISHED_RMS
+from lensmith.audit.findings.finding import ReadOut, Severity, Verdict
+from lensmith.audit.querying.contexts import Form
+from lensmith.audit.querying.meter import Limits
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.errors import ConfigError, NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
-from lensmith.endpoints.fake import FakeEndpoint, Lattice, Norm
+from lensmith.endpoints.fake.endpoint import FakeEndpoint, Lattice, Norm
 
 EVERYTHING = Exposure.everything()
 WIDTH, VOCABULARY = 32, 256

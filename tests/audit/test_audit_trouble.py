@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 from fake_audits import EVERYTHING, WIDTH, audited, fake, finding, write_weights
 
-from lensmith.audit.findings import ReadOut, Severity, Verdict
-from lensmith.audit.meter import Limits
-from lensmith.audit.report import as_dict, as_text, write_report
-from lensmith.audit.report_words import FIGURES
+from lensmith.audit.findings.finding import ReadOut, Severity, Verdict
+from lensmith.audit.querying.meter import Limits
+from lensmith.audit.report.files import as_dict, as_text, write_report
+from lensmith.audit.report.html import FIGURES
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.exposure import Exposure, Sampled
-from lensmith.core.wire import EndpointError
+from lensmith.openai_api import EndpointError
 
 FORCED = replace(Exposure(), sampled_logprob=Sampled.SHOWN)
 """A query tells one logit, that of a token which a bias forces."""

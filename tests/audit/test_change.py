@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from last_layers import PRECISIONS, SPECTRA, Norm, make_layer, told
 
-from lensmith.audit.change import Change, Snapshot, compare, load_snapshot, save_snapshot
+from lensmith.audit.change.compare import Change, Snapshot, compare, load_snapshot, save_snapshot
 from lensmith.core.errors import InputError, ShapeError
 
 WIDTH, VOCABULARY = 48, 400

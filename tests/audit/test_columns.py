@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lensmith.audit.columns import distinct_texts, lasting_ids
-from lensmith.audit.findings import Cost
-from lensmith.audit.reading import Prior, Reading
+from lensmith.audit.findings.finding import Cost
+from lensmith.audit.readouts.base import Prior, Reading
+from lensmith.audit.readouts.choose import distinct_texts, lasting_ids
 from lensmith.core.endpoint import TEXT_IDS_FROM
 from lensmith.core.errors import InputError, ShapeError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensmith.audit.cures import (
+from lensmith.audit.findings.cures import (
     GUARD_WORDS,
     NOTHING_TO_CLOSE,
     SAFE_WORDS,
@@ -15,10 +15,9 @@ from lensmith.audit.cures import (
     exposed_read_outs,
     server_name,
 )
-from lensmith.audit.findings import ReadOut
+from lensmith.audit.findings.finding import ReadOut
 from lensmith.core.endpoint import RefusedError, Request, Reveal
-from lensmith.core.exposure import Exposure, Sampled, Taken, Together, apply
-from lensmith.core.exposure_text import parse_exposure
+from lensmith.core.exposure import Exposure, Sampled, Taken, Together, apply, parse_exposure
 
 LEAKS = [read_out for read_out in ReadOut if read_out is not ReadOut.P9]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from fake_audits import EVERYTHING, audited, fake, finding
 
-from lensmith.audit import stages
-from lensmith.audit.findings import ReadOut
-from lensmith.audit.growth import GrowingMatrix
+from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.stages import width as stages
+from lensmith.audit.stages.matrix import GrowingMatrix
 from lensmith.core.exposure import Exposure
 
 WIDTH = 110

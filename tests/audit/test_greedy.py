@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensmith.audit.greedy import GreedyReader
-from lensmith.audit.intervals import ANCHOR, Intervals
-from lensmith.audit.reading import Prior
+from lensmith.audit.readouts.base import Prior
+from lensmith.audit.readouts.greedy import GreedyReader
+from lensmith.audit.readouts.intervals import ANCHOR, Intervals
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import NotExposedError
 from lensmith.core.exposure import Exposure
-from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
 
 BIAS_ONLY = dataclasses.replace(Exposure.text_only(), logit_bias=100.0, biased_ids=64)
 CONTEXTS = [Request(token_ids=(5, number)) for number in range(3)]

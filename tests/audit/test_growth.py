@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of
-from lensmith.audit.findings import Cost, ReadOut
-from lensmith.audit.growth import GrowingMatrix
-from lensmith.audit.rows import RowStore
+from lensmith.audit.findings.finding import Cost, ReadOut
+from lensmith.audit.querying.contexts import Contexts, Form, first_of_each_form, form_of
+from lensmith.audit.stages.matrix import GrowingMatrix, RowStore
 from lensmith.core.errors import InputError
 from lensmith.core.images import open_picture
 

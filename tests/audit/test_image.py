@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from last_layers import Norm, make_layer, told
 
-from lensmith.audit.image import (
+from lensmith.audit.estimators.image import (
     choose_tokens,
     learn_image,
     load_image,

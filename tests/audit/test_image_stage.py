@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from fake_audits import EVERYTHING, WIDTH, audited, fake, finding
 
-from lensmith.audit.findings import ReadOut, Severity
-from lensmith.audit.image import choose_tokens, load_image, predict
-from lensmith.audit.image_stage import IMAGE_FILE, unrelated_image
+from lensmith.audit.estimators.image import choose_tokens, load_image, predict
+from lensmith.audit.findings.finding import ReadOut, Severity
+from lensmith.audit.stages.image import IMAGE_FILE, unrelated_image
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure, log_softmax
 

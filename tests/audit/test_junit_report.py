@@ -3,8 +3,8 @@ from xml.etree import ElementTree as Xml
 import pytest
 from sample_report import HOSTILE, audit_report, clean_report, finding
 
-from lensmith.audit.findings import Severity
-from lensmith.audit.junit import as_junit
+from lensmith.audit.findings.finding import Severity
+from lensmith.audit.report.junit import as_junit
 
 
 def suite_of(report):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from last_layers import Norm, make_layer, told
 
-from lensmith.audit.layer import PUBLISHED_RMS, recover_layer, score_layer
-from lensmith.audit.spectrum import Centring, token_blocks
+from lensmith.audit.estimators.layer import PUBLISHED_RMS, recover_layer, score_layer
+from lensmith.audit.estimators.spectrum import Centring, token_blocks
 from lensmith.core.errors import InputError, ShapeError
 
 WIDTH, VOCABULARY = 48, 1500

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lensmith.audit.event_log import EventLog
-from lensmith.audit.findings import Cost
-from lensmith.audit.meter import BudgetError, Limits, Meter
+from lensmith.audit.findings.finding import Cost
+from lensmith.audit.querying.event_log import EventLog
+from lensmith.audit.querying.meter import BudgetError, Limits, Meter
 from lensmith.core.endpoint import (
     Answer,
     Capabilities,
@@ -23,8 +23,8 @@ from lensmith.core.endpoint import (
 )
 from lensmith.core.errors import AccessError, ConfigError, InputError
 from lensmith.core.types import Message, Picture
-from lensmith.core.wire import EndpointError
-from lensmith.endpoints.http_errors import DoubtfulRefusalError, NoEndpointError
+from lensmith.endpoints.http.errors import DoubtfulRefusalError, NoEndpointError
+from lensmith.openai_api import EndpointError
 
 HEADER = {"target": "http://127.0.0.1:1/v1", "model": "m", "seed": 0}
 UNLIMITED = Limits(queries_per_s=None, max_queries=None, max_tokens=None)

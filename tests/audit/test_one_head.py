@@ -8,11 +8,11 @@ import pytest
 from fake_audits import EVERYTHING, audited, fake, finding, with_head
 from last_layers import PRECISIONS, SPECTRA, Norm, make_layer, told
 
-from lensmith.audit import smallest as smallest_module
-from lensmith.audit.one_head import Heads
-from lensmith.audit.spectrum import Spectra
-from lensmith.audit.width import Status, estimate_width
-from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.audit.estimators import cholesky as smallest_module
+from lensmith.audit.estimators.heads import Heads
+from lensmith.audit.estimators.spectrum import Spectra
+from lensmith.audit.estimators.width import Status, estimate_width
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
 
 _SEVERAL = "more than one head"
 
@@ -93,7 +93,7 @@ def test_combinations_that_give_nothing_are_the_same_however_they_are_found(monk
     down_to = 1e-9 if is_precise else 1e-3
     whole = spectra.nothing(contexts, 32, down_to=down_to)
     if is_precise:
-        monkeypatch.setattr("lensmith.audit.spectrum._WHOLE_QR_LIMIT", 0)
+        monkeypatch.setattr("lensmith.audit.estimators.spectrum._WHOLE_QR_LIMIT", 0)
     else:
         monkeypatch.setattr(smallest_module, "_WHOLE_LIMIT", 0)
     iterated = spectra.nothing(contexts, 32, down_to=down_to)

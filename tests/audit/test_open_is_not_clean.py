@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 from fake_audits import VOCABULARY, WIDTH, finding
 
-from lensmith.audit.findings import Verdict
-from lensmith.audit.meter import Limits
+from lensmith.audit.findings.finding import Verdict
+from lensmith.audit.querying.meter import Limits
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.errors import AccessError
 from lensmith.core.exposure import Exposure, Sampled
-from lensmith.core.wire import EndpointError, Kind, MalformedAnswerError, WireError
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
-from lensmith.endpoints.http import HttpClient
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
+from lensmith.endpoints.http.client import HttpClient
+from lensmith.openai_api import EndpointError, Kind, MalformedAnswerError, WireError
 
 CLOSED = Exposure.text_only()
 ECHO = replace(CLOSED, echo=True, sampled_logprob=Sampled.SHOWN)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensmith.audit.findings import Cost, ReadOut
-from lensmith.audit.price import (
+from lensmith.audit.findings.finding import Cost, ReadOut
+from lensmith.audit.querying.price import (
     Abilities,
     Price,
     Target,

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from lensmith.audit.contexts import first_of_each_form
-from lensmith.audit.event_log import EventLog
-from lensmith.audit.findings import ReadOut
-from lensmith.audit.meter import Limits, Meter
-from lensmith.audit.probe import probe
-from lensmith.audit.probed import SampledFound
+from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.probe.capabilities import SampledFound
+from lensmith.audit.probe.questions import probe
+from lensmith.audit.querying.contexts import first_of_each_form
+from lensmith.audit.querying.event_log import EventLog
+from lensmith.audit.querying.meter import Limits, Meter
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
-from lensmith.core.wire import EndpointError
-from lensmith.endpoints.fake import FakeEndpoint, Lattice
+from lensmith.endpoints.fake.endpoint import FakeEndpoint, Lattice
+from lensmith.openai_api import EndpointError
 
 EVERYTHING = Exposure.everything()
 MOST_QUERIES = 140

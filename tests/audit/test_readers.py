@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lensmith.audit.forced import Force, ForcedTokenReader, PromptReader
-from lensmith.audit.readers import ChosenIdsReader, WholeVocabularyReader
+from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReader
+from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
 from lensmith.core.endpoint import TEXT_IDS_FROM, Answer, Feature, RefusedError, Request
 from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.exposure import Exposure, Sampled, Taken
-from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
 
 ALL = Exposure.everything()
 CONTEXTS = [Request(token_ids=(5, number)) for number in range(6)]

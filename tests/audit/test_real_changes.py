@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from benchmarks.real_models import smollm2_gguf
-from lensmith.audit.change import Change
-from lensmith.audit.contexts import Form
-from lensmith.audit.meter import Limits
-from lensmith.audit.snapshot import SnapshotConfig, compare_files, take_snapshot
+from lensmith.audit.change.compare import Change
+from lensmith.audit.change.snapshot import SnapshotConfig, compare_files, take_snapshot
+from lensmith.audit.querying.contexts import Form
+from lensmith.audit.querying.meter import Limits
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message
+from lensmith.models.inference.endpoint import LocalEndpoint
 from lensmith.models.language.loading import load_language_model
-from lensmith.models.local import LocalEndpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 HIDDEN = Message(role="system", parts=("You are a pirate. Answer every question in rhymes.",))

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from benchmarks.real_models import llama_server, smollm2_gguf
-from lensmith.audit.findings import ReadOut, Verdict
+from lensmith.audit.findings.finding import ReadOut, Verdict
 from lensmith.core.errors import InputError
 from lensmith.workflows.audit import AuditOptions, audit_url
 

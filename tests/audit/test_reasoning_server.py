@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from fake_audits import fake
 
-from lensmith.audit.findings import ReadOut, Verdict
+from lensmith.audit.findings.finding import ReadOut, Verdict
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure, Sampled
 from lensmith.core.types import Message
-from lensmith.core.wire import Kind, WireError
-from lensmith.endpoints.fake_server import FakeServer
-from lensmith.endpoints.http import connect
+from lensmith.endpoints.fake.server import FakeServer
+from lensmith.endpoints.http.client import connect
+from lensmith.openai_api import Kind, WireError
 from lensmith.workflows.audit import AuditOptions, audit_url
 
 _BIAS_ONLY = replace(Exposure(), top_logprobs=0, sampled_logprob=Sampled.HIDDEN)

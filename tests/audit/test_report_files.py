@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sample_report import HOSTILE, audit_report, clean_report, finding
 
-from lensmith.audit import report as report_module
-from lensmith.audit.findings import Cost, Severity
-from lensmith.audit.probed import Probed
-from lensmith.audit.report import as_dict, as_html, as_json, as_text, write_report
-from lensmith.audit.report_plot import Mark, singular_plot
-from lensmith.audit.report_words import CAPABILITIES
-from lensmith.audit.wording import duration, money, public_target, ratio, visible
+from lensmith.audit.findings.finding import Cost, Severity
+from lensmith.audit.findings.wording import duration, money, public_target, ratio, visible
+from lensmith.audit.probe.capabilities import Probed
+from lensmith.audit.report import files as report_module
+from lensmith.audit.report.files import as_dict, as_html, as_json, as_text, write_report
+from lensmith.audit.report.html import CAPABILITIES
+from lensmith.audit.report.plot import Mark, singular_plot
 from lensmith.core.endpoint import Request
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from last_layers import Norm, make_layer, told
 
-from lensmith.audit.layer import recover_layer
-from lensmith.audit.rotation import MAX_RANK, contexts_needed, error_up_to_rotation, recover_up_to_rotation
-from lensmith.audit.spectrum import Centring, token_blocks
+from lensmith.audit.estimators.layer import recover_layer
+from lensmith.audit.estimators.rotation import MAX_RANK, contexts_needed, error_up_to_rotation, recover_up_to_rotation
+from lensmith.audit.estimators.spectrum import Centring, token_blocks
 from lensmith.core.errors import NotExposedError, ShapeError
 
 WIDTH, VOCABULARY = 20, 700

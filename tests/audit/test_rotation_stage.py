@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from fake_audits import EVERYTHING, VOCABULARY, WIDTH, audited, fake, finding, without_norm, write_weights
 
-from lensmith.audit.findings import ReadOut, Severity
-from lensmith.audit.rotation import MAX_RANK, contexts_needed
+from lensmith.audit.estimators.rotation import MAX_RANK, contexts_needed
+from lensmith.audit.findings.finding import ReadOut, Severity
 from lensmith.core.exposure import Exposure, Noise
-from lensmith.endpoints.fake import Lattice, Norm
+from lensmith.endpoints.fake.endpoint import Lattice, Norm
 
 
 def weights(endpoint, folder, **more):

@@ -4,8 +4,8 @@ import re
 import pytest
 from sample_report import HOSTILE, audit_report, clean_report, finding
 
-from lensmith.audit.findings import Severity
-from lensmith.audit.sarif import UNRESOLVED, as_sarif
+from lensmith.audit.findings.finding import Severity
+from lensmith.audit.report.sarif import UNRESOLVED, as_sarif
 
 
 def run_of(report):

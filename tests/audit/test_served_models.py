@@ -8,14 +8,14 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lensmith.audit.contexts import Form
-from lensmith.audit.findings import ReadOut, Verdict
-from lensmith.audit.meter import Limits
+from lensmith.audit.findings.finding import ReadOut, Verdict
+from lensmith.audit.querying.contexts import Form
+from lensmith.audit.querying.meter import Limits
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.exposure import Exposure, Sampled, Taken, Together
-from lensmith.endpoints.http import connect
+from lensmith.endpoints.http.client import connect
 from lensmith.models.families.sightseer import load, shipped_model
-from lensmith.models.local import Answering
+from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.engine import Engine
 from lensmith.serve.run import running
 

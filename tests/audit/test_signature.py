@@ -7,15 +7,15 @@ import pytest
 from fake_audits import EVERYTHING, VOCABULARY, WithHiddenPrompt, audited, fake, with_head
 from typer.testing import CliRunner
 
-from lensmith.audit.image import learn_image, load_image, off_image, off_image_at, save_image
-from lensmith.audit.image_stage import IMAGE_FILE
-from lensmith.audit.meter import Limits
-from lensmith.audit.signature import Origin, SignatureConfig, check_signature, judge
+from lensmith.audit.change.signature import Origin, SignatureConfig, check_signature, judge
+from lensmith.audit.estimators.image import learn_image, load_image, off_image, off_image_at, save_image
+from lensmith.audit.querying.meter import Limits
+from lensmith.audit.stages.image import IMAGE_FILE
 from lensmith.cli.app import app
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Noise, Sampled
-from lensmith.endpoints.fake import Lattice
-from lensmith.endpoints.fake_server import FakeServer
+from lensmith.endpoints.fake.endpoint import Lattice
+from lensmith.endpoints.fake.server import FakeServer
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.linalg import LinAlgError
 
-from lensmith.audit.smallest import Factor, smallest_space, smallest_values
-from lensmith.audit.triangle import Triangle
+from lensmith.audit.estimators.cholesky import Factor, Triangle, smallest_space, smallest_values
 
 
 def _products(values: np.ndarray, seed: int = 0) -> np.ndarray:

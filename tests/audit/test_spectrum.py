@@ -5,8 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensmith.audit import spectrum as module
-from lensmith.audit.spectrum import Centring, Method, Spectra, Spectrum, context_gram, drop_missing, token_blocks
+from lensmith.audit.estimators import spectrum as module
+from lensmith.audit.estimators.spectrum import (
+    Centring,
+    Method,
+    Spectra,
+    Spectrum,
+    context_gram,
+    drop_missing,
+    token_blocks,
+)
 from lensmith.core.errors import InputError, ShapeError
 
 

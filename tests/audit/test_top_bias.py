@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lensmith.audit.reading import Prior
-from lensmith.audit.tie import tie_from_answer, tied
-from lensmith.audit.top_bias import SingleTopReader, TopBiasReader
+from lensmith.audit.readouts.base import Prior
+from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader, tie_from_answer, tied
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
 from lensmith.core.exposure import Exposure, Taken
-from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
 
 AFTER = dataclasses.replace(Exposure.everything(), logprobs_taken=Taken.AFTER_BIAS, top_logprobs=5)
 CONTEXTS = [Request(token_ids=(5, number)) for number in range(6)]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from lensmith.audit.stored import GGUF_FORMATS
-from lensmith.audit.truth import GAIN_NAMES, HEAD_NAMES, TIED_NAMES, open_gain, open_head
+from lensmith.audit.weights.gguf import GGUF_FORMATS
+from lensmith.audit.weights.head import GAIN_NAMES, HEAD_NAMES, TIED_NAMES, open_gain, open_head
 from lensmith.core.errors import InputError, ShapeError
 
 HEAD = np.random.default_rng(0).standard_normal((40, 256)).astype(np.float32)

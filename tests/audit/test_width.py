@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from last_layers import PRECISIONS, SPECTRA, Norm, make_layer, told
 
-from lensmith.audit import spectrum as spectrum_module
-from lensmith.audit.gaps import may_hide_a_rival, read_rank, shows_gap_at, significant_gaps
-from lensmith.audit.rank_watch import RankWatch
-from lensmith.audit.smallest import smallest_values
-from lensmith.audit.width import Confirmation, NormType, Status, estimate_width, next_size
+from lensmith.audit.estimators import spectrum as spectrum_module
+from lensmith.audit.estimators.cholesky import smallest_values
+from lensmith.audit.estimators.gaps import may_hide_a_rival, read_rank, shows_gap_at, significant_gaps
+from lensmith.audit.estimators.rank_watch import RankWatch
+from lensmith.audit.estimators.width import Confirmation, NormType, Status, estimate_width, next_size
 from lensmith.core.errors import InputError, ShapeError
 
 # What the common reading of the two centrings answers; the other norms get an interval with the truth in it.

@@ -11,7 +11,7 @@ import typer
 
 import lensmith
 from lensmith.cli.app import run
-from lensmith.cli.extras import OPTIONAL_MODULES, needs
+from lensmith.cli.console.extras import OPTIONAL_MODULES, needs
 from lensmith.core.errors import BrowserNotFoundError, ImageError, LensmithError, NotExposedError
 
 HEAVY = (

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
 
 LEAVES_WITHIN_S = 2.0
 ANSWERS = 5

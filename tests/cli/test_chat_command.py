@@ -27,12 +27,13 @@ from lensmith.models.families.deepseek_vl import load
 from lensmith.models.families.deepseek_vl.config import tiny_config
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
-from lensmith.models.local import Answering, LocalEndpoint, load_answering
-from lensmith.models.prompts import TextPrompts
+from lensmith.models.inference.endpoint import Answering, LocalEndpoint
+from lensmith.models.inference.loading import load_answering
+from lensmith.models.inference.prompts import TextPrompts
 from lensmith.serve.engine import Engine
 from lensmith.serve.run import running
-from lensmith.workflows.chat import Chat, ChatSettings
-from lensmith.workflows.chat_local import local_speaker
+from lensmith.workflows.chat.conversation import Chat, ChatSettings
+from lensmith.workflows.chat.local import local_speaker
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
 LIMIT_S = 120
@@ -395,7 +396,7 @@ def test_input_that_is_no_text_is_refused(folder, tmp_path):
 
 def test_talking_to_an_endpoint_needs_no_model_library():
     program = (
-        "import sys, lensmith.cli.chat, lensmith.workflows.chat, lensmith.workflows.chat_session;"
+        "import sys, lensmith.cli.chat, lensmith.workflows.chat.conversation, lensmith.workflows.chat.session;"
         "print(*{'torch', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

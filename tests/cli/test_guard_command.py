@@ -13,10 +13,10 @@ import pytest
 
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.exposure import Exposure, Sampled
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
-from lensmith.serve.guard_config import OnExtraction, OnRefusal
-from lensmith.serve.guard_run import Options, guard_config, guard_exposure, read_keys
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
+from lensmith.guard.config import OnExtraction, OnRefusal
+from lensmith.guard.run import Options, guard_config, guard_exposure, read_keys
 
 UPSTREAM = "http://127.0.0.1:1/v1"
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensmith.data.webpages.grammar import generate_page
-from lensmith.data.webpages.repair import is_well_formed
-from lensmith.data.webpages.stylesheet import stand_alone
+from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.data.webpages.grammar.stylesheet import stand_alone
+from lensmith.data.webpages.markup.repair import is_well_formed
 from lensmith.render import Capture, RenderConfig, Renderer
 
 PAGE = 3

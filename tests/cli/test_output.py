@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from lensmith.cli import data, demo, evaluate, html, render
-from lensmith.cli.output import show
+from lensmith.cli.console.output import show
 from lensmith.core.errors import ImageError
 from lensmith.data.webpages.export import write_shards
 from lensmith.render import RenderConfig
-from lensmith.workflows import demo as workflows_demo
-from lensmith.workflows import evaluate_html
-from lensmith.workflows.html import convert_file
+from lensmith.workflows.demo import run as workflows_demo
+from lensmith.workflows.html import evaluate as html_evaluation
+from lensmith.workflows.html.convert import convert_file
 
 
 class Colour(enum.Enum):
@@ -78,7 +78,7 @@ def test_the_window_of_render_is_the_librarys():
     [
         (data.pages, write_shards, {"count", "seed", "shard_pages"}),
         (html.html, convert_file, {"model", "samples", "seed"}),
-        (evaluate.html, evaluate_html.run, {"model", "samples", "nearest_among", "report"}),
+        (evaluate.html, html_evaluation.run, {"model", "samples", "nearest_among", "report"}),
         (demo.demo, workflows_demo.run, {"model"}),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lensmith.cli.progress import progress_bar
+from lensmith.cli.console.progress import progress_bar
 
 
 def test_the_bar_counts_on_stderr(capsys):

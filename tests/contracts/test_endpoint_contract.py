@@ -32,11 +32,11 @@ from lensmith.core.endpoint import (
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled, Taken, Together
 from lensmith.core.types import Message, Picture
-from lensmith.core.wire import DIALECTS
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
-from lensmith.endpoints.http import HttpClient
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
+from lensmith.endpoints.http.client import HttpClient
 from lensmith.endpoints.replay import RecordingEndpoint, ReplayEndpoint
+from lensmith.openai_api import DIALECTS
 
 VOCABULARY, WIDTH, SEED = 61, 6, 5
 EVERYTHING = Exposure.everything()

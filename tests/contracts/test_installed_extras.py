@@ -19,8 +19,8 @@ HEAVY = ("torch", "transformers", "fastapi", "playwright", "scipy", "gguf", "pro
 LIMIT_S = 300
 SERVE_A_FAKE = f"""
 import threading
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
 
 with FakeServer(FakeEndpoint(vocabulary=257, width={WIDTH}), dialect="vllm") as url:
     print(url, flush=True)

@@ -9,8 +9,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from lensmith.core.exposure import Exposure
-from lensmith.endpoints.fake_tokens import FakeTokens
-from lensmith.models.local import Answering, LocalEndpoint
+from lensmith.endpoints.fake.tokens import FakeTokens
+from lensmith.models.inference.endpoint import Answering, LocalEndpoint
 from lensmith.serve.engine import Engine
 from lensmith.serve.limits import Limits
 from lensmith.serve.run import running

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensmith.core.errors import ConfigError
-from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
-from lensmith.core.exposure_text import parse_exposure, spell_exposure
+from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together, parse_exposure, spell_exposure
 
 counts = st.none() | st.integers(0, 10**6)
 sizes = st.floats(0, 1e6)

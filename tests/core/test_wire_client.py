@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Feature, Finish, RefusedError, Request, Reveal
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
-from lensmith.core.wire import (
+from lensmith.openai_api import (
     DIALECTS,
     Dialect,
     Kind,

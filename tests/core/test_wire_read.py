@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.exposure import Exposure, Sampled, check
 from lensmith.core.types import Message, Picture
-from lensmith.core.wire import (
+from lensmith.openai_api import (
     CHANGING_FIELDS,
     READ_OUT_FIELDS,
     Kind,

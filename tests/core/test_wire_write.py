@@ -8,7 +8,7 @@ import pytest
 from lensmith.core.endpoint import NO_TOKEN, Answer, Choice, Feature, Finish, Logprobs, RefusedError, Request, Reveal
 from lensmith.core.errors import CheckpointError, InputError, ShapeError
 from lensmith.core.types import Message
-from lensmith.core.wire import (
+from lensmith.openai_api import (
     BusyError,
     Delta,
     Kind,

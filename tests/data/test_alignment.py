@@ -9,9 +9,9 @@ from PIL import Image
 
 from lensmith.core.errors import InputError
 from lensmith.core.types import Box, CharBox, ElementBox, Page
-from lensmith.data.webpages.alignment import CORNER_PX, Alignment, align, characters_by_cell
-from lensmith.data.webpages.grammar import generate_page
-from lensmith.data.webpages.stylesheet import stand_alone
+from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.data.webpages.grammar.stylesheet import stand_alone
+from lensmith.data.webpages.markup.alignment import CORNER_PX, Alignment, align, characters_by_cell
 from lensmith.render import Capture
 
 CAPTURE = Capture.PICTURE | Capture.CHARS | Capture.ELEMENTS

@@ -16,7 +16,6 @@ from PIL import Image
 
 from lensmith.cli import data as cli_data
 from lensmith.core.errors import InputError
-from lensmith.data.webpages.alignment import Alignment, align
 from lensmith.data.webpages.export import (
     EIGHTHS,
     PAGE_RENDERING,
@@ -25,8 +24,9 @@ from lensmith.data.webpages.export import (
     unpack_boxes,
     write_shards,
 )
-from lensmith.data.webpages.grammar import VIEWPORT_WIDTH_PX, generate_page
-from lensmith.data.webpages.stylesheet import stand_alone
+from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, generate_page
+from lensmith.data.webpages.grammar.stylesheet import stand_alone
+from lensmith.data.webpages.markup.alignment import Alignment, align
 from lensmith.render import Capture
 
 SEED = 31

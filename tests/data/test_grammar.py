@@ -13,8 +13,8 @@ from html.parser import HTMLParser
 import html5lib
 import pytest
 
-from lensmith.data.webpages.grammar import generate_page
-from lensmith.data.webpages.stylesheet import BASE, HUES, INK, MUTED, UTILITIES, stand_alone
+from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.data.webpages.grammar.stylesheet import BASE, HUES, INK, MUTED, UTILITIES, stand_alone
 
 SEED = 1  # the stream that the shipped model was trained on
 PAGES = 500
@@ -64,7 +64,7 @@ def test_five_hundred_pages_and_documents_are_the_ones_they_always_were(pages):
 
 def test_another_process_writes_the_same_pages():
     program = (
-        "from lensmith.data.webpages.grammar import generate_page\n"
+        "from lensmith.data.webpages.grammar.pages import generate_page\n"
         "for index in (3, 0, 2, 1): print(ascii(generate_page(9, index)))"
     )
     expected = "".join(f"{generate_page(9, index)!a}\n" for index in (3, 0, 2, 1))

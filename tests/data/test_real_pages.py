@@ -13,9 +13,9 @@ import pytest
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir, sha256_of_bytes
-from lensmith.data.webpages.outside import css_reaches_out, css_without_outside
+from lensmith.data.webpages.markup.outside import css_reaches_out, css_without_outside
+from lensmith.data.webpages.markup.repair import repair
 from lensmith.data.webpages.real import SB_ADMIN_2, fetch_real_pages, page_alone
-from lensmith.data.webpages.repair import repair
 from lensmith.render import Capture
 
 TARBALL = f"npm/{SB_ADMIN_2.name}-{SB_ADMIN_2.version}.tgz"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lensmith.data.webpages.grammar import generate_page
-from lensmith.data.webpages.repair import RepairedHtml, is_well_formed, repair
-from lensmith.data.webpages.stylesheet import stand_alone
+from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.data.webpages.grammar.stylesheet import stand_alone
+from lensmith.data.webpages.markup.repair import RepairedHtml, is_well_formed, repair
 from lensmith.render import RenderConfig, Renderer
 
 CLEAN = [

@@ -9,9 +9,9 @@ from lensmith.core.endpoint import Endpoint, Feature, RefusedError, Request, Rev
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, log_softmax
 from lensmith.core.types import Message, Picture
-from lensmith.core.wire import BusyError
-from lensmith.endpoints.fake import FakeEndpoint, Lattice, Norm
-from lensmith.endpoints.fake_tokens import FakeTokens
+from lensmith.endpoints.fake.endpoint import FakeEndpoint, Lattice, Norm
+from lensmith.endpoints.fake.tokens import FakeTokens
+from lensmith.openai_api import BusyError
 
 VOCABULARY, WIDTH = 97, 12
 
@@ -245,7 +245,7 @@ def test_a_few_columns_tell_what_all_columns_would(fields, taken, monkeypatch):
     )
     request = one(wanted_ids=(3, 4999, 4, 9), reveal=Reveal.SAMPLED, max_tokens=3, **fields)
     few = FakeEndpoint(vocabulary=WIDE, width=8, exposes=exposes).answer([request])[0].choices[0]
-    monkeypatch.setattr("lensmith.endpoints.fake._WIDE_VOCABULARY", WIDE + 1)
+    monkeypatch.setattr("lensmith.endpoints.fake.endpoint._WIDE_VOCABULARY", WIDE + 1)
     full = FakeEndpoint(vocabulary=WIDE, width=8, exposes=exposes).answer([request])[0].choices[0]
     assert np.array_equal(few.token_ids_T, full.token_ids_T)
     assert np.allclose(few.logprobs.sampled_T, full.logprobs.sampled_T, rtol=0, atol=1e-6)
@@ -256,7 +256,7 @@ def test_a_few_columns_tell_what_all_columns_would(fields, taken, monkeypatch):
 
 
 def test_a_large_head_is_computed_in_float32_and_still_has_its_width(monkeypatch):
-    monkeypatch.setattr("lensmith.endpoints.fake_model._LARGEST_IN_FLOAT64", 1)
+    monkeypatch.setattr("lensmith.endpoints.fake.model._LARGEST_IN_FLOAT64", 1)
     endpoint = FakeEndpoint(vocabulary=WIDE, width=16, seed=2)
     requests = [one(token_ids=(each,), wanted_ids=tuple(range(0, WIDE, 100))) for each in range(40)]
     told = np.concatenate([answer.choices[0].logprobs.wanted_TW for answer in endpoint.answer(requests)])

@@ -10,10 +10,10 @@ from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.exposure import Exposure
 from lensmith.core.types import Message
-from lensmith.core.wire import DIALECTS, BusyError
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
-from lensmith.endpoints.http import HttpClient, RetryPolicy
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
+from lensmith.endpoints.http.client import HttpClient, RetryPolicy
+from lensmith.openai_api import DIALECTS, BusyError
 
 
 def fake(**switches):

@@ -12,11 +12,10 @@ import pytest
 from lensmith.core.endpoint import Feature, HttpEndpoint, RefusedError, Request, Reveal
 from lensmith.core.errors import AccessError, ConfigError, InputError
 from lensmith.core.types import Message, Picture
-from lensmith.core.wire import DIALECTS, BusyError, EndpointError, MalformedAnswerError
-from lensmith.endpoints.http import HttpClient, RetryPolicy
-from lensmith.endpoints.http_errors import DoubtfulRefusalError
-from lensmith.endpoints.http_find import is_loopback
-from lensmith.endpoints.http_patience import Watch, log_wait, spoken_s
+from lensmith.endpoints.http.client import HttpClient, RetryPolicy, is_loopback
+from lensmith.endpoints.http.errors import DoubtfulRefusalError
+from lensmith.endpoints.http.retries import Watch, log_wait, spoken_s
+from lensmith.openai_api import DIALECTS, BusyError, EndpointError, MalformedAnswerError
 
 URL = "http://127.0.0.1:1/v1"
 

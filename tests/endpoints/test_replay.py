@@ -9,7 +9,7 @@ from lensmith.core.endpoint import Endpoint, Feature, RefusedError, Request, Rev
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure
 from lensmith.core.types import Message, Picture
-from lensmith.endpoints.fake import FakeEndpoint
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.replay import RecordingEndpoint, ReplayEndpoint
 
 

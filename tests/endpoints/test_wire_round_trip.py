@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Answer, Logprobs, Request, Reveal, needed_features
 from lensmith.core.exposure import Exposure, Noise
 from lensmith.core.types import Message, Picture
-from lensmith.core.wire import (
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import as_read, known_fields, write_in
+from lensmith.openai_api import (
     DIALECTS,
     Kind,
     TextVocabulary,
@@ -27,8 +29,6 @@ from lensmith.core.wire import (
     read_request,
     write_request,
 )
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_dialects import as_read, known_fields, write_in
 
 VOCABULARY = 23
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lensmith.evaluate import assignment
-from lensmith.evaluate.assignment import RowMerges, assigned_costs
+from lensmith.evaluate.visual import assignment
+from lensmith.evaluate.visual.assignment import RowMerges, assigned_costs
 
 
 @pytest.mark.parametrize("shape", [(30, 30), (30, 37), (41, 30), (2, 30), (30, 2)])

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from lensmith.core.errors import InputError, ShapeError
-from lensmith.evaluate.baselines import blank_page, nearest_pages, thumbnail
-from lensmith.evaluate.pixels import rgb_array
+from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbnail
+from lensmith.evaluate.visual.pixels import rgb_array
 
 
 def test_a_blank_page_is_white_and_wordless() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lensmith.core.errors import ImageError, InputError
-from lensmith.evaluate.choice_file import read_questions
+from lensmith.evaluate.choice.file import read_questions
 
 
 def png(seed=0, size=(12, 9)):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lensmith.core.errors import InputError
-from lensmith.evaluate.choice import Asking, HowAsked, Mode, Normalise, Question, Result
-from lensmith.evaluate.choice_metrics import Share, summarise
+from lensmith.evaluate.choice.metrics import Share, summarise
+from lensmith.evaluate.choice.question import Asking, HowAsked, Mode, Normalise, Question, Result
 
 LETTER = HowAsked(mode=Mode.LIKELIHOOD, normalise=Normalise.LETTER)
 CIRCULAR = HowAsked(mode=Mode.LIKELIHOOD, normalise=Normalise.LETTER, circular=True)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensmith.evaluate.choice import LETTERS
-from lensmith.evaluate.choice_parse import parse_answer
+from lensmith.evaluate.choice.answers import parse_answer
+from lensmith.evaluate.choice.question import LETTERS
 
 ANIMALS = ("a dog", "a cat", "a black cat", "two")
 

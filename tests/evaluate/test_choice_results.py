@@ -6,8 +6,8 @@ import json
 import pytest
 
 from lensmith.core.errors import InputError
-from lensmith.evaluate.choice import Asking, HowAsked, Mode, Normalise, Result
-from lensmith.evaluate.choice_results import ResultsHead, open_results
+from lensmith.evaluate.choice.question import Asking, HowAsked, Mode, Normalise, Result
+from lensmith.evaluate.choice.results import ResultsHead, open_results
 
 HEAD = ResultsHead(
     file="q.jsonl",

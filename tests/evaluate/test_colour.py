@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage import color
 
-from lensmith.evaluate.colour import ciede2000, colour_similarity, lab_from_rgb
+from lensmith.evaluate.visual.colour import ciede2000, colour_similarity, lab_from_rgb
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ciede2000_sharma.json"
 RGB = st.tuples(*[st.integers(0, 255)] * 3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lensmith.core.types import Box, Page, TextBlock
-from lensmith.evaluate.matching import (
+from lensmith.evaluate.visual.matching import (
     Block,
     blocks_of,
     match_blocks,
@@ -15,7 +15,7 @@ from lensmith.evaluate.matching import (
     pair_identical,
     with_context,
 )
-from lensmith.evaluate.visual import score_matching
+from lensmith.evaluate.visual.score import score_matching
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "design2code_scores.json").read_text())["cases"]
 

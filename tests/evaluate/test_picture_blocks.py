@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lensmith.evaluate.picture_blocks import find_blocks
-from lensmith.evaluate.pixels import rgb_array
+from lensmith.evaluate.visual.picture_blocks import find_blocks
+from lensmith.evaluate.visual.pixels import rgb_array
 
 
 def drawn() -> Image.Image:

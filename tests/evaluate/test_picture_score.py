@@ -8,9 +8,9 @@ from scipy.stats import spearmanr
 
 from lensmith.core.errors import InputError
 from lensmith.core.types import Page
-from lensmith.evaluate.baselines import blank_page
-from lensmith.evaluate.picture_score import PictureScore, PictureTarget, score_pictures
-from lensmith.evaluate.visual import score_pages
+from lensmith.evaluate.visual.baselines import blank_page
+from lensmith.evaluate.visual.picture_score import PictureScore, PictureTarget, score_pictures
+from lensmith.evaluate.visual.score import score_pages
 from lensmith.render import RenderConfig, Renderer
 
 SECTIONS = [

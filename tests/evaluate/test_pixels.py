@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from lensmith.core.errors import ShapeError
-from lensmith.evaluate.baselines import blank_page
-from lensmith.evaluate.pixels import background_colour, page_size_error, pixel_similarity, rgb_array
+from lensmith.evaluate.visual.baselines import blank_page
+from lensmith.evaluate.visual.pixels import background_colour, page_size_error, pixel_similarity, rgb_array
 
 
 def drawn(shift_px: int = 0, bars: int = 8, ink: str = "navy", back: str = "white", height: int = 320) -> Image.Image:

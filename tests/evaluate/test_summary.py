@@ -7,9 +7,9 @@ import pytest
 
 from lensmith.core.errors import InputError
 from lensmith.core.types import Box, Page, TextBlock
-from lensmith.evaluate.picture_score import PictureScore
-from lensmith.evaluate.summary import summarise
-from lensmith.evaluate.visual import VisualScore, score_pages
+from lensmith.evaluate.visual.picture_score import PictureScore
+from lensmith.evaluate.visual.score import VisualScore, score_pages
+from lensmith.evaluate.visual.summary import summarise
 
 PAGE = Page(width_px=100, height_px=100, texts=(TextBlock("hello", Box(0, 0, 50, 10), (0, 0, 0)),))
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensmith.core.types import Box, Page, TextBlock
-from lensmith.evaluate.baselines import blank_page
-from lensmith.evaluate.visual import TextScores, VisualScore, score_pages
+from lensmith.evaluate.visual.baselines import blank_page
+from lensmith.evaluate.visual.score import TextScores, VisualScore, score_pages
 
 WIDTH, HEIGHT = 400, 1000
 COLOURS = st.tuples(*[st.integers(0, 255)] * 3)

@@ -18,8 +18,12 @@ from lensmith.models.connectors import PerceiverConnectorConfig
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import Layout, deepseek_vl_config, tiny_config
 from lensmith.models.families.deepseek_vl.config import SIZES, parts_of
-from lensmith.models.families.deepseek_vl.config_original import read_original, write_original
-from lensmith.models.families.deepseek_vl.config_transformers import read_transformers, write_transformers
+from lensmith.models.families.deepseek_vl.published_config import (
+    read_original,
+    read_transformers,
+    write_original,
+    write_transformers,
+)
 
 # What transformers' converter writes for the published models.
 TEXT_13B = {

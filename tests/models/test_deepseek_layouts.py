@@ -15,8 +15,8 @@ from transformers import (
 from lensmith.core.errors import CheckpointError, ConfigError
 from lensmith.models.families.deepseek_vl import Family, Layout, deepseek_vl_config, tiny_config
 from lensmith.models.families.deepseek_vl.checkpoint import state_shapes
-from lensmith.models.families.deepseek_vl.config_transformers import write_transformers
 from lensmith.models.families.deepseek_vl.layouts import Form, layout_named, plan_for, recognise
+from lensmith.models.families.deepseek_vl.published_config import write_transformers
 
 ATTENTION_POOL = [
     "latent",

@@ -21,8 +21,8 @@ from lensmith.models.families.deepseek_vl.config import deepseek_vl_config, tiny
 from lensmith.models.families.deepseek_vl.pictures import Decoding, DeepseekPictureConfig
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import BEGIN, END, IMAGE, load_tokenizer, tiny_tokenizer
-from lensmith.models.local import LocalEndpoint
-from lensmith.models.prompts import PicturePrompts
+from lensmith.models.inference.endpoint import LocalEndpoint
+from lensmith.models.inference.prompts import PicturePrompts
 
 TOKENS = 16
 FAMILIES = [("mlp", "original"), ("mlp", "transformers"), ("hybrid", "original"), ("hybrid", "transformers")]

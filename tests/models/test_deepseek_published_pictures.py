@@ -13,9 +13,9 @@ from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import load
 from lensmith.models.families.deepseek_vl.config import tiny_config
 from lensmith.models.families.deepseek_vl.convert import convert
+from lensmith.models.families.deepseek_vl.loading import published_pictures
 from lensmith.models.families.deepseek_vl.pictures import CLIP_MEAN, CLIP_STD, DeepseekPictureConfig, prepare_squares
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
-from lensmith.models.families.deepseek_vl.published_pictures import published_pictures
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 
 THEIRS = Exactness.TRANSFORMERS

@@ -7,8 +7,8 @@ from tiny_vlm import IMAGE_TOKEN_ID, tiny_llama
 from lensmith.core.endpoint import Finish
 from lensmith.core.errors import InputError
 from lensmith.models.connectors import PerceiverConnectorConfig
-from lensmith.models.generate import TokenStep, _pieces, generate_batch, generate_stream, generate_tokens
-from lensmith.models.sampling import GenerateSettings
+from lensmith.models.inference.generate import TokenStep, _pieces, generate_batch, generate_stream, generate_tokens
+from lensmith.models.inference.sampling import GenerateSettings
 
 GREEDY = GenerateSettings(max_new_tokens=16)
 SAMPLED = GenerateSettings(max_new_tokens=16, temperature=0.8, top_p=0.95, seed=11, num_samples=3)

@@ -6,8 +6,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lensmith.core.errors import ConfigError
-from lensmith.models.int8 import Int8Linear, PackedInt8Linear, quantize_linear_layers
-from lensmith.models.packed import can_pack
+from lensmith.models.linear.int8 import Int8Linear, PackedInt8Linear, quantize_linear_layers
+from lensmith.models.linear.packed import can_pack
 
 PACKED = pytest.param(
     PackedInt8Linear,

@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure
-from lensmith.models.decoder import Answers, Job, Piece
-from lensmith.models.local import Answering
-from lensmith.models.reader import Prompt, Reader
+from lensmith.models.inference.decoder import Answers, Job, Piece
+from lensmith.models.inference.endpoint import Answering
+from lensmith.models.inference.prefill import Prompt, Reader
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.types import Message, Picture
 from lensmith.models.families.sightseer import load, shipped_model
-from lensmith.models.local import LocalEndpoint
+from lensmith.models.inference.endpoint import LocalEndpoint
 
 BATCHED_SPACINGS = 4
 """In a batch against alone: sums in another order. SmolLM2 (135M, 30 layers) keeps to it with 0.41 nats at 1/8."""

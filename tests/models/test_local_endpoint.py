@@ -14,8 +14,8 @@ from lensmith.core.endpoint import Endpoint, Feature, Finish, RefusedError, Requ
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure, Noise
 from lensmith.core.types import Message, Picture
-from lensmith.models.decoder import Failed, Job, Piece
-from lensmith.models.local import LocalEndpoint
+from lensmith.models.inference.decoder import Failed, Job, Piece
+from lensmith.models.inference.endpoint import LocalEndpoint
 
 NEAR = 1e-5
 TOLD = Reveal.SAMPLED
@@ -111,7 +111,7 @@ def test_an_answer_that_runs_is_not_disturbed_by_the_store(tokenizer):
 def test_a_prompt_longer_than_a_chunk(tokenizer, monkeypatch):
     requests = [request("abcdefgh " * 12), request("short")]
     whole = LocalEndpoint(language_model(), tokenizer).answer(requests)
-    monkeypatch.setattr("lensmith.models.reader.CHUNK_TOKENS", 7)
+    monkeypatch.setattr("lensmith.models.inference.prefill.CHUNK_TOKENS", 7)
     assert_near(LocalEndpoint(language_model(), tokenizer).answer(requests), whole)
 
 
@@ -138,7 +138,7 @@ def test_logprobs_are_those_of_the_model(endpoint, tokenizer):
 
 @pytest.mark.parametrize("chunk", [4, 64])
 def test_echo_tells_the_prompts_logprobs(endpoint, tokenizer, monkeypatch, chunk):
-    monkeypatch.setattr("lensmith.models.reader.ECHO_CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("lensmith.models.inference.prefill.ECHO_CHUNK_TOKENS", chunk)
     ids = tokenizer("a prompt to be told")["input_ids"]
     asked = Request(token_ids=tuple(ids), max_tokens=0, reveal=TOLD | Reveal.PROMPT, top_logprobs=2, n=2)
     [answer] = endpoint.answer([asked])
@@ -331,7 +331,7 @@ def test_frozen_noise_is_not_drawn_anew_for_a_picture_that_was_saved_in_another_
 def test_a_prompt_is_cut_into_chunks_within_a_picture(model, processor, png, monkeypatch):
     asked = [with_pictures(png(64, 64, 1), begun="this"), with_pictures(png(16, 8, 2), begun="that")]
     whole = LocalEndpoint(model, processor).answer(asked)
-    monkeypatch.setattr("lensmith.models.reader.CHUNK_TOKENS", 5)
+    monkeypatch.setattr("lensmith.models.inference.prefill.CHUNK_TOKENS", 5)
     assert_near(LocalEndpoint(model, processor).answer(asked), whole)
 
 
@@ -372,7 +372,7 @@ def test_the_model_does_not_write_a_placeholder(seeing, png):
 
 
 def test_a_row_whose_client_goes_away_leaves_the_others_as_they_were(tokenizer, monkeypatch):
-    monkeypatch.setattr("lensmith.models.slots._SPARE_COLUMNS", 2)  # the cache grows while it steps
+    monkeypatch.setattr("lensmith.models.inference.kv_cache._SPARE_COLUMNS", 2)  # the cache grows while it steps
     endpoint = LocalEndpoint(language_model(), tokenizer, slots=4, cache_bytes=0)
     answering = endpoint.answering
     requests = [request(prompt, max_tokens=40) for prompt in PROMPTS[:4]]

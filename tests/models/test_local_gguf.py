@@ -9,8 +9,9 @@ from benchmarks.real_models import smollm2_gguf
 from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message
+from lensmith.models.inference.endpoint import LocalEndpoint
+from lensmith.models.inference.loading import load_answering
 from lensmith.models.language import loading
-from lensmith.models.local import LocalEndpoint, load_answering
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, FalconMambaConfig, PreTrainedToke
 
 from lensmith.core.errors import InputError
 from lensmith.models.families.sightseer import shipped_model
+from lensmith.models.inference.kv_cache import KeysValues, SlotCache
+from lensmith.models.inference.loading import load_answering
+from lensmith.models.inference.lru import ByteLru
+from lensmith.models.inference.token_table import TokenTable
 from lensmith.models.language.loading import load_language_model
-from lensmith.models.local import load_answering
-from lensmith.models.lru import ByteLru
-from lensmith.models.slots import KeysValues, SlotCache
-from lensmith.models.token_table import TokenTable
 
 # --- a store that forgets -----------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class Rows:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_rows_keep_what_is_theirs_whoever_joins_and_leaves(seed, monkeypatch):
-    monkeypatch.setattr("lensmith.models.slots._SPARE_COLUMNS", 3)
+    monkeypatch.setattr("lensmith.models.inference.kv_cache._SPARE_COLUMNS", 3)
     dice = random.Random(seed)
     rows = Rows(slots=4)
     for _ in range(60):

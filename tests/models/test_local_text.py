@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensmith.models.text_stream import TextStream, context_of
+from lensmith.models.inference.text_stream import TextStream, context_of
 
 
 def bytes_as_text(tokens):

@@ -6,8 +6,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lensmith.core.errors import LensmithError
-from lensmith.models import packed
-from lensmith.models.packed import PackedLinear, can_pack, pack_linear_layers
+from lensmith.models.linear import packed
+from lensmith.models.linear.packed import PackedLinear, can_pack, pack_linear_layers
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.float32), reason="this torch has no oneDNN: NOTHING WAS TESTED")
 HALF = pytest.param(

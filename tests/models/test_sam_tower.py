@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 from lensmith.core.errors import ConfigError, ShapeError
 from lensmith.models.exactness import Exactness
-from lensmith.models.towers import SamTowerConfig, sam_parts
+from lensmith.models.towers import SamTowerConfig
+from lensmith.models.towers import sam as sam_parts
 from lensmith.models.towers.base import patch_mask_for
-from lensmith.models.towers.sam import SamTower
-from lensmith.models.towers.sam_parts import attend_folded, attend_in_chunks, position_terms
+from lensmith.models.towers.sam import SamTower, attend_folded, attend_in_chunks, position_terms
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
 TINY = SamTowerConfig(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensmith.core.errors import ConfigError
-from lensmith.models.sampling import Dice, GenerateSettings, choose_tokens
+from lensmith.models.inference.sampling import Dice, GenerateSettings, choose_tokens
 
 
 def frequencies(settings, logits, draws=4000):

@@ -19,11 +19,11 @@ from lensmith.models.connectors import MlpConnectorConfig, PerceiverConnectorCon
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
+from lensmith.models.inference.endpoint import Answering
+from lensmith.models.inference.prefill import Prompt, Reader
 from lensmith.models.language.loading import load_language_model
-from lensmith.models.local import Answering
-from lensmith.models.reader import Prompt, Reader
-from lensmith.models.score import Scored, Scorer
-from lensmith.models.score_model import Asked, AskedText, ScoredModel
+from lensmith.models.scoring.likelihood import Scored, Scorer
+from lensmith.models.scoring.model import Asked, AskedText, ScoredModel
 
 NEAR = 1e-5
 TEMPLATE = (
@@ -163,7 +163,7 @@ def test_options_in_one_batch_equal_options_alone_and_in_little_memory():
 
 def test_a_long_option_is_read_in_chunks(monkeypatch):
     model, prefix, option = text_model(), [20, 21], tuple(range(4, 90))
-    monkeypatch.setattr("lensmith.models.score._LOGITS_BYTES", 4 * VOCABULARY * 7)
+    monkeypatch.setattr("lensmith.models.scoring.likelihood._LOGITS_BYTES", 4 * VOCABULARY * 7)
     assert_equals_naive(
         Scorer(Reader(model, cache_bytes=0)).score(prompt_of(prefix), [option, (5, 6)]), model, prefix, [option, (5, 6)]
     )

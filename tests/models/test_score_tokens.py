@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lensmith.models.score_tokens import option_tokens, space_before_answer, split_texts
+from lensmith.models.scoring.likelihood import option_tokens, space_before_answer, split_texts
 
 
 def merging_tokenizer() -> PreTrainedTokenizerFast:

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lensmith.data.webpages.grammar import generate_page
-from lensmith.data.webpages.stylesheet import UTILITIES
+from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.data.webpages.grammar.stylesheet import UTILITIES
 from lensmith.models.families.sightseer.tokenizer import (
     BEGIN,
     END,

@@ -21,7 +21,6 @@ from transformers import (
 from transformers.image_utils import PILImageResampling, load_image
 
 from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl.conversation import read_conversations
 from lensmith.models.families.deepseek_vl.pictures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -33,7 +32,7 @@ from lensmith.models.families.deepseek_vl.pictures import (
     scaled_size,
 )
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
-from lensmith.models.families.deepseek_vl.prompt import Turn, chat_prompt, original_prompt
+from lensmith.models.families.deepseek_vl.prompt import Turn, chat_prompt, original_prompt, read_conversations
 from lensmith.models.families.deepseek_vl.tokenizer import END, IMAGE, tiny_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"

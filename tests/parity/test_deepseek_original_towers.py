@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from lensmith.models.connectors import HybridMlpConnectorConfig, MlpConnectorConfig
-from lensmith.models.towers import HybridTowerConfig, SamTowerConfig, SiglipTowerConfig, VisionFeatures, sam_parts
+from lensmith.models.towers import (
+    HybridTowerConfig,
+    SamTowerConfig,
+    SiglipTowerConfig,
+    VisionFeatures,
+)
+from lensmith.models.towers import (
+    sam as sam_parts,
+)
 from lensmith.models.towers.base import patch_mask_for
 
 GOLDENS = Path(__file__).parents[1] / "golden" / "deepseek_vl_towers.npz"

@@ -21,8 +21,8 @@ from transformers import (
 from lensmith.models import VisionLanguageModel
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import DeepseekVlProcessor, Family, Layout, load, tiny_config
-from lensmith.models.families.deepseek_vl.config_transformers import write_transformers
 from lensmith.models.families.deepseek_vl.convert import convert
+from lensmith.models.families.deepseek_vl.published_config import write_transformers
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}

@@ -15,7 +15,7 @@ from lensmith.models.connectors import HybridMlpConnectorConfig
 from lensmith.models.exactness import Exactness
 from lensmith.models.towers import HybridTowerConfig, SamTowerConfig, SiglipTowerConfig, VisionFeatures
 from lensmith.models.towers.base import patch_mask_for
-from lensmith.models.towers.sam_parts import SamLayer, from_windows, to_windows
+from lensmith.models.towers.sam import SamLayer, from_windows, to_windows
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
 LAYERS = 4

@@ -7,7 +7,7 @@ import torch
 
 from lensmith.core.config import content_hash, from_dict, to_dict
 from lensmith.core.errors import ConfigError
-from lensmith.data.webpages.grammar import generate_page
+from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.models.families.sightseer import load, shipped_model
 from lensmith.models.families.sightseer.tokenizer import IMAGE
 from lensmith.models.pictures import prepare_pictures
@@ -20,7 +20,7 @@ from lensmith.recipes.sightseer import (
     build_tokenizer,
     recipe_named,
 )
-from lensmith.train.reading import Reader
+from lensmith.train.objectives.reading import Reader
 
 MILLION = 1_000_000
 

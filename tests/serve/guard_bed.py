@@ -19,7 +19,11 @@ from starlette.routing import Route
 from lensmith.core.endpoint import Answer, Logprobs
 from lensmith.core.errors import LensmithError
 from lensmith.core.exposure import Exposure
-from lensmith.core.wire import (
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import as_read, known_fields, write_in
+from lensmith.guard.config import GuardConfig
+from lensmith.guard.proxy import Guard
+from lensmith.openai_api import (
     DIALECTS,
     SSE_DONE,
     Delta,
@@ -33,10 +37,6 @@ from lensmith.core.wire import (
     write_error,
     write_usage_chunk,
 )
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_dialects import as_read, known_fields, write_in
-from lensmith.serve.guard import Guard
-from lensmith.serve.guard_config import GuardConfig
 
 BASE = "http://upstream/v1"
 

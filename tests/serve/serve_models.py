@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from lensmith.core.exposure import Exposure
 from lensmith.models.families.sightseer import load, shipped_model
-from lensmith.models.local import Answering
+from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.engine import Engine
 from lensmith.serve.limits import Limits
 from lensmith.serve.run import running

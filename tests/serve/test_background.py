@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from lensmith.core.errors import InputError
-from lensmith.serve.background import listen, url_of
+from lensmith.hosting.run import listen, url_of
 
 SERVER = """
 import asyncio, sys
@@ -19,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
-from lensmith.serve.background import listen, until_told
+from lensmith.hosting.run import listen, until_told
 
 pieces = int(sys.argv[1])
 

@@ -17,11 +17,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from lensmith.core.exposure import Exposure
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
-from lensmith.serve import guard_json
-from lensmith.serve.guard import Guard
-from lensmith.serve.guard_config import GuardConfig, Limits, Timeouts
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
+from lensmith.guard import strict_json
+from lensmith.guard.config import GuardConfig, Limits, Timeouts
+from lensmith.guard.proxy import Guard
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
 KEY = "sk-client"
@@ -221,14 +221,14 @@ def test_a_large_body_is_read_beside_other_requests():
 
     async def run() -> tuple[str, list[str]]:
         app, readers = guard.app(), []
-        original = guard_json.read_object
+        original = strict_json.read_object
 
         def noting(data: bytes, **options: Any) -> Any:
             readers.append(threading.current_thread().name)
             return original(data, **options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lensmith.serve.guard.read_object", noting)
+            patch.setattr("lensmith.guard.proxy.read_object", noting)
             for body in (CHAT, large):
                 assert (await ask(app, "/v1/chat/completions", body)).status == 200
         return threading.current_thread().name, readers

@@ -12,10 +12,10 @@ from guard_bed import Reply, ask
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure, Sampled, log_softmax
 from lensmith.core.types import Message
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.endpoints.fake_server import FakeServer
-from lensmith.serve.guard import Guard
-from lensmith.serve.guard_config import GuardConfig
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.fake.server import FakeServer
+from lensmith.guard.config import GuardConfig
+from lensmith.guard.proxy import Guard
 
 VOCABULARY, CAP, SHARED = 61, 4, 20
 DIALECTS = ["lensmith", "vllm", "sglang", "llama-server", "llama-cpp-python"]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.serve.guard_config import TokenNaming
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.guard.config import TokenNaming
 
 VOCABULARY = 41
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

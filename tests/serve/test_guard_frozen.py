@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lensmith.core.exposure import Exposure, Noise, Sampled, frozen_noise
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.serve.guard_config import TokenNaming
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.guard.config import TokenNaming
 
 EXACT = Exposure(echo=True, sampled_logprob=Sampled.SHOWN)
 FROZEN = replace(EXACT, noise_nats=0.5, noise=Noise.FROZEN, noise_seed=77)

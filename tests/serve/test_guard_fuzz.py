@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lensmith.core.exposure import Exposure, Noise
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.serve.guard_config import OnRefusal, UnknownFields
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.guard.config import OnRefusal, UnknownFields
 
 PATHS = ["/v1/chat/completions", "/v1/completions"]
 FAKE = serve(FakeEndpoint(vocabulary=41, width=8))

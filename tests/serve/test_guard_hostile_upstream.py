@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lensmith.core.exposure import Exposure
-from lensmith.serve.guard import Guard
-from lensmith.serve.guard_config import GuardConfig, Limits, Timeouts
+from lensmith.guard.config import GuardConfig, Limits, Timeouts
+from lensmith.guard.proxy import Guard
 
 PATH = "/v1/chat/completions"
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}

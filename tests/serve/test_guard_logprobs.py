@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.exposure import Exposure, Noise, Sampled
-from lensmith.core.wire import MASKED_LOGPROB, MalformedAnswerError
-from lensmith.serve.guard_logprobs import Position, Teller, Told
+from lensmith.guard.logprobs import Position, Teller, Told
+from lensmith.openai_api import MASKED_LOGPROB, MalformedAnswerError
 
 
 def told(name: str, logprob: float, token_id: int | None = None) -> Told:

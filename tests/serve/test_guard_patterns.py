@@ -10,11 +10,9 @@ from guard_bed import ask, guard_before, serve
 
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.exposure import Exposure
-from lensmith.core.wire import BusyError
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.serve.guard import Guard
-from lensmith.serve.guard_config import Limits, OnExtraction, Watch
-from lensmith.serve.guard_patterns import (
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.guard.config import Limits, OnExtraction, Watch
+from lensmith.guard.patterns import (
     OPEN_PROMPTS,
     THRESHOLDS,
     Observation,
@@ -23,6 +21,8 @@ from lensmith.serve.guard_patterns import (
     ids_look_random,
     looks_random,
 )
+from lensmith.guard.proxy import Guard
+from lensmith.openai_api import BusyError
 
 CHAT = {"model": "fake", "max_tokens": 1, "temperature": 0}
 
@@ -154,7 +154,7 @@ def test_a_budget_cannot_be_renewed_by_opening_prompts():
 
 @pytest.mark.parametrize("limit", [None, 5])
 def test_the_prompts_of_clients_that_are_gone_take_no_room(limit, monkeypatch):
-    monkeypatch.setattr("lensmith.serve.guard_patterns.OPEN_PROMPTS", 100)
+    monkeypatch.setattr("lensmith.guard.patterns.OPEN_PROMPTS", 100)
     watch, clock = watcher(bias_per_prompt=limit, window_s=60)
     for visitor in range(50):
         clock.now = visitor * 10.0
@@ -167,7 +167,7 @@ def test_the_prompts_of_clients_that_are_gone_take_no_room(limit, monkeypatch):
 
 
 def test_with_a_budget_no_prompt_is_forgotten_inside_its_window(monkeypatch):
-    monkeypatch.setattr("lensmith.serve.guard_patterns.OPEN_PROMPTS", 10)
+    monkeypatch.setattr("lensmith.guard.patterns.OPEN_PROMPTS", 10)
     watch, clock = watcher(bias_per_prompt=1, window_s=60)
     for number in range(10):
         clock.now = number
@@ -184,7 +184,7 @@ def test_with_a_budget_no_prompt_is_forgotten_inside_its_window(monkeypatch):
 
 
 def test_without_a_budget_newcomers_take_the_room_of_those_that_asked_longest_ago(monkeypatch):
-    monkeypatch.setattr("lensmith.serve.guard_patterns.OPEN_PROMPTS", 40)
+    monkeypatch.setattr("lensmith.guard.patterns.OPEN_PROMPTS", 40)
     watch, _ = watcher()
     for value in range(1, 10):
         watch.admit("old", bias(5, value))
@@ -207,7 +207,7 @@ def test_a_prompt_that_is_asked_again_is_not_forgotten_for_a_new_one():
 
 def test_to_make_room_costs_little(monkeypatch):
     """Who is over the limit all the time does not look through all clients each time."""
-    monkeypatch.setattr("lensmith.serve.guard_patterns.OPEN_PROMPTS", 2000)
+    monkeypatch.setattr("lensmith.guard.patterns.OPEN_PROMPTS", 2000)
     watch, clock = watcher(bias_per_prompt=5, window_s=10_000)
     for number in range(2000):
         watch.admit(str(number), bias(1))

@@ -17,11 +17,11 @@ from starlette.routing import Route
 
 from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
-from lensmith.core.wire import READ_OUT_FIELDS
-from lensmith.serve.guard import Guard
-from lensmith.serve.guard_config import GuardConfig, Limits, OnRefusal, Paths, Timeouts, TokenNaming, UnknownFields
-from lensmith.serve.guard_policy import READ_OUTS
-from lensmith.serve.guard_run import Options, guard_config
+from lensmith.guard.config import GuardConfig, Limits, OnRefusal, Paths, Timeouts, TokenNaming, UnknownFields
+from lensmith.guard.policy import READ_OUTS
+from lensmith.guard.proxy import Guard
+from lensmith.guard.run import Options, guard_config
+from lensmith.openai_api import READ_OUT_FIELDS
 
 PATH, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
-from lensmith.core.wire import WireError
-from lensmith.serve.guard_text import COMBINING_RANGES, has_special_token, one_form, text_hash
+from lensmith.guard.frozen_noise import COMBINING_RANGES, has_special_token, one_form, text_hash
+from lensmith.openai_api import WireError
 
 
 def test_all_combining_marks_are_known():

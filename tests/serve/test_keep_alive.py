@@ -14,10 +14,10 @@ import httpx
 import pytest
 from serve_models import tiny_server
 
-from lensmith.core.wire import DIALECTS, EndpointError
-from lensmith.endpoints.http import HttpClient, RetryPolicy
-from lensmith.serve.guard_config import GuardConfig
-from lensmith.serve.guard_run import running_guard
+from lensmith.endpoints.http.client import HttpClient, RetryPolicy
+from lensmith.guard.config import GuardConfig
+from lensmith.guard.run import running_guard
+from lensmith.openai_api import DIALECTS, EndpointError
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}

@@ -16,10 +16,9 @@ from serve_models import CHAT_TEMPLATE, END_ID, NAME, VOCABULARY, sightseer_serv
 
 from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.errors import ConfigError, ImageError
-from lensmith.core.exposure import Exposure
-from lensmith.core.exposure_text import parse_exposure
+from lensmith.core.exposure import Exposure, parse_exposure
 from lensmith.core.types import Message, Picture
-from lensmith.models.local import LocalEndpoint
+from lensmith.models.inference.endpoint import LocalEndpoint
 from lensmith.serve.fetching import with_pictures
 from lensmith.serve.limits import Limits
 

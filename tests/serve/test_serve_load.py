@@ -11,7 +11,7 @@ import pytest
 from serve_models import NAME, tiny_engine, tiny_server, tokenizer
 
 from lensmith.core.endpoint import Request
-from lensmith.models.local import LocalEndpoint
+from lensmith.models.inference.endpoint import LocalEndpoint
 
 CLIENTS = 200
 TEMPLATES = ("tell me of {}", "what is {} to you, who never saw {}?", "{}")

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from serve_models import NAME, sightseer, sightseer_server, tiny_server
 
-from lensmith.core.exposure_text import parse_exposure
-from lensmith.data.webpages.grammar import VIEWPORT_WIDTH_PX
-from lensmith.models.generate import generate_batch
-from lensmith.models.sampling import GenerateSettings
+from lensmith.core.exposure import parse_exposure
+from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX
+from lensmith.models.inference.generate import generate_batch
+from lensmith.models.inference.sampling import GenerateSettings
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from serve_models import END_ID, spaced_server, spaced_tokenizer, tiny_server, tokenizer
 
-from lensmith.models.token_table import TokenTable
+from lensmith.models.inference.token_table import TokenTable
 
 TEXTS = ("The capital", "naïve 😀 日本語", "é", "  The\n\tcapital is 😀😀", "<s>The </s> is", "e\u0301 ﬁ \ufffd x")
 WHOLE = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

@@ -10,8 +10,7 @@ import pytest
 from toy_run import curve, toy_config, toy_train
 
 from lensmith.train import Curves, Progress
-from lensmith.train.log import BOARD_FOLDER, LOG_FILE, StepLog, read
-from lensmith.train.progress import Meter, duration, to_stderr
+from lensmith.train.log import BOARD_FOLDER, LOG_FILE, Meter, StepLog, duration, read, to_stderr
 
 
 def line(step: int) -> str:

@@ -21,9 +21,8 @@ from lensmith.train import (
     load_weights,
     lr_at,
 )
-from lensmith.train.ema import WeightAverage
-from lensmith.train.optim import build_optimizer, scale_and_clip
-from lensmith.train.precision import autocast, resolve
+from lensmith.train.config import autocast, resolve
+from lensmith.train.optim import WeightAverage, build_optimizer, scale_and_clip
 
 CPU = torch.device("cpu")
 

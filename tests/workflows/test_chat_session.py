@@ -7,8 +7,8 @@ from PIL import Image
 
 from lensmith.core.endpoint import Finish
 from lensmith.core.errors import InputError, LensmithError
-from lensmith.workflows.chat import Chat, ChatSettings, EndpointSpeaker, Spoken, read_picture
-from lensmith.workflows.chat_session import run_session
+from lensmith.workflows.chat.conversation import Chat, ChatSettings, EndpointSpeaker, Spoken, read_picture
+from lensmith.workflows.chat.session import run_session
 
 
 class Script:

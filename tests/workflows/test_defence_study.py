@@ -4,14 +4,14 @@ import math
 import numpy as np
 import pytest
 
-from lensmith.audit.findings import ReadOut
+from lensmith.audit.findings.finding import ReadOut
 from lensmith.core.endpoint import RefusedError, Request, Reveal
 from lensmith.core.errors import ConfigError, InputError, ShapeError
 from lensmith.core.exposure import Exposure, Noise, Sampled, apply, log_softmax
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.workflows.defence_cases import HONEST, Defence, common_defences
-from lensmith.workflows.defence_study import _Lab, study_defences
-from lensmith.workflows.logits_endpoint import LogitsEndpoint
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.endpoints.known_logits import LogitsEndpoint
+from lensmith.workflows.defences.cases import HONEST, Defence, common_defences
+from lensmith.workflows.defences.study import _Lab, study_defences
 
 WIDTH, VOCABULARY, CONTEXTS = 16, 160, 96
 

@@ -12,11 +12,11 @@ from lensmith.cli.defences import defences
 from lensmith.core.endpoint import RefusedError, Request
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.exposure import Exposure, log_softmax
-from lensmith.endpoints.fake import FakeEndpoint
-from lensmith.workflows.defence_cases import HONEST, Defence
-from lensmith.workflows.defence_page import as_dict, as_html, as_text
-from lensmith.workflows.defence_study import study_defences
-from lensmith.workflows.defences import DefenceOptions, load_logits, read_logits, study_source
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.workflows.defences.cases import HONEST, Defence
+from lensmith.workflows.defences.page import as_dict, as_html, as_text
+from lensmith.workflows.defences.run import DefenceOptions, load_logits, read_logits, study_source
+from lensmith.workflows.defences.study import study_defences
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b]0;\u202e"
 
@@ -131,7 +131,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, logits_NV):
 def test_a_file_of_logits_needs_no_torch(tmp_path, logits_NV):
     np.save(tmp_path / "logits.npy", logits_NV[:40, :64])
     code = (
-        "import sys; from pathlib import Path; from lensmith.workflows.defences import *\n"
+        "import sys; from pathlib import Path; from lensmith.workflows.defences.run import *\n"
         f"study_source(DefenceOptions(source={str(tmp_path / 'logits.npy')!r}, out=Path({str(tmp_path)!r})))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

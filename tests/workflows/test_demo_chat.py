@@ -5,7 +5,7 @@ from PIL import Image
 from tiny_deepseek import save_as, tiny_model
 
 from lensmith.models.families.deepseek_vl import Layout
-from lensmith.workflows.demo_chat import QUESTIONS, chat_chapter, run_chat
+from lensmith.workflows.demo.chat import QUESTIONS, chat_chapter, run_chat
 
 PICTURE = Image.linear_gradient("L").convert("RGB")
 

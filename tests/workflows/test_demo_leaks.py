@@ -1,7 +1,7 @@
 """What the demonstration's second chapter says of two audits."""
 
-from lensmith.audit.findings import AuditReport, Cost, Finding, ReadOut, Severity
-from lensmith.workflows.demo_leaks import LeaksResult, leaks_chapter
+from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Severity
+from lensmith.workflows.demo.leaks import LeaksResult, leaks_chapter
 
 
 def finding(title, severity):

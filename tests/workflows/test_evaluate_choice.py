@@ -12,16 +12,16 @@ from tiny_vlm import CHAT_TEMPLATE, byte_tokenizer, tiny_chat_model, tiny_llama
 from transformers import AutoModelForCausalLM
 
 from lensmith.core.errors import InputError
-from lensmith.evaluate.choice import Mode, Normalise
-from lensmith.evaluate.choice_file import read_questions
+from lensmith.evaluate.choice.file import read_questions
+from lensmith.evaluate.choice.question import Mode, Normalise
 from lensmith.models import VisionLanguageModel
 from lensmith.models.families.deepseek_vl.config import tiny_config
 from lensmith.models.families.deepseek_vl.pictures import Decoding, DeepseekPictureConfig
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
-from lensmith.models.local import Answering
-from lensmith.models.score_model import ScoredModel
-from lensmith.workflows.evaluate_choice import ChoiceSettings, evaluate
+from lensmith.models.inference.endpoint import Answering
+from lensmith.models.scoring.model import ScoredModel
+from lensmith.workflows.choice import ChoiceSettings, evaluate
 
 MODES = [ChoiceSettings(mode=Mode.GENERATION, max_new_tokens=3)] + [
     ChoiceSettings(normalise=normalise) for normalise in Normalise

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from lensmith.core.errors import InputError
-from lensmith.data.webpages.repair import is_well_formed
+from lensmith.data.webpages.markup.repair import is_well_formed
 from lensmith.render import Capture, RenderConfig, Renderer
-from lensmith.workflows.evaluate_html import HtmlScores, run, target_pages
-from lensmith.workflows.html import Converter, convert_file
-from lensmith.workflows.report import Chapter, ReportPage, difference_picture, write_report
+from lensmith.workflows.html.convert import Converter, convert_file
+from lensmith.workflows.html.evaluate import HtmlScores, run, target_pages
+from lensmith.workflows.html.gallery import Chapter, ReportPage, difference_picture, write_report
 
 
 @pytest.fixture(scope="module")

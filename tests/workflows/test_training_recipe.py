@@ -18,12 +18,12 @@ from lensmith.core.errors import CheckpointError, ConfigError
 from lensmith.core.manifest import changed_files, config_of, load_manifest
 from lensmith.data.webpages.export import VIEWPORT_WIDTH_PX
 from lensmith.models.families.sightseer import load
-from lensmith.models.generate import generate_batch
-from lensmith.models.sampling import GenerateSettings
+from lensmith.models.inference.generate import generate_batch
+from lensmith.models.inference.sampling import GenerateSettings
 from lensmith.recipes.sightseer import RECIPES, Lesson, SightseerRecipe, build_model, build_tokenizer, recipe_named
 from lensmith.train import StopReason, load_weights
 from lensmith.train.log import read
-from lensmith.train.reading import Reader
+from lensmith.train.objectives.reading import Reader
 from lensmith.workflows.training import run_recipe, set_lesson
 
 NAME = "sightseer_test"

@@ -14,8 +14,8 @@ from lensmith.core.images import orientation
 from lensmith.core.types import Message, Part, Picture
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import Decoding
-from lensmith.models.local import dtype_named
-from lensmith.models.score_model import ScoredModel
+from lensmith.models.inference.loading import dtype_named
+from lensmith.models.scoring.model import ScoredModel
 
 IMAGE_PLACEHOLDER = "<image>"
 """What the frameworks write where a picture belongs."""

@@ -24,9 +24,9 @@ from lm_eval.utils import (  # type: ignore[import-not-found]
 from lensmith.adapters.common import chat_request, load_model, writing_settings
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
-from lensmith.models.reader import Prompt
-from lensmith.models.score import OptionScore, Scored
-from lensmith.models.score_model import Asked, AskedText, ScoredModel
+from lensmith.models.inference.prefill import Prompt
+from lensmith.models.scoring.likelihood import OptionScore, Scored
+from lensmith.models.scoring.model import Asked, AskedText, ScoredModel
 
 NAME = "lensmith"
 _MOST_TOKENS = 256

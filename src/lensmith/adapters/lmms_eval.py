@@ -23,8 +23,8 @@ from lmms_eval.models.registry_v2 import ModelManifest  # type: ignore[import-no
 from lensmith.adapters.common import chat_request, load_model, writing_settings
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
-from lensmith.models.score import Scored
-from lensmith.models.score_model import Asked, AskedText, ScoredModel
+from lensmith.models.scoring.likelihood import Scored
+from lensmith.models.scoring.model import Asked, AskedText, ScoredModel
 
 NAME = "lensmith"
 _MOST_TOKENS = 256

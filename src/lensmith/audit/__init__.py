@@ -1,0 +1,1 @@
+"""The audit: what an endpoint gives away about its model, asked through the endpoint alone."""

@@ -2,33 +2,129 @@
 
 Each stage writes what it found into the event log and the matrices beside it, so a run that ends early, by a crash, by
 Ctrl-C or because its budget is spent, goes on where it was when the same command is typed again.
+
+What the whole last layer costs through each read-out: as it was paid, where it was read; else worked out.
+
+Working out takes the number of contexts and the queries a logit of the width that was read, where one was; what the
+readers expect before anything was read stands in for the rest.
+
+What an audit tells of its progress: where it is, and what it has asked. How much is left nobody knows beforehand.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import lensmith
-from lensmith.audit.contexts import Form, route_of
-from lensmith.audit.findings import AuditReport, Finding, ReadOut, Severity
-from lensmith.audit.image_stage import IMAGE_FILE, find_image
-from lensmith.audit.layer_stage import LayerOutcome, find_layer, with_evidence
-from lensmith.audit.meter import Limits, TokenTexts
-from lensmith.audit.price import total, with_price
-from lensmith.audit.probed import CHEAPEST_FIRST, Probed
-from lensmith.audit.progress import OnProgress, Reporter
-from lensmith.audit.rotation_stage import find_rotation
+from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings.wording import only_tried
+from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed
+from lensmith.audit.querying.contexts import Form, route_of
+from lensmith.audit.querying.meter import Limits, TokenTexts
+from lensmith.audit.querying.price import CONTEXTS_PER_WIDTH, extrapolated, total, with_price
+from lensmith.audit.readouts.choose import reader_for
 from lensmith.audit.session import Session, SessionConfig, open_session
-from lensmith.audit.stages import Stage, WidthOutcome, find_width, metadata_finding, prove
-from lensmith.audit.trouble import Ledger
-from lensmith.audit.truth import open_gain, open_head
-from lensmith.audit.whole_cost import with_whole_costs
-from lensmith.audit.wording import only_tried
+from lensmith.audit.stages.image import IMAGE_FILE, find_image
+from lensmith.audit.stages.layer import LayerOutcome, find_layer, with_evidence
+from lensmith.audit.stages.ledger import Ledger
+from lensmith.audit.stages.proof import metadata_finding, prove
+from lensmith.audit.stages.rotation import find_rotation
+from lensmith.audit.stages.stage import Stage
+from lensmith.audit.stages.width import WidthOutcome, find_width
+from lensmith.audit.weights.head import open_gain, open_head
 from lensmith.core.endpoint import Endpoint
 from lensmith.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditProgress:
+    """`stage` in words, `queries` so far, those of earlier runs included, and `most_queries` that may be asked."""
+
+    stage: str
+    queries: int
+    most_queries: int | None
+
+    def __str__(self) -> str:
+        most = "" if self.most_queries is None else f" (at most {self.most_queries:,})"
+        return f"{self.queries:,} {'query' if self.queries == 1 else 'queries'}{most}: {self.stage}"
+
+
+OnProgress = Callable[[AuditProgress], None]
+
+
+class Reporter:
+    """Keeps the stage and the count together, and tells them whenever one changes."""
+
+    def __init__(self, most_queries: int | None, on_progress: OnProgress) -> None:
+        self._most_queries = most_queries
+        self._on_progress = on_progress
+        self._stage = self._shown = "probe"
+        self._queries = 0
+
+    def begin(self, stage: str) -> None:
+        """A new stage."""
+        self._stage = self._shown = stage
+        self._tell()
+
+    def rows(self, done: int, total: int) -> None:
+        """Contexts of the stage's matrix that were read."""
+        self._shown = f"{self._stage}, {done:,} of {total:,} contexts"
+        self._tell()
+
+    def spent(self, cost: Cost) -> None:
+        """What was asked so far, as the meter counts it."""
+        self._queries = cost.queries
+        self._tell()
+
+    def _tell(self) -> None:
+        self._on_progress(AuditProgress(stage=self._shown, queries=self._queries, most_queries=self._most_queries))
+
+
+WHOLE_IS = "whole_is"
+ASSUMED_WIDTH = 4_096
+ASSUMED_VOCABULARY = 128_000
+"""For extrapolating where nothing is known: a common model of 7 billion parameters."""
+
+
+def with_whole_costs(stage: Stage, findings: Sequence[Finding], width: WidthOutcome) -> list[Finding]:
+    """The findings, each leak with what the whole last layer takes through it."""
+    layer = next((finding for finding in findings if finding.code == "LAYER"), None)
+    return [_with_whole_cost(stage, finding, width, layer) for finding in findings]
+
+
+def _with_whole_cost(stage: Stage, finding: Finding, width: WidthOutcome, layer: Finding | None) -> Finding:
+    """The width is the one found, else the least that is proven, else an assumed one, as the evidence then says."""
+    read_out = finding.read_out
+    if read_out is None or not finding.code.startswith("LEAK") or not finding.spent.queries:
+        return finding
+    if WHOLE_IS in finding.evidence:
+        return finding
+    if layer is not None and layer.read_out is read_out:
+        return replace(finding, whole=layer.whole)
+    known = width.width or (width.interval or (0, 0))[1] or width.at_least
+    hidden = known or ASSUMED_WIDTH
+    vocabulary = stage.probed.vocabulary_size or ASSUMED_VOCABULARY
+    rows = max(math.ceil(CONTEXTS_PER_WIDTH * hidden), 0 if width.finding is None else width.rows)
+    queries = reader_for(read_out, stage.probed).queries_for(rows, vocabulary).queries
+    evidence = {**finding.evidence, WHOLE_IS: f"the last layer, {rows} contexts x {vocabulary} tokens"}
+    if not known:
+        evidence["assumed_width"] = hidden
+    paid = finding.spent
+    if width.finding is not None and width.read_out is read_out:
+        paid = width.finding.spent
+        queries = max(paid.queries, math.ceil(queries * _paid_share(stage, read_out, width, paid)))
+    return replace(finding, whole=extrapolated(paid, queries, stage.price), evidence=evidence)
+
+
+def _paid_share(stage: Stage, read_out: ReadOut, width: WidthOutcome, paid: Cost) -> float:
+    """What the width's matrix took, as a part of what its reader expected."""
+    expected = reader_for(read_out, stage.probed).queries_for(width.rows, width.columns + 1).queries
+    return paid.queries / max(1, expected)
+
 
 _MANY_A_QUERY = (ReadOut.P1, ReadOut.P2)
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lensmith.audit.contexts import Contexts, Form, first_of_each_form, form_of, route_of
-from lensmith.audit.cures import server_name
-from lensmith.audit.event_log import EventLog
-from lensmith.audit.findings import Cost
-from lensmith.audit.meter import BudgetError, Limits, Meter, TokenTexts
-from lensmith.audit.price import load_prices
-from lensmith.audit.probe import ProbeOutcome, probe_so_far
-from lensmith.audit.probed import CHEAPEST_FIRST, Probed
-from lensmith.audit.stages import Stage
+from lensmith.audit.findings.cures import server_name
+from lensmith.audit.findings.finding import Cost
+from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed
+from lensmith.audit.probe.questions import ProbeOutcome, probe_so_far
+from lensmith.audit.querying.contexts import Contexts, Form, first_of_each_form, form_of, route_of
+from lensmith.audit.querying.event_log import EventLog
+from lensmith.audit.querying.meter import BudgetError, Limits, Meter, TokenTexts
+from lensmith.audit.querying.price import load_prices
+from lensmith.audit.stages.stage import Stage
 from lensmith.core.endpoint import Endpoint
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
 

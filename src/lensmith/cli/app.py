@@ -14,7 +14,7 @@ import typer
 
 import lensmith
 from lensmith.cli import audit, chat, convert, data, defences, demo, evaluate, guard, html, render, serve, train
-from lensmith.cli.output import INTERRUPTED
+from lensmith.cli.console.output import INTERRUPTED
 from lensmith.core.errors import InputError, LensmithError
 
 _HINTS = {

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from lensmith.cli.output import show
+from lensmith.cli.console.output import show
 
 
 class _AuditGroup(typer.core.TyperGroup):
@@ -73,8 +73,8 @@ def run(
 
     Writes events.jsonl, report.json, report.html, report.junit.xml, report.sarif and image.npz.
     """
-    from lensmith.audit.report import as_dict, as_text
-    from lensmith.cli.audit_status import status_line
+    from lensmith.audit.report.files import as_dict, as_text
+    from lensmith.cli.console.progress import status_line
     from lensmith.workflows.audit import AuditOptions, audit_url
 
     options = AuditOptions(
@@ -116,7 +116,7 @@ def snapshot(
     as_json: Json = False,
 ) -> None:
     """Record an endpoint's outputs on fixed questions, to tell later whether the model behind it changed."""
-    from lensmith.cli.progress import progress_bar
+    from lensmith.cli.console.progress import progress_bar
     from lensmith.workflows.audit import AuditOptions, snapshot_url
 
     options = AuditOptions(
@@ -146,7 +146,7 @@ def diff(
 
     Exits with 0 (the same), 1 (changed) or 3 (could not tell).
     """
-    from lensmith.audit.snapshot import compare_files
+    from lensmith.audit.change.snapshot import compare_files
 
     result: Any = compare_files(before, after)
     show(result, as_json=as_json)
@@ -178,7 +178,7 @@ def signature(
     A hidden prompt or a fine-tune below the head keeps the image. Exits with 0 (the same image), 1 (another) or 3
     (could not tell).
     """
-    from lensmith.cli.progress import progress_bar
+    from lensmith.cli.console.progress import progress_bar
     from lensmith.workflows.audit import AuditOptions, check_signature_of_url
 
     options = AuditOptions(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lensmith.cli.extras import needs
-from lensmith.cli.model_options import Exact, PictureDecoding
-from lensmith.cli.output import show
+from lensmith.cli.console.extras import needs
+from lensmith.cli.console.model_options import Exact, PictureDecoding
+from lensmith.cli.console.output import show
 from lensmith.core.errors import InputError
 
 if TYPE_CHECKING:
-    from lensmith.workflows.chat import Chat, IsStopped, Reply, Speaker
+    from lensmith.workflows.chat.conversation import Chat, IsStopped, Reply, Speaker
 
 # A model may write whatever a picture tells it to; a terminal would obey some of it.
 _UNSEEN = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -61,8 +61,8 @@ def chat(
     With a question, its answer is printed as it comes. Without one, lines are read and answered in turn; /help tells
     the commands.
     """
-    from lensmith.workflows.chat import Chat, ChatSettings, read_picture
-    from lensmith.workflows.chat_session import run_session
+    from lensmith.workflows.chat.conversation import Chat, ChatSettings, read_picture
+    from lensmith.workflows.chat.session import run_session
 
     if endpoint and (exact or picture_decoding):
         raise InputError(
@@ -86,7 +86,7 @@ def chat(
 
 
 def _endpoint(url: str, model: str | None, api_key: str | None) -> contextlib.AbstractContextManager["Speaker"]:
-    from lensmith.workflows.chat import endpoint_speaker
+    from lensmith.workflows.chat.conversation import endpoint_speaker
 
     return endpoint_speaker(url, model, api_key=api_key)
 
@@ -95,7 +95,7 @@ def _endpoint(url: str, model: str | None, api_key: str | None) -> contextlib.Ab
 def _local(model: str | None, **options: Any) -> Iterator["Speaker"]:
     if model is None:
         raise InputError("which model?", expected="--model FOLDER, or --endpoint URL")
-    from lensmith.workflows.chat_local import local_speaker
+    from lensmith.workflows.chat.local import local_speaker
 
     yield local_speaker(model, **options)
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.extras import needs
-from lensmith.cli.output import show
+from lensmith.cli.console.extras import needs
+from lensmith.cli.console.output import show
 
 
 @needs("models")
@@ -33,9 +33,9 @@ def defences(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compare defences on a model's own logits: what each leaves an attacker, and what it costs an honest user."""
-    from lensmith.cli.progress import progress_bar
-    from lensmith.workflows.defence_page import as_dict, as_text
-    from lensmith.workflows.defences import DefenceOptions, study_source
+    from lensmith.cli.console.progress import progress_bar
+    from lensmith.workflows.defences.page import as_dict, as_text
+    from lensmith.workflows.defences.run import DefenceOptions, study_source
 
     options = DefenceOptions(source=source, out=out, expose=tuple(expose or ()), contexts=contexts, seed=seed)
     with progress_bar("studied") as on_progress:

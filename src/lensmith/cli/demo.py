@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.extras import needs
-from lensmith.cli.output import show
-from lensmith.cli.progress import progress_bar
+from lensmith.cli.console.extras import needs
+from lensmith.cli.console.output import show
+from lensmith.cli.console.progress import progress_bar
 
 
 @needs("html", "serve")
@@ -20,7 +20,7 @@ def demo(
 
     Converts pages that the model never saw, scores them, and writes one self-contained page.
     """
-    from lensmith.workflows.demo import run
+    from lensmith.workflows.demo.run import run
 
     with progress_bar("pages") as on_progress:
         result = run(out, model=model, on_progress=on_progress)

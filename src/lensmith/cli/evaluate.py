@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.extras import needs
-from lensmith.cli.model_options import PictureDecoding
-from lensmith.cli.output import BAD_INPUT, show
-from lensmith.cli.progress import progress_bar
-from lensmith.evaluate.choice import Mode, Normalise
+from lensmith.cli.console.extras import needs
+from lensmith.cli.console.model_options import PictureDecoding
+from lensmith.cli.console.output import BAD_INPUT, show
+from lensmith.cli.console.progress import progress_bar
+from lensmith.evaluate.choice.question import Mode, Normalise
 
 app = typer.Typer(help="Score a model.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -44,7 +44,7 @@ def html(
 
     Renders pages, converts their pictures to HTML, and compares how both look.
     """
-    from lensmith.workflows.evaluate_html import run
+    from lensmith.workflows.html.evaluate import run
 
     with progress_bar("pages") as on_progress:
         scores = run(
@@ -93,7 +93,7 @@ def choice(
     """
     from lensmith.models.exactness import Exactness
     from lensmith.models.families.deepseek_vl import Decoding
-    from lensmith.workflows import evaluate_choice as workflow
+    from lensmith.workflows import choice as workflow
 
     settings = workflow.ChoiceSettings(
         mode=mode,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.extras import needs
+from lensmith.cli.console.extras import needs
 
 EXPOSE = "What may be told, e.g. top-logprobs=5,no-logit-bias; metadata only where it is named."
 UPSTREAM_TAKEN = "When the server takes logprobs: before-bias (vLLM, llama.cpp, lensmith) or after-bias (SGLang, TGI)."
@@ -58,8 +58,8 @@ def guard(
 
     Requests and answers go through as far as --expose allows; what the guard does not know does not pass.
     """
-    from lensmith.serve.accepted_keys import GUARD_KEYS, note_on_keys
-    from lensmith.serve.guard_run import Options, run_guard
+    from lensmith.guard.run import Options, run_guard
+    from lensmith.hosting.keys import GUARD_KEYS, note_on_keys
 
     values = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
     if note := note_on_keys(GUARD_KEYS, [*(api_key or ()), *([str(keys_file)] if keys_file else [])]):

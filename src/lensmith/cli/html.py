@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.extras import needs
-from lensmith.cli.output import show
+from lensmith.cli.console.extras import needs
+from lensmith.cli.console.output import show
 
 
 @needs("html")
@@ -33,8 +33,8 @@ def html(
 
     The HTML stands alone, is well formed, and its rendering is compared with the screenshot.
     """
-    from lensmith.workflows.html import convert_file
-    from lensmith.workflows.page_writers import endpoint_writer
+    from lensmith.workflows.html.convert import convert_file
+    from lensmith.workflows.html.writers import endpoint_writer
 
     on_text = None if as_json else stream_to_stderr
     with contextlib.ExitStack() as stack:

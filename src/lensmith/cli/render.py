@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.output import BAD_INPUT, show
-from lensmith.cli.progress import counting, progress_bar
+from lensmith.cli.console.output import BAD_INPUT, show
+from lensmith.cli.console.progress import counting, progress_bar
 
 
 def render(

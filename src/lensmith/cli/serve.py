@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.extras import needs
-from lensmith.cli.model_options import Exact, PictureDecoding
+from lensmith.cli.console.extras import needs
+from lensmith.cli.console.model_options import Exact, PictureDecoding
 
 
 @needs("serve")
@@ -50,7 +50,7 @@ def serve(
 
     For one machine. The address is printed on stderr once requests are answered; Ctrl-C finishes what was accepted.
     """
-    from lensmith.serve.accepted_keys import SERVE_KEYS, note_on_keys
+    from lensmith.hosting.keys import SERVE_KEYS, note_on_keys
     from lensmith.serve.run import ServeSettings, serve_model
 
     if note := note_on_keys(SERVE_KEYS, api_key or ()):

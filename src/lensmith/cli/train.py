@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.extras import needs
-from lensmith.cli.output import INTERRUPTED, show
-from lensmith.cli.progress import progress_bar
+from lensmith.cli.console.extras import needs
+from lensmith.cli.console.output import INTERRUPTED, show
+from lensmith.cli.console.progress import progress_bar
 
 
 @needs("train")

@@ -1,0 +1,1 @@
+"""Named, complete run configurations; a variant changes one field of its parent."""

@@ -15,15 +15,15 @@ import torch
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from lensmith.core.errors import ConfigError
-from lensmith.data.webpages.grammar import VIEWPORT_WIDTH_PX, generate_page
-from lensmith.data.webpages.stylesheet import UTILITIES
+from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, generate_page
+from lensmith.data.webpages.grammar.stylesheet import UTILITIES
 from lensmith.models import VisionLanguageConfig, VisionLanguageModel
 from lensmith.models.connectors.mlp import MlpConnectorConfig
 from lensmith.models.families.sightseer.tokenizer import IMAGE, markup_pieces, train_tokenizer
 from lensmith.models.pictures import PictureConfig, TooTall
 from lensmith.models.towers.conv import ConvTowerConfig
 from lensmith.train import OptimConfig, ScheduleConfig, TrainConfig
-from lensmith.train.reading import ReadingConfig
+from lensmith.train.objectives.reading import ReadingConfig
 
 TOKENIZER_PAGES = 3000
 

@@ -1,0 +1,1 @@
+"""The model server: OpenAI-compatible HTTP over one model, batched and streaming."""

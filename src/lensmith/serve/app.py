@@ -1,7 +1,7 @@
 """The server's paths: OpenAI's completions, chat completions and models; health and metrics.
 
-Source: OpenAI's API reference, and vLLM's names for what it lacks (`core.wire` reads and writes both). Where we differ:
-there are no tools, no penalties and no grammars; a field that would ask for one is refused rather than ignored.
+Source: OpenAI's API reference, and vLLM's names for what it lacks (`openai_api` reads and writes both). Where we
+differ: there are no tools, no penalties and no grammars; a field that would ask for one is refused rather than ignored.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ import lensmith
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import ImageError, LensmithError
 from lensmith.core.exposure import visible_metadata
-from lensmith.core.wire import BusyError, Kind, WireError, WireRequest, read_requests, told_only, write_error
+from lensmith.hosting.keys import ApiKeys
+from lensmith.openai_api import BusyError, Kind, WireError, WireRequest, read_requests, told_only, write_error
 from lensmith.serve import schema
 from lensmith.serve.engine import Engine, Prepared
 from lensmith.serve.fetching import with_pictures
-from lensmith.serve.limits import ApiKeys
 from lensmith.serve.metrics import CONTENT_TYPE, Metrics, Stopwatch
 from lensmith.serve.replies import Reply, json_bytes
 

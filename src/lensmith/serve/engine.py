@@ -17,10 +17,10 @@ from typing import Self, TypeVar
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure
-from lensmith.core.wire import BusyError
-from lensmith.models.decoder import Event, Failed, Job, Piece, Sink
-from lensmith.models.local import Answering
-from lensmith.models.reader import Prompt
+from lensmith.models.inference.decoder import Event, Failed, Job, Piece, Sink
+from lensmith.models.inference.endpoint import Answering
+from lensmith.models.inference.prefill import Prompt
+from lensmith.openai_api import BusyError
 from lensmith.serve.limits import Limits
 
 LOG = logging.getLogger("lensmith.serve")

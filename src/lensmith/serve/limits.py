@@ -1,7 +1,5 @@
 """What a server takes on, and from whom."""
 
-import hmac
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lensmith.core.endpoint import Request, Reveal
@@ -43,18 +41,3 @@ class Limits:
                 expected="a smaller max_tokens or n",
                 actual=f"{positions} positions",
             )
-
-
-class ApiKeys:
-    """The keys that a server accepts; without any, whoever reaches it may use it."""
-
-    def __init__(self, keys: Iterable[str] = ()) -> None:
-        self._keys = [key.encode() for key in keys if key]
-
-    def accepts(self, authorization: str | None) -> bool:
-        """Whether this Authorization header opens the server. Takes as long for a wrong key as for a right one."""
-        if not self._keys:
-            return True
-        scheme, _, given = (authorization or "").partition(" ")
-        matches = [hmac.compare_digest(key, given.strip().encode("utf-8", "replace")) for key in self._keys]
-        return scheme.lower() == "bearer" and any(matches)

@@ -10,7 +10,10 @@ from typing import Any
 
 from lensmith.core.endpoint import Answer, Reveal
 from lensmith.core.errors import LensmithError
-from lensmith.core.wire import (
+from lensmith.models.inference.answers import Gatherer
+from lensmith.models.inference.decoder import Piece, PromptRead
+from lensmith.models.inference.token_table import TokenTable
+from lensmith.openai_api import (
     SSE_DONE,
     Delta,
     Kind,
@@ -23,9 +26,6 @@ from lensmith.core.wire import (
     write_error,
     write_usage_chunk,
 )
-from lensmith.models.decoder import Piece, PromptRead
-from lensmith.models.gathering import Gatherer
-from lensmith.models.token_table import TokenTable
 from lensmith.serve.engine import Exchange, Prepared
 from lensmith.serve.metrics import Stopwatch
 

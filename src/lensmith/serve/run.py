@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from lensmith.core.exposure_text import parse_exposure
+from lensmith.core.exposure import parse_exposure
+from lensmith.hosting.run import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
 from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import Decoding
-from lensmith.models.local import dtype_named, load_answering
+from lensmith.models.inference.loading import dtype_named, load_answering
 from lensmith.serve.app import make_app
-from lensmith.serve.background import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
 from lensmith.serve.engine import Engine
 from lensmith.serve.limits import Limits
 

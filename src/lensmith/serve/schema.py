@@ -1,4 +1,4 @@
-"""What the requests look like, for /openapi.json. `core.wire` reads them; this describes what it takes."""
+"""What the requests look like, for /openapi.json. `openai_api` reads them; this describes what it takes."""
 
 from typing import Any
 

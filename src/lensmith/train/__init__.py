@@ -1,7 +1,7 @@
 """Training: one readable loop, resumable bit for bit."""
 
 from lensmith.train.checkpoint import load_weights
-from lensmith.train.config import Curves, OptimConfig, ScheduleConfig, TrainConfig
+from lensmith.train.config import Curves, OptimConfig, Precision, ScheduleConfig, TrainConfig
 from lensmith.train.folder import newest
 from lensmith.train.interfaces import (
     BatchError,
@@ -17,7 +17,6 @@ from lensmith.train.interfaces import (
 )
 from lensmith.train.loop import train
 from lensmith.train.optim import lr_at
-from lensmith.train.precision import Precision
 
 __all__ = [
     "BatchError",

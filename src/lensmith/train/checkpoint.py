@@ -8,16 +8,21 @@
         manifest.json           settings of the run, the machine, and size and SHA-256 of the other files
 
 Nothing is pickled: reading a checkpoint runs no code.
+
+The global random states (python's, numpy's, torch's): seeded once, saved as JSON, restored exactly.
 """
 
+import contextlib
 import json
 import logging
 import platform
+import random
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_model, save_file, save_model
@@ -26,10 +31,9 @@ from torch import Tensor, nn
 from lensmith.core import config as core_config
 from lensmith.core.errors import CheckpointError
 from lensmith.train import folder as folders
-from lensmith.train import precision, randomness
-from lensmith.train.config import OPERATIONAL_FIELDS, TrainConfig
-from lensmith.train.ema import WeightAverage
+from lensmith.train.config import OPERATIONAL_FIELDS, TrainConfig, resolve
 from lensmith.train.folder import Checkpoint
+from lensmith.train.optim import WeightAverage
 
 MODEL_FILE = "model.safetensors"
 AVERAGE_FILE = "average.safetensors"
@@ -59,7 +63,7 @@ def notes_of(config: TrainConfig, device: torch.device, identity: Mapping[str, s
     `precision` is what it resolves to on this device; the caller's `identity` joins under `identity.`.
     """
     settings = dict(_dotted(core_config.to_dict(config), ""))
-    settings["precision"] = precision.resolve(config.precision, device).value
+    settings["precision"] = resolve(config.precision, device).value
     settings |= {f"identity.{name}": value for name, value in identity.items()}
     return {
         "settings": settings,
@@ -118,7 +122,7 @@ def save(folder: Path, state: TrainingState, *, step: int, notes: Mapping[str, A
                 save_model(state.model, str(path / AVERAGE_FILE), metadata={"format": "pt"})
         tensors = _optimizer_tensors(state.optimizer)
         save_file(tensors, path / OPTIMIZER_FILE, metadata={"parameters": json.dumps(_names(state.optimizer))})
-        (path / RANDOM_FILE).write_text(json.dumps(randomness.capture()), encoding="utf-8")
+        (path / RANDOM_FILE).write_text(json.dumps(capture()), encoding="utf-8")
     folders.keep_newest(folder, keep)
     return Checkpoint(path=folders.checkpoint_path(folder, step), step=step, notes=notes)
 
@@ -149,7 +153,7 @@ def restore(checkpoint: Checkpoint, state: TrainingState) -> None:
         state.average.take()
     load_weights(state.model, checkpoint.path / MODEL_FILE)
     _restore_optimizer(checkpoint.path / OPTIMIZER_FILE, state.optimizer)
-    randomness.restore(json.loads((checkpoint.path / RANDOM_FILE).read_text(encoding="utf-8")))
+    restore_random_state(json.loads((checkpoint.path / RANDOM_FILE).read_text(encoding="utf-8")))
 
 
 def load_weights(model: nn.Module, file: str | Path) -> None:
@@ -183,3 +187,51 @@ def _restore_optimizer(file: Path, optimizer: torch.optim.Optimizer) -> None:
             states.setdefault(index_of[name], {})[slot] = tensors.get_tensor(key).clone()
     # The groups stay the configuration's, so that a change that was allowed on purpose takes effect.
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds every global random state."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def capture() -> dict[str, Any]:
+    """All global random states as JSON values."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+        "torch": _to_hex(torch.get_rng_state()),
+        "cuda": [_to_hex(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(states: dict[str, Any]) -> None:
+    """The reverse of `capture`."""
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(_from_hex(states["torch"]))
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all([_from_hex(state) for state in states["cuda"]])
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Whatever draws random numbers inside leaves the global states as they were."""
+    states = capture()
+    try:
+        yield
+    finally:
+        restore_random_state(states)
+
+
+def _to_hex(state: torch.Tensor) -> str:
+    return bytes(state.cpu().numpy()).hex()
+
+
+def _from_hex(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()

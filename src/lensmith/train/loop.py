@@ -7,36 +7,177 @@ holds for the learning rate and for the average's decay.
 One process today. Where more join: `Batches` is built for its rank, `step` adds its sums up over ranks,
 `checkpoint.save` and `restore` turn into a distributed checkpoint, and `randomness` seeds each rank apart. The loop
 itself does not know how many processes there are.
+
+One update of the weights: micro-batches, backward passes, one division, clipping, AdamW, the average.
+
+Ctrl-C and SIGTERM become a wish to stop that the loop reads between steps; a second Ctrl-C stops at once.
 """
 
+import contextlib
+import math
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lensmith.core.errors import InputError
 from lensmith.train import folder as folders
-from lensmith.train import randomness
-from lensmith.train.config import TrainConfig
+from lensmith.train import optim
+from lensmith.train.checkpoint import untouched
+from lensmith.train.config import TrainConfig, autocast
 from lensmith.train.interfaces import (
     Batches,
     BatchT,
+    DivergedError,
     LossFunction,
+    LossParts,
     ModelT,
     Progress,
+    StepContext,
     StopReason,
     TrainResult,
     Validate,
 )
-from lensmith.train.log import StepLog
+from lensmith.train.log import Meter, StepLog, to_stderr
 from lensmith.train.prefetch import Prefetcher
-from lensmith.train.progress import Meter, to_stderr
 from lensmith.train.run import Run
-from lensmith.train.step import update
-from lensmith.train.stop import StopSignals
+
+
+class StopSignals:
+    """While entered, the first SIGINT or SIGTERM sets `wanted`. Outside the main thread signals are left alone."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            # None: a handler that was not installed from Python, which Python cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+        name = signal.Signals(number).name
+        # Past sys.stderr's buffer, which the signal may have interrupted in the middle of a write.
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{name}: finishing the step and saving; once more to stop without saving\n".encode())
+
+
+@dataclass(kw_only=True)
+class _Sums:
+    """One step's micro-batches added up."""
+
+    loss: float
+    target_tokens: int
+    samples: int
+    data_wait_s: float
+    scalars: dict[str, float]
+
+
+def update(run: Run, prefetcher: Prefetcher) -> dict[str, float]:
+    """One update of the weights; its numbers for the log. Raises DivergedError before a bad update is made."""
+    started = time.monotonic()
+    optimizer, optim_config = run.state.optimizer, run.config.optim
+    optimizer.zero_grad(set_to_none=True)
+    sums = _accumulate(run, prefetcher)
+    loss = sums.loss / sums.target_tokens
+    norm = float(
+        optim.scale_and_clip(run.state.model, target_tokens=sums.target_tokens, clip_norm=optim_config.clip_norm)
+    )
+    _require_finite(run, loss, norm)
+    lr = optim.lr_at(run.step, peak_lr=optim_config.peak_lr, schedule=run.config.schedule)
+    optim.set_lr(optimizer, lr)
+    optimizer.step()
+    if run.state.average is not None:
+        run.state.average.update(run.step)
+    run.step, run.loss = run.step + 1, loss
+    record = {
+        "step": run.step,
+        "loss": loss,
+        "lr": lr,
+        "grad_norm": norm,
+        "tokens": sums.target_tokens,
+        "samples": sums.samples,
+        "data_wait_s": sums.data_wait_s,
+        "samples_per_s": sums.samples / (time.monotonic() - started),
+    }
+    if taken := record.keys() & sums.scalars.keys():
+        raise InputError(f"the loss function's scalars use names of the log's own: {', '.join(sorted(taken))}")
+    return record | sums.scalars
+
+
+def _accumulate(run: Run, prefetcher: Prefetcher) -> _Sums:
+    """Backward passes of all micro-batches. Gradients are then of the *sum* of the losses, see `scale_and_clip`."""
+    total_steps = run.config.schedule.total_steps
+    done: list[LossParts] = []
+    data_wait_s = 0.0
+    for micro in range(run.config.accumulate):
+        started = time.monotonic()
+        batch = prefetcher.take(run.step, micro)
+        data_wait_s += time.monotonic() - started
+        context = StepContext(step=run.step, micro=micro, total_steps=total_steps, device=run.device)
+        with autocast(run.config.precision, run.device):
+            parts = run.loss_function(run.state.model, batch, context)
+        torch.autograd.backward(parts.loss_sum)
+        done.append(parts)
+    target_tokens = sum(parts.target_tokens for parts in done)
+    if target_tokens <= 0:
+        raise InputError(f"update {run.step} (counted from 0) has no target token", hint="check the loss mask")
+    return _Sums(
+        # Read only now, so that an accelerator need not wait between micro-batches.
+        loss=_total(parts.loss_sum for parts in done),
+        target_tokens=target_tokens,
+        samples=sum(parts.samples for parts in done),
+        data_wait_s=data_wait_s,
+        scalars=_mean_scalars(done),
+    )
+
+
+def _total(values: Iterable[Tensor]) -> float:
+    return math.fsum(float(value.detach()) for value in values)
+
+
+def _mean_scalars(done: list[LossParts]) -> dict[str, float]:
+    """Means over the micro-batches that have the scalar and a target token, weighted by target tokens."""
+    sums: dict[str, float] = {}
+    weights: dict[str, int] = {}
+    for parts in done:
+        for name, value in parts.scalars.items():
+            if parts.target_tokens:
+                sums[name] = sums.get(name, 0.0) + float(value) * parts.target_tokens
+                weights[name] = weights.get(name, 0) + parts.target_tokens
+    return {name: total / weights[name] for name, total in sums.items()}
+
+
+def _require_finite(run: Run, loss: float, norm: float) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    good = f"the last good checkpoint is {run.checkpoint.path}" if run.checkpoint else "no checkpoint was written yet"
+    raise DivergedError(
+        f"training diverged in step {run.step + 1}; {good}",
+        expected="a finite loss and gradient norm",
+        actual=f"loss {loss}, gradient norm {norm}",
+        hint="lower the peak learning rate, warm up longer, or look at this step's batches",
+    )
 
 
 def train(
@@ -141,7 +282,7 @@ def _validated(run: Run, validate: Validate[Any]) -> dict[str, float]:
     """The validation's numbers, under `validate/`; the run is left as it was, also after an error."""
     model = run.state.model
     with ExitStack() as stack:
-        stack.enter_context(randomness.untouched())
+        stack.enter_context(untouched())
         stack.enter_context(_modes_kept(model))
         if run.state.average is not None:
             stack.enter_context(run.state.average.in_place())

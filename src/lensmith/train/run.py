@@ -11,12 +11,12 @@ from torch import nn
 
 from lensmith.train import checkpoint as checkpoints
 from lensmith.train import folder as folders
-from lensmith.train import optim, randomness
-from lensmith.train.checkpoint import TrainingState
+from lensmith.train import optim
+from lensmith.train.checkpoint import TrainingState, seed_everything
 from lensmith.train.config import TrainConfig
-from lensmith.train.ema import WeightAverage
 from lensmith.train.folder import Checkpoint
 from lensmith.train.interfaces import LossFunction
+from lensmith.train.optim import WeightAverage
 
 
 @dataclass(kw_only=True)
@@ -73,7 +73,7 @@ class Run:
     def _resume_or_seed(self, allow_changes: Set[str]) -> None:
         checkpoint = folders.newest_usable(self.folder)
         if checkpoint is None:
-            randomness.seed_everything(self.config.seed)
+            seed_everything(self.config.seed)
             return
         checkpoints.require_same(checkpoint, self.notes, allow_changes)
         checkpoints.restore(checkpoint, self.state)

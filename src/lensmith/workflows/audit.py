@@ -14,23 +14,22 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from lensmith.audit.contexts import Form
-from lensmith.audit.findings import AuditReport, ReadOut, Severity
-from lensmith.audit.image import load_image
-from lensmith.audit.meter import Limits
-from lensmith.audit.price import load_prices
-from lensmith.audit.probed import CHEAPEST_FIRST
-from lensmith.audit.progress import AuditProgress
-from lensmith.audit.report import write_report
-from lensmith.audit.run import AuditConfig, audit, check_truth
-from lensmith.audit.signature import SignatureCheck, SignatureConfig, check_signature
-from lensmith.audit.snapshot import SnapshotConfig, SnapshotInfo, take_snapshot
-from lensmith.audit.wording import public_target
+from lensmith.audit.change.signature import SignatureCheck, SignatureConfig, check_signature
+from lensmith.audit.change.snapshot import SnapshotConfig, SnapshotInfo, take_snapshot
+from lensmith.audit.estimators.image import load_image
+from lensmith.audit.findings.finding import AuditReport, ReadOut, Severity
+from lensmith.audit.findings.wording import public_target
+from lensmith.audit.probe.capabilities import CHEAPEST_FIRST
+from lensmith.audit.querying.contexts import Form
+from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.price import load_prices
+from lensmith.audit.report.files import write_report
+from lensmith.audit.run import AuditConfig, AuditProgress, audit, check_truth
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.types import Message
-from lensmith.core.wire import DIALECTS
-from lensmith.endpoints.http import HttpClient, connect
+from lensmith.endpoints.http.client import HttpClient, connect
+from lensmith.openai_api import DIALECTS
 
 _WIDEST = replace(DIALECTS["lensmith"], name="unknown")
 _WIDE = (_WIDEST, replace(_WIDEST, tells_ids=False), replace(_WIDEST, tells_ids=False, names_ids=False))

@@ -15,9 +15,9 @@ from lensmith.models.families.sightseer.tokenizer import IMAGE
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.recipes.sightseer import Lesson, SightseerRecipe, StageConfig, build_model, build_tokenizer, recipe_named
 from lensmith.train import LossFunction, Progress, StopReason, TrainResult, load_weights, train
-from lensmith.train.progress import to_stderr
-from lensmith.train.reading import Reader, character_loss, page_loss
-from lensmith.train.reading_data import ReadingBatch, ReadingBatches, ReadingPage, load_pages
+from lensmith.train.log import to_stderr
+from lensmith.train.objectives.reading import Reader, character_loss, page_loss
+from lensmith.train.objectives.reading_batches import ReadingBatch, ReadingBatches, ReadingPage, load_pages
 
 LOSSES: dict[Lesson, LossFunction[Reader, ReadingBatch]] = {
     Lesson.CHARACTERS: character_loss,

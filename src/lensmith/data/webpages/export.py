@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lensmith.core.errors import InputError, RenderError
-from lensmith.data.webpages.alignment import Alignment, align
-from lensmith.data.webpages.grammar import VIEWPORT_WIDTH_PX, GeneratedPage, generate_page
-from lensmith.data.webpages.stylesheet import stand_alone
+from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, GeneratedPage, generate_page
+from lensmith.data.webpages.grammar.stylesheet import stand_alone
+from lensmith.data.webpages.markup.alignment import Alignment, align
 from lensmith.render import Capture, RenderConfig, Renderer
 
 EIGHTHS = 8  # boxes are kept in eighths of a pixel: finer than a browser lays out, and 4,096 px fit in int16

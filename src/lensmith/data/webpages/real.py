@@ -24,8 +24,8 @@ import html5lib
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir, sha256_of_bytes, sha256_of_file, write_atomic
-from lensmith.data.webpages.outside import css_without_outside
-from lensmith.data.webpages.repair import repair
+from lensmith.data.webpages.markup.outside import css_without_outside
+from lensmith.data.webpages.markup.repair import repair
 
 FETCH_LIMIT_S = 120
 _TOP_FOLDER = "package/"  # of every npm tarball

@@ -1,0 +1,1 @@
+"""The published models, a folder each."""

@@ -1,0 +1,1 @@
+"""Language models from transformers: built from a configuration, or loaded."""

@@ -17,9 +17,8 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.families.deepseek_vl.checkpoint import Checkpoint, read_json
 from lensmith.models.families.deepseek_vl.config import IMAGE_TOKEN, parts_of
 from lensmith.models.families.deepseek_vl.layouts import Family, Layout
-from lensmith.models.families.deepseek_vl.loading import read_processor
+from lensmith.models.families.deepseek_vl.loading import published_values, read_processor
 from lensmith.models.families.deepseek_vl.prompt import DEFAULT_SYSTEM
-from lensmith.models.families.deepseek_vl.published_pictures import published_values
 from lensmith.models.families.deepseek_vl.tokenizer import load_tokenizer
 from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD, LOW_MEAN, LOW_STD
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lensmith.core.errors import CheckpointError, ConfigError, LensmithError
+from lensmith.models.checkpoints.shards import Weights, on_its_own, open_weights
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import config_original, config_transformers
+from lensmith.models.families.deepseek_vl import published_config
 from lensmith.models.families.deepseek_vl.config import IMAGE_TOKEN, IMAGE_TOKEN_ID, parts_of
 from lensmith.models.families.deepseek_vl.layouts import (
     EMBEDDINGS,
@@ -25,7 +26,7 @@ from lensmith.models.families.deepseek_vl.layouts import (
     plan_for,
     recognise,
 )
-from lensmith.models.families.deepseek_vl.shards import Weights, on_its_own, open_weights
+from lensmith.models.families.deepseek_vl.published_config import MODEL_TYPES, read_transformers
 from lensmith.models.vlm import VisionLanguageModel
 
 CONFIG = "config.json"
@@ -145,11 +146,11 @@ def configuration(
         return own
     wanted = exact or Exactness.ORIGINAL
     ids = _token_ids(folder)
-    if kind == config_original.MODEL_TYPE and _JANUS not in values:
+    if kind == published_config.MODEL_TYPE and _JANUS not in values:
         image = ids.get("image_token_id", int(values.get("image_token_id", IMAGE_TOKEN_ID)))
-        config = config_original.read_original(values, image_token_id=image, tied=tied, exact=wanted)
-    elif kind in config_transformers.MODEL_TYPES:
-        config = config_transformers.read_transformers(values, tied=tied, exact=wanted)
+        config = published_config.read_original(values, image_token_id=image, tied=tied, exact=wanted)
+    elif kind in MODEL_TYPES:
+        config = read_transformers(values, tied=tied, exact=wanted)
     else:
         raise ConfigError(
             f"{folder / CONFIG}: not a DeepSeek-VL model",
@@ -169,7 +170,7 @@ def state_shapes(config: VisionLanguageConfig) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-_PUBLISHED = (config_original.MODEL_TYPE, *config_transformers.MODEL_TYPES)
+_PUBLISHED = (published_config.MODEL_TYPE, *MODEL_TYPES)
 
 
 def _understood(

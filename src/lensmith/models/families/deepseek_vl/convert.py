@@ -17,13 +17,12 @@ from pathlib import Path
 import torch
 
 from lensmith.core.errors import CheckpointError, InputError
+from lensmith.models.checkpoints.writing import SHARD_BYTES, Header, write_weights
 from lensmith.models.families.deepseek_vl.assets import write_assets
 from lensmith.models.families.deepseek_vl.checkpoint import CONFIG, Checkpoint, open_checkpoint
-from lensmith.models.families.deepseek_vl.config_original import write_original
-from lensmith.models.families.deepseek_vl.config_transformers import write_transformers
 from lensmith.models.families.deepseek_vl.layouts import Family, Layout, Plan, layout_named, plan_for
 from lensmith.models.families.deepseek_vl.loading import as_folder
-from lensmith.models.families.deepseek_vl.writing import SHARD_BYTES, Header, write_weights
+from lensmith.models.families.deepseek_vl.published_config import write_original, write_transformers
 
 _UNFINISHED = ".converting"
 _MARGIN_BYTES = 64 << 20

@@ -20,8 +20,14 @@ import torch
 from torch import Tensor
 
 from lensmith.core.errors import CheckpointError, ConfigError
-from lensmith.models.families.deepseek_vl import keys_original, keys_transformers
-from lensmith.models.families.deepseek_vl.places import Place
+from lensmith.models.checkpoints.key_rules import Place
+from lensmith.models.families.deepseek_vl.published_keys import (
+    UNUSED_ORIGINAL,
+    UNUSED_TRANSFORMERS,
+    original_place,
+    place_of_nested,
+    transformers_place,
+)
 
 EMBEDDINGS, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 
@@ -73,16 +79,16 @@ _HYBRID_SIGN = re.compile(
 )
 
 UNUSED: dict[Layout, tuple[re.Pattern[str], ...]] = {
-    Layout.ORIGINAL: keys_original.UNUSED,
-    Layout.TRANSFORMERS_4: keys_transformers.UNUSED,
-    Layout.TRANSFORMERS: keys_transformers.UNUSED,
+    Layout.ORIGINAL: UNUSED_ORIGINAL,
+    Layout.TRANSFORMERS_4: UNUSED_TRANSFORMERS,
+    Layout.TRANSFORMERS: UNUSED_TRANSFORMERS,
     Layout.LENSMITH: (),
 }
 
 _PLACES: dict[Layout, Callable[[str], Place]] = {
-    Layout.ORIGINAL: keys_original.place_of,
-    Layout.TRANSFORMERS_4: keys_transformers.place_of_nested,
-    Layout.TRANSFORMERS: keys_transformers.place_of,
+    Layout.ORIGINAL: original_place,
+    Layout.TRANSFORMERS_4: place_of_nested,
+    Layout.TRANSFORMERS: transformers_place,
     Layout.LENSMITH: Place,
 }
 

@@ -20,9 +20,8 @@ from lensmith.core.images import ImageLimits
 from lensmith.core.types import Message
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl.conversation import Conversation, read_conversations
 from lensmith.models.families.deepseek_vl.pictures import DeepseekPictureConfig, open_as, prepare_squares
-from lensmith.models.families.deepseek_vl.prompt import chat_prompt
+from lensmith.models.families.deepseek_vl.prompt import Conversation, chat_prompt, read_conversations
 from lensmith.models.families.deepseek_vl.tokenizer import IMAGE
 from lensmith.models.pictures import PictureConfig, PictureInput
 from lensmith.models.processor import PictureInputs, VisionLanguageProcessor

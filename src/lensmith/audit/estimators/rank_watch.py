@@ -1,0 +1,118 @@
+"""Says while outputs come in when their rank seems reached, so that a precise endpoint is not asked for more.
+
+What each new context adds to those before it is the diagonal of the Cholesky factor of their Gram matrix, which grows
+with them. From float32 logprobs the addition falls by orders of magnitude at the first context beyond the rank; from
+coarse ones it fades, the watch stays silent, and the caller reads whole batches as planned. It proves nothing by
+itself: what it stops is confirmed by `estimate_width`.
+
+That takes N^2 M + N^3 / 3 multiplications and additions for N contexts, a third of what orthogonalising the contexts
+twice would take, nearly all of them in matrix products. The price is that no addition below 1e-7 of a context's own
+length is seen, as everywhere where a Gram matrix is used.
+
+Legend: N contexts, M tokens, B contexts of one batch, R contexts that added something.
+"""
+
+import numpy as np
+
+from lensmith.audit.estimators.cholesky import Float64Array, Triangle
+from lensmith.core.endpoint import FloatArray, IdArray
+from lensmith.core.errors import InputError, ShapeError
+
+_MEMORY = 24
+"""Contexts before the fall that it is compared with."""
+_FLOOR = 1e-7
+"""What adds less than this part of its own length adds nothing that a Gram matrix can tell from rounding."""
+_AT_ONCE = 128
+"""Contexts whose own factor is made one by one; all else is matrix products."""
+_UNSETTLED = 8
+"""Contexts right after the fall, in which the noise of those before it is still many times enlarged."""
+
+
+class RankWatch:
+    """Takes contexts as they come. `reached` is the rank that they seem to have, None until it shows.
+
+    `fall`: how many times less than the 24 contexts before (or as many as there were) add in the median all later ones
+    must add, of which there must be `spare` beyond the first 8. `room`: how many contexts are expected. Memory:
+    float64, contexts x tokens, and the square of the contexts.
+    """
+
+    def __init__(self, *, spare: int = 4, fall: float = 20.0, room: int = 0) -> None:
+        self.spare = spare
+        self._room = room
+        self.fall = fall
+        self.contexts = 0
+        self.reached: int | None = None
+        self._rows_RM: Float64Array = np.zeros((0, 0))
+        self._factor = Triangle(room)
+        self._added: list[float] = []
+        self._looked = 1
+        self._fell_at: int | None = None
+
+    def push(self, outputs_BM: FloatArray) -> int | None:
+        """Adds contexts (B, M) and returns `reached`. Raises ShapeError unless all have the same tokens, InputError for
+        values that are not finite."""
+        if outputs_BM.ndim != 2 or (self.contexts and outputs_BM.shape[1] != self._rows_RM.shape[1]):
+            expected = f"B x {self._rows_RM.shape[1]}" if self.contexts else "contexts x tokens"
+            raise ShapeError("contexts differ in their tokens", expected=expected, actual=outputs_BM.shape)
+        rows_BM = outputs_BM.astype(np.float64)
+        rows_BM -= rows_BM.mean(axis=1, keepdims=True)
+        norms_B = np.sqrt((rows_BM**2).sum(axis=1))
+        if not np.isfinite(norms_B).all():
+            raise InputError("outputs with missing values", expected="finite values")
+        rows_BM /= np.maximum(norms_B, np.finfo(np.float64).tiny)[:, None]
+        for start in range(0, len(rows_BM), _AT_ONCE):
+            self._add(rows_BM[start : start + _AT_ONCE])
+        self._look()
+        return self.reached
+
+    def _add(self, rows_BM: Float64Array) -> None:
+        kept = self._factor.size
+        along_RB = self._factor.forward(self._rows_RM[:kept] @ rows_BM.T) if kept else np.zeros((0, len(rows_BM)))
+        factor_BB, new_B = _cholesky(rows_BM @ rows_BM.T - along_RB.T @ along_RB)
+        self._added.extend(np.maximum(np.diagonal(factor_BB), 0.0))
+        self.contexts += len(rows_BM)
+        self._factor.extend(along_RB.T[new_B], factor_BB[np.ix_(new_B, new_B)])
+        self._make_room(rows_BM.shape[1])
+        self._rows_RM[kept : self._factor.size] = rows_BM[new_B]
+
+    def _make_room(self, tokens: int) -> None:
+        if self._rows_RM.shape[1] == tokens and self._factor.size <= len(self._rows_RM):
+            return
+        grown_RM = np.zeros((max(self._factor.size, 2 * len(self._rows_RM), self._room), tokens))
+        if len(self._rows_RM):
+            grown_RM[: len(self._rows_RM)] = self._rows_RM
+        self._rows_RM = grown_RM
+
+    def _look(self) -> None:
+        """The first context around which what is added falls for good, and how many contexts add more than that."""
+        added_N = np.array(self._added)
+        if self._fell_at is not None and self._levels(added_N, self._fell_at) is None:
+            self._fell_at = None
+        while self._fell_at is None and self._looked + _UNSETTLED + self.spare <= len(added_N):
+            if self._levels(added_N, self._looked) is not None:
+                self._fell_at = self._looked
+            self._looked += 1
+        levels = None if self._fell_at is None else self._levels(added_N, self._fell_at)
+        self.reached = None if levels is None else int((added_N > np.sqrt(levels[0] * levels[1])).sum())
+
+    def _levels(self, added_N: Float64Array, place: int) -> tuple[float, float] | None:
+        """What contexts add shortly before a place, and at most some way after it; None unless it falls between."""
+        before = float(np.median(added_N[max(0, place - _MEMORY) : place]))
+        after = max(float(added_N[place + _UNSETTLED :].max()), np.finfo(np.float64).tiny)
+        return (before, after) if after * self.fall < before else None
+
+
+def _cholesky(products_BB: Float64Array) -> tuple[Float64Array, IdArray]:
+    """The lower factor, and which rows are not explained by those before them; the others get what rounding leaves on
+    the diagonal, and explain nothing themselves."""
+    left_BB = products_BB.copy()
+    factor_BB = np.zeros_like(left_BB)
+    new = []
+    for row in range(len(left_BB)):
+        factor_BB[row, row] = np.sqrt(max(left_BB[row, row], 0.0))
+        if factor_BB[row, row] < _FLOOR:
+            continue
+        factor_BB[row:, row] = left_BB[row:, row] / factor_BB[row, row]
+        left_BB[row:, row:] -= np.outer(factor_BB[row:, row], factor_BB[row:, row])
+        new.append(row)
+    return factor_BB, np.array(new, dtype=np.int64)

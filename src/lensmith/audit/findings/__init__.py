@@ -1,0 +1,1 @@
+"""The vocabulary of an audit: read-outs, costs, severities, cures, and how they are worded."""

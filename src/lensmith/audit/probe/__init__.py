@@ -1,0 +1,1 @@
+"""What an interface allows, found out by about forty questions."""

@@ -1,0 +1,145 @@
+"""Which reader, with which limits, and which columns: from what the probe found.
+
+Which tokens can be told apart by what a server calls them, and numbers for them that mean the same to every client.
+
+Legend: M columns.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.probe.capabilities import Probed
+from lensmith.audit.querying.meter import Meter, TokenTexts
+from lensmith.audit.readouts.base import Reader, greedy
+from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReader
+from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
+from lensmith.audit.readouts.greedy import GreedyReader
+from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader
+from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray, Request
+from lensmith.core.errors import InputError
+
+_DISTINCT_TEXT = re.compile(r"\s?[A-Za-z]{3,}")
+
+
+def distinct_texts(texts: Mapping[int, str]) -> IdArray:
+    """The ids whose text names them alone: at least 3 ASCII letters (after at most one space), and no other id's.
+
+    Pieces of letters beyond ASCII, bytes and numbers collide: a server that keys answers by text shows one of them.
+    """
+    shared = Counter(texts.values())
+    named = [each for each, text in texts.items() if shared[text] == 1 and _DISTINCT_TEXT.fullmatch(text)]
+    return np.array(sorted(named), dtype=np.int64)
+
+
+def lasting_ids(ids_M: IdArray, texts: TokenTexts | None) -> IdArray:
+    """Ids that mean the same in another client: tokens that are known by text get a number made of the text."""
+    if texts is None:
+        return ids_M
+    lasting = [_hash_id(texts.data(each)) if each >= TEXT_IDS_FROM else each for each in ids_M.tolist()]
+    return np.array(lasting, dtype=np.int64)
+
+
+def _hash_id(name: bytes) -> int:
+    return TEXT_IDS_FROM + int.from_bytes(hashlib.sha256(name).digest()[:6], "big")
+
+
+_ALL = 1 << 20
+"""More top logprobs than any vocabulary has tokens: servers tell what they have."""
+_MOST_AT_ONCE = 300
+"""More biased ids in one request bring nothing to the greedy read-out, and long requests."""
+_LEAST_ID = 3
+"""The first ids are special tokens as a rule."""
+_ASSUMED_VOCABULARY = 4096
+"""How many ids are used where the number is not known; ids that do not exist come back unread."""
+
+
+def reader_for(read_out: ReadOut, probed: Probed) -> Reader:
+    """The reader for a read-out of this interface. Raises InputError for one that reads no logits (P0, P8, P9)."""
+    if read_out is ReadOut.P1:
+        return WholeVocabularyReader(top=None if probed.tells_ids and probed.whole_vocabulary else _ALL)
+    if read_out is ReadOut.P2:
+        return ChosenIdsReader(cap=probed.wanted_ids)
+    if read_out is ReadOut.P3:
+        return TopBiasReader(
+            top=min(probed.top_logprobs, 20), bias_limit=probed.largest_bias, biased_ids=probed.biased_ids
+        )
+    if read_out in (ReadOut.P4A, ReadOut.P4B):
+        force = Force.BIAS if read_out is ReadOut.P4A else Force.ALLOW_LIST
+        return ForcedTokenReader(force=force, bias=probed.largest_bias or 1.0)
+    if read_out is ReadOut.P5:
+        return PromptReader()
+    if read_out is ReadOut.P6:
+        return SingleTopReader(bias_limit=probed.largest_bias)
+    if read_out is ReadOut.P7:
+        return GreedyReader(bias_limit=probed.largest_bias, biased_ids=min(probed.biased_ids, _MOST_AT_ONCE))
+    raise InputError("this read-out tells no logits", actual=f"{read_out.value}: {read_out.title}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A reader, and the tokens to read in order; the first is the reference of a growing matrix.
+
+    `more`: tokens that the reader can read too and nobody asked for yet, in their order after `columns`.
+    """
+
+    reader: Reader
+    columns: IdArray
+    more: IdArray
+
+    @property
+    def all_columns(self) -> IdArray:
+        """All tokens that can be read."""
+        return np.concatenate([self.columns, self.more])
+
+
+def choose(
+    read_out: ReadOut, probed: Probed, endpoint: Meter, contexts: Sequence[Request], *, columns: int, seed: int
+) -> Choice:
+    """A reader that is ready for `columns` tokens. Asks the endpoint where those cannot be known beforehand."""
+    reader = reader_for(read_out, probed)
+    ids = columns_for(reader, probed, endpoint, contexts, seed)
+    ready = named(reader, probed, endpoint, contexts[0], ids[:columns])
+    # Tokens beyond those that were named cannot be read; where no names are needed, all can.
+    more = ids[:0] if ready.reader is not reader else ids[columns:]
+    return Choice(reader=ready.reader, columns=ready.columns, more=more)
+
+
+def named(reader: Reader, probed: Probed, endpoint: Meter, context: Request, ids: IdArray) -> Choice:
+    """The reader, ready for these tokens, without those that it cannot tell apart: the greedy one must know what each
+    token is called where answers are text alone, and asks for it."""
+    if not isinstance(reader, GreedyReader) or probed.tells_ids:
+        return Choice(reader=reader, columns=ids, more=ids[:0])
+    texts = _forced_texts(endpoint, context, ids, probed.largest_bias)
+    return Choice(reader=replace(reader, texts=texts), columns=ids[np.isin(ids, list(texts))], more=ids[:0])
+
+
+def _forced_texts(endpoint: Meter, context: Request, ids: IdArray, bias: float) -> dict[int, str]:
+    """What each token is called, by forcing it once; tokens that share a text, or have none, are left out."""
+    requests = [greedy(context, logit_bias={int(token_id): bias}) for token_id in ids]
+    texts = [answer.choices[0].text for answer in endpoint.answer(requests)]
+    shared = Counter(texts)
+    return {int(each): text for each, text in zip(ids, texts, strict=True) if text and shared[text] == 1}
+
+
+def columns_for(reader: Reader, probed: Probed, endpoint: Meter, contexts: Sequence[Request], seed: int) -> IdArray:
+    """The ids to read, in a random order that the seed decides. The first is the reference of a growing matrix.
+
+    Where ids cannot be chosen, those that every one of `contexts` tells, and whose text no other token shares.
+    """
+    rng = np.random.default_rng(seed)
+    if not (isinstance(reader, WholeVocabularyReader) and not probed.tells_ids):
+        return rng.permutation(np.arange(_LEAST_ID, probed.vocabulary_size or _ASSUMED_VOCABULARY, dtype=np.int64))
+    ids = reader.common_ids(endpoint, contexts)
+    if endpoint.texts is None:
+        return rng.permutation(ids)
+    # The order by a hash of the text is the same for every client, however it numbers the texts.
+    names = {int(token_id): endpoint.texts.data(int(token_id)) for token_id in ids}
+    distinct = distinct_texts({token_id: name.decode("utf-8", "replace") for token_id, name in names.items()})
+    order = sorted(distinct.tolist(), key=lambda token_id: hashlib.sha256(b"%d " % seed + names[token_id]).digest())
+    return np.array(order, dtype=np.int64)

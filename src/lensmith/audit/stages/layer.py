@@ -1,0 +1,150 @@
+"""After the width: the output layer up to a linear map, where the budget reaches for it.
+
+Source: Carlini et al., arXiv 2403.06634, section 4.2. Nothing of the layer is kept; what counts is that it was
+recovered, which is scored against the operator's own weights where they are given.
+
+Legend: N contexts, V tokens, H width, R rank.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lensmith.audit.estimators.layer import PUBLISHED_RMS, LayerScore, RecoveredLayer, recover_layer, score_layer
+from lensmith.audit.estimators.spectrum import Centring, token_blocks
+from lensmith.audit.estimators.width import NormType
+from lensmith.audit.findings.finding import Cost, Finding, Severity
+from lensmith.audit.findings.wording import figure
+from lensmith.audit.querying.meter import BudgetError
+from lensmith.audit.stages.matrix import Part
+from lensmith.audit.stages.stage import Stage
+from lensmith.audit.stages.width import WidthOutcome
+from lensmith.audit.weights.head import open_head
+from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
+
+MOST_BYTES = 2_000_000_000
+"""What the outputs may take in memory; beyond it, the layer is recovered for as many tokens as fit."""
+_UNRELATED = 0.8
+"""Weights that the layer misses by more than this part of what an unrelated layer misses them by are not its own: a
+model's own, even quantised to a few bits and read through noise, it misses by far less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOutcome:
+    """The finding and what it was made of, where the layer was recovered, and what could not be told.
+
+    `layer` has a row for each of `token_ids_V`; `columns` of the width's matrix were read. `is_own_truth`: the weights
+    given, if any, are not found to be another model's.
+    """
+
+    finding: Finding | None = None
+    unresolved: tuple[str, ...] = ()
+    layer: RecoveredLayer | None = None
+    token_ids_V: IdArray | None = None
+    columns: int = 0
+    is_own_truth: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """The score, where there is one; `note`: what is not as it should be; `is_own`: as `LayerOutcome.is_own_truth`."""
+
+    score: LayerScore | None = None
+    note: str = ""
+    is_own: bool = True
+
+
+def find_layer(
+    stage: Stage,
+    width: WidthOutcome,
+    truth: Path | None,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+) -> LayerOutcome:
+    """Reads all tokens of the contexts that showed the width. Nothing is claimed where the budget does not reach."""
+    before, matrix = stage.meter.spent, width.matrix
+    assert matrix is not None, "the width was read from it"
+    columns = min(matrix.most_columns, MOST_BYTES // (8 * width.rows))
+    cost = matrix.cost_of(width.rows, columns)
+    if cost.queries > stage.meter.queries_left:
+        told = f"the layer: it takes {cost.queries} more queries, and {stage.meter.queries_left:.0f} are left"
+        return LayerOutcome(unresolved=(told,) if truth is not None else ())
+    try:
+        matrix.grow(stage.meter, width.rows, columns, on_rows)
+    except BudgetError as error:
+        return LayerOutcome(unresolved=(f"the layer: {error.problem}",))
+    part = matrix.complete(width.rows, columns)
+    rank = _rank_without_bias(width)
+    layer = recover_layer(lambda: token_blocks(part.logits_NM), rank, centring=Centring.TOKENS_AND_CONTEXTS)
+    scored = _scored(layer.layer_VR, part.token_ids_M, width, truth)
+    return LayerOutcome(
+        finding=_finding(stage, width, before, part, scored),
+        unresolved=(scored.note,) if scored.note else (),
+        layer=layer,
+        token_ids_V=part.token_ids_M,
+        columns=columns,
+        is_own_truth=scored.is_own,
+    )
+
+
+def _rank_without_bias(width: WidthOutcome) -> int:
+    """Centred over contexts too, outputs have no bias in them, so that of a LayerNorm's or a head's is one less."""
+    has_bias = width.norm is NormType.LAYER_NORM or width.interval == (width.rank - 1, width.rank)
+    return width.rank - (1 if has_bias else 0)
+
+
+def _scored(layer_VR: np.ndarray, ids_V: IdArray, width: WidthOutcome, truth: Path | None) -> _Scored:
+    if truth is None:
+        return _Scored()
+    if (ids_V >= TEXT_IDS_FROM).any():
+        return _Scored(note="the layer's error: the server names tokens by text, and not by their row of the head")
+    head = open_head(truth)
+    tokens, head_width = head.shape
+    if int(ids_V.max()) >= tokens:
+        return _another(f"they have {tokens} tokens, and the endpoint at least {int(ids_V.max()) + 1}")
+    lost = max(0, head_width - layer_VR.shape[1])
+    score = score_layer(layer_VR, head.rows(ids_V), lost=lost)
+    if score.rms <= _UNRELATED * score.rms_unrelated:
+        return _Scored(score=score)
+    why = f"the layer misses them by {figure(score.rms, 2)}, and an unrelated one by {figure(score.rms_unrelated, 2)}"
+    if width.width is not None and width.width != head_width:
+        why += f"; their width is {head_width}, and the one found is {width.width}"
+    return _another(why, score)
+
+
+def _another(why: str, score: LayerScore | None = None) -> _Scored:
+    return _Scored(score=score, note=f"the weights given are not this model's: {why}", is_own=False)
+
+
+def with_evidence(finding: Finding, **evidence: object) -> Finding:
+    """The same finding with more evidence."""
+    return replace(finding, evidence={**finding.evidence, **evidence})
+
+
+def _finding(stage: Stage, width: WidthOutcome, before: Cost, part: Part, scored: _Scored) -> Finding:
+    read_out, score = width.read_out, scored.score
+    assert read_out is not None, "the width was read through it"
+    contexts, tokens = part.logits_NM.shape
+    told = f"{tokens} of the layer's rows, up to a linear map, from {contexts} contexts through {read_out.value}."
+    evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": width.rank}
+    if score is not None:
+        evidence |= vars(score)
+    if not scored.is_own:
+        told += f" Not scored: {scored.note}."
+        evidence["not_scored"] = scored.note
+    elif score is not None:
+        published = " to ".join(figure(rms, 2) for rms in PUBLISHED_RMS)
+        told += (
+            f" Root-mean-square error against the weights given: {figure(score.rms, 2)}; of an unrelated random layer: "
+            f"{figure(score.rms_unrelated, 2)}; published: {published}."
+        )
+    return stage.finding(
+        read_out,
+        before,
+        code="LAYER",
+        title="The model's last layer was recovered, up to a linear map",
+        severity=Severity.CRITICAL,
+        was_read=told,
+        evidence=evidence,
+    )

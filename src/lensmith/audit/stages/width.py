@@ -1,0 +1,264 @@
+"""The width through one read-out: a matrix of outputs grows from size to size until its rank shows.
+
+Precise read-outs are watched while they are read, and stop early where the rank seems reached.
+
+Sources: Carlini et al., arXiv 2403.06634, sections 4 and 5; Finlayson et al., arXiv 2403.09539.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lensmith.audit.estimators.heads import Heads
+from lensmith.audit.estimators.rank_watch import RankWatch
+from lensmith.audit.estimators.width import NormType, Status, WidthEstimate, estimate_width
+from lensmith.audit.findings.finding import Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings.wording import ratio
+from lensmith.audit.querying.meter import BudgetError, Meter
+from lensmith.audit.readouts.base import Reader
+from lensmith.audit.readouts.choose import choose
+from lensmith.audit.stages.matrix import GrowingMatrix
+from lensmith.audit.stages.stage import BLOCK_COLUMNS, Stage
+
+_WATCHED = (ReadOut.P1, ReadOut.P2)
+"""Read-outs that tell what the model computed, to the precision of a float32."""
+
+
+_FLOAT32_NATS = 1e-4
+"""More than a model's own arithmetic in float32 makes of the noise of one value."""
+
+
+_COLUMNS_PER_ROW = 1.25
+
+_MOST_COLUMNS = 16_384
+
+_MOST_ROWS_PER_COLUMN = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthOutcome:
+    """What a read-out told of the width. `matrix` and `size` are what was read; `at_least` is proven in any case."""
+
+    read_out: ReadOut | None = None
+    width: int | None = None
+    interval: tuple[int, int] | None = None
+    at_least: int = 0
+    note: str = ""
+    singular_values: tuple[float, ...] = ()
+    finding: Finding | None = None
+    out_of_budget: bool = False
+    matrix: GrowingMatrix | None = None
+    rows: int = 0
+    columns: int = 0
+    rank: int = 0
+    norm: NormType = NormType.UNKNOWN
+    heads: Heads = Heads.ONE
+
+
+def find_width(
+    stage: Stage, read_out: ReadOut, on_rows: Callable[[int, int], None] = lambda done, total: None
+) -> WidthOutcome:
+    """Reads a growing matrix through `read_out` until its rank shows, the budget ends, or it cannot grow."""
+    before = stage.meter.spent
+    contexts = stage.contexts(read_out)
+    most = min(_MOST_COLUMNS, _affordable_columns(stage)) + 1
+    try:
+        chosen = choose(read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.seed)
+    except BudgetError as error:
+        return WidthOutcome(read_out=read_out, out_of_budget=True, note=error.problem)
+    matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
+    outcome = WidthOutcome(read_out=read_out, matrix=matrix)
+    sizes = _sizes(chosen.reader, len(chosen.columns) - 1)
+    is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
+    growth = WatchedGrowth(stage.meter, matrix, is_watched=is_watched)
+    for number, (rows, wanted_columns) in enumerate(sizes):
+        cost = matrix.cost_of(rows, wanted_columns)
+        if cost.queries > stage.meter.queries_left:
+            return replace(outcome, out_of_budget=True, note=_short(outcome, rows, wanted_columns, cost, stage))
+        try:
+            for rows_read in growth.to(rows, wanted_columns, on_rows):
+                if rows_read == rows and is_watched and _may_wait(stage, matrix, sizes[number + 1 :], number):
+                    continue
+                # Columns beyond the rows help against noise only, and where there is none cost time.
+                columns = _enough_columns(rows_read, wanted_columns) if is_watched else wanted_columns
+                judged = _judged(stage, outcome, before, rows_read, columns)
+                if judged.heads is Heads.SEVERAL:
+                    return judged  # more contexts come from as many heads
+                if rows_read < rows and not _ends_in_noise(judged):
+                    continue  # a fall within the spectrum, such as that before a padding: only more contexts tell
+                outcome = judged
+                if outcome.finding is not None:
+                    return outcome
+        except BudgetError as error:
+            return replace(outcome, out_of_budget=True, note=f"{outcome.note}; {error.problem}")
+    return replace(outcome, note=f"{outcome.note}; the vocabulary has no more columns to read")
+
+
+def _may_wait(stage: Stage, matrix: GrowingMatrix, later: Sequence[tuple[int, int]], number: int) -> bool:
+    """Whether a matrix need not be judged yet: where the watch saw no end of the rank, every third is enough, which
+    keeps the time of all judgements near that of the last."""
+    if number % 3 == 2 or not later:
+        return False
+    return matrix.cost_of(*later[0]).queries <= stage.meter.queries_left
+
+
+def _enough_columns(rows: int, columns: int) -> int:
+    return min(columns, math.ceil(_COLUMNS_PER_ROW * rows))
+
+
+def _ends_in_noise(outcome: WidthOutcome) -> bool:
+    """Whether what lies behind the rank is as small as the arithmetic of a float32 leaves it."""
+    if outcome.finding is None:
+        return False
+    beyond = math.sqrt(outcome.rows - outcome.rank) + math.sqrt(outcome.columns - outcome.rank)
+    return outcome.singular_values[outcome.rank] <= _FLOAT32_NATS * beyond
+
+
+def _affordable_columns(stage: Stage) -> int:
+    """More columns than this the budget cannot fill, were each logit a query; where a query tells many, all are."""
+    if math.isinf(stage.meter.queries_left) or stage.probed.tells_ids or stage.probed.whole_vocabulary:
+        return _MOST_COLUMNS
+    return max(BLOCK_COLUMNS, math.ceil(2 * math.sqrt(stage.meter.queries_left)))
+
+
+def _sizes(reader: Reader, most_columns: int) -> list[tuple[int, int]]:
+    """Rows and columns to try, growing. Columns that cost nothing are all taken at once."""
+    free = reader.queries_for(1, most_columns).queries == reader.queries_for(1, 2).queries
+    sizes, rows = [], float(FIRST_ROWS)
+    while rows <= _MOST_ROWS_PER_COLUMN * most_columns:
+        wanted = most_columns if free else min(most_columns, math.ceil(_COLUMNS_PER_ROW * rows))
+        sizes.append((math.ceil(rows), wanted))
+        rows *= GROWTH
+    return sizes
+
+
+def _judged(stage: Stage, had: WidthOutcome, before: Cost, rows: int, columns: int) -> WidthOutcome:
+    assert had.matrix is not None and had.read_out is not None, "set when the stage began"
+    noise_nats = max(stage.probed.spread_nats, rounding_nats(stage.probed.decimals), 1e-5)
+    estimate = estimate_width(had.matrix.complete(rows, columns).logits_NM, noise_nats=noise_nats, seed=stage.seed)
+    outcome = replace(
+        had,
+        rows=rows,
+        columns=columns,
+        at_least=0 if estimate.heads is Heads.SEVERAL else max(had.at_least, estimate.at_least or 0),
+        heads=estimate.heads,
+        note=estimate.reason,
+        singular_values=tuple(estimate.values_K.tolist()),
+    )
+    if estimate.status is Status.UNRESOLVED:
+        return outcome
+    assert estimate.width is not None, "resolved"
+    return replace(
+        outcome,
+        width=estimate.width if estimate.status is Status.EXACT else None,
+        interval=None if estimate.status is Status.EXACT else estimate.interval,
+        rank=estimate.rank or 0,
+        norm=estimate.norm,
+        at_least=(estimate.interval or (estimate.width,))[0],
+        finding=_width_finding(stage, had.read_out, before, estimate),
+    )
+
+
+def _width_finding(stage: Stage, read_out: ReadOut, before: Cost, estimate: WidthEstimate) -> Finding:
+    exact = estimate.status is Status.EXACT
+    low, high = estimate.interval or (estimate.width, estimate.width)
+    told = f"{estimate.width}" if exact else f"between {low} and {high}, likely {estimate.width}"
+    return stage.finding(
+        read_out,
+        before,
+        code="WIDTH",
+        title=f"The model's hidden width is {told}",
+        severity=Severity.HIGH,
+        was_read=(
+            f"{estimate.contexts} x {estimate.tokens} logits through {read_out.value} ({read_out.title}) have rank "
+            f"{estimate.rank}: the next singular value is {ratio(estimate.ratio or math.inf)} times smaller. "
+            f"Found again on {estimate.confirmation.value}. Final norm: {estimate.norm.value}."
+        ),
+        evidence={
+            "width": estimate.width,
+            "interval": [low, high],
+            "rank": estimate.rank,
+            "ratio": estimate.ratio,
+            "score": estimate.score,
+            "norm": estimate.norm.value,
+            "contexts": estimate.contexts,
+            "tokens": estimate.tokens,
+            "confirmed_on": estimate.confirmation.value,
+            "significant_gaps": [{"rank": gap.rank, "ratio": gap.ratio, "score": gap.score} for gap in estimate.gaps],
+        },
+    )
+
+
+def _short(outcome: WidthOutcome, rows: int, columns: int, cost: Cost, stage: Stage) -> str:
+    assert outcome.read_out is not None, "set when the stage began"
+    proven = f"at least {outcome.at_least} is proven; " if outcome.at_least else ""
+    return (
+        f"{proven}the next matrix, {rows} x {columns} logits through {outcome.read_out.value}, takes {cost.queries} "
+        f"more queries, and {stage.meter.queries_left:.0f} are left"
+    )
+
+
+def rounding_nats(decimals: int | None) -> float:
+    """The standard deviation that rounding to so many decimals adds."""
+    return 0.0 if decimals is None else 10.0**-decimals / math.sqrt(12)
+
+
+FIRST_ROWS = 64
+GROWTH = 1.5
+_STEP = 32
+_AT_ONCE = 512
+"""Contexts shown to the watch at a time: what they need in memory beside the matrix."""
+_SPARE = 16
+"""Contexts beyond the rank on which a width is confirmed, two parts of which share all but half of them."""
+
+
+class WatchedGrowth:
+    """One matrix that grows from size to size; `is_watched`: its values are as precise as a float32."""
+
+    def __init__(self, meter: Meter, matrix: GrowingMatrix, *, is_watched: bool) -> None:
+        self._meter, self._matrix = meter, matrix
+        self._is_watched = is_watched
+        self._watched_columns = self._watched_rows = 0
+        self._ahead = GROWTH**2
+
+    def to(self, rows: int, columns: int, on_rows: Callable[[int, int], None]) -> Iterator[int]:
+        """Grows the matrix and yields its number of rows when it is time to look: at the end, and if watched also when
+        the rank seems reached, which saves what a matrix is usually read beyond it."""
+        # Few contexts too many are read, and many at once.
+        step = _STEP * (1 if rows < 1024 else 2 if rows < 2048 else 4)
+        for rows_read in range(FIRST_ROWS, rows, step):
+            if not self._is_watched:
+                break
+            if rows_read <= self._watched_rows:
+                continue
+            self._matrix.grow(self._meter, rows_read, columns, on_rows)
+            if self._seems_reached(rows_read, rows, columns):
+                yield rows_read
+                break
+        self._matrix.grow(self._meter, rows, columns, on_rows)
+        yield rows
+
+    def _seems_reached(self, rows_read: int, rows: int, columns: int) -> bool:
+        """Shows the watch what was read; a few more columns than rows show how many of these are independent."""
+        if self._watched_columns < min(columns, rows + _STEP):
+            # Enough for the next two sizes too, where they are there: a new start takes as long as all before it.
+            last_rows = math.ceil(self._ahead * rows)
+            self._watched_columns, self._watched_rows = min(columns, last_rows + _STEP), 0
+            self._watch = RankWatch(room=min(last_rows, self._watched_columns))
+        while self._watched_rows < rows_read:
+            until = min(rows_read, self._watched_rows + _AT_ONCE)
+            new_NM = self._matrix.whole(until, self._watched_columns, first_row=self._watched_rows).logits_NM
+            if not np.isfinite(new_NM).all():
+                return self._without_missing(rows_read, rows, columns)
+            self._watch.push(new_NM)
+            self._watched_rows = until
+        reached = self._watch.reached
+        return reached is not None and rows_read >= reached + _SPARE
+
+    def _without_missing(self, rows_read: int, rows: int, columns: int) -> bool:
+        """The same on no more columns than this size needs, which may all be there; else the watch is over."""
+        self._is_watched = self._ahead > 1.0
+        self._ahead, self._watched_columns = 1.0, 0
+        return self._is_watched and self._seems_reached(rows_read, rows, columns)

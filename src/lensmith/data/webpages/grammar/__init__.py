@@ -1,0 +1,1 @@
+"""Pages drawn from a seeded grammar: their structure, words and styles."""

@@ -1,0 +1,1 @@
+"""HTML that somebody else wrote: repaired, made to stand alone, aligned with its pretty form."""

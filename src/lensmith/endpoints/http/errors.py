@@ -1,0 +1,158 @@
+"""What a server's refusal means: the error body of OpenAI, FastAPI or llama.cpp becomes a typed error.
+
+A refusal is RefusedError where it is about something that was asked; its feature is read from the error's code
+(`refused:...`, ours), its `param`, the location that FastAPI names, or a field name in the message.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from lensmith.core.endpoint import Feature, RefusedError
+from lensmith.core.errors import AccessError, InputError, LensmithError
+from lensmith.openai_api import EndpointError
+
+_PAGE_STATUSES = frozenset({200, 404, 405, 501})
+"""With these, a server of pages answers a path that it does not know, or a method."""
+_REFUSALS = frozenset({400, 405, 413, 415, 422, 501})
+_FEATURES = {
+    "logprob_token_ids": Feature.WANTED_IDS,
+    "token_ids_logprob": Feature.WANTED_IDS,
+    "allowed_token_ids": Feature.ALLOWED_IDS,
+    "top_logprobs": Feature.TOP_LOGPROBS,
+    "logit_bias": Feature.LOGIT_BIAS,
+    "prompt_logprobs": Feature.PROMPT_LOGPROBS,
+    "logprobs": Feature.SAMPLED_LOGPROB,
+    "echo": Feature.PROMPT_LOGPROBS,
+    "seed": Feature.SEED,
+    "stop": Feature.STOP,
+    "image_url": Feature.PICTURES,
+    "messages": Feature.MESSAGES,
+    "prompt": Feature.PROMPT_TEXT,
+}
+"""The feature behind each field, the longer names first: a message may hold several."""
+
+_ORDINARY_WORDS = (
+    Feature.SEED | Feature.STOP | Feature.PICTURES | Feature.MESSAGES | Feature.PROMPT_TEXT | Feature.TOKEN_IDS
+)
+"""Features whose fields' names stand in any message: that a server could not process a prompt is no refusal."""
+
+_LONGEST_MESSAGE = 400
+
+
+class NotFoundError(RefusedError):
+    """The server has no such path or no such model: as a rule the URL or the name is wrong."""
+
+    exit_code = 2
+
+
+class NoEndpointError(InputError):
+    """Something for people answers where an endpoint should."""
+
+
+class DoubtfulRefusalError(RefusedError):
+    """Reads as a refusal, but its status means other things too: the same request may be answered the next time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What an error body says."""
+
+    message: str
+    param: str
+    code: str
+
+
+def error_of(response: httpx.Response, body: Mapping[str, Any] | None, asked: Feature | None = None) -> LensmithError:
+    """The error that a response with an error status means.
+
+    `body` is what was sent, `asked` the features behind it: a server may need one top logprob for something else.
+    """
+    said, status = _said(response), response.status_code
+    if status == 401:
+        return AccessError("the endpoint does not know this API key", actual=said.message, hint="give --api-key")
+    if status == 404 or (status == 400 and (said.code == "model_not_found" or said.param == "model")):
+        problem = f"the endpoint has no such path or model: {said.message}"
+        return NotFoundError(
+            problem, actual=response.url, hint="check the URL (it ends in /v1 as a rule) and the model's name"
+        )
+    feature = _feature(said, body or {}, asked)
+    if asked is not None and feature is Feature.TOP_LOGPROBS and not feature & asked:
+        feature = asked & Feature.VOCABULARY_LOGPROBS or Feature.SAMPLED_LOGPROB
+    if status in _REFUSALS:
+        return RefusedError(f"the endpoint refused ({status}): {said.message}", feature=feature)
+    if status == 403 or (status == 500 and feature & ~_ORDINARY_WORDS):
+        return DoubtfulRefusalError(f"the endpoint refused ({status}): {said.message}", feature=feature)
+    return EndpointError(f"the endpoint failed ({status})", actual=said.message)
+
+
+def no_endpoint(response: httpx.Response) -> InputError | None:
+    """The error where a server's first answer is a page for people; None where it is not. Reads no stream."""
+    is_page = response.headers.get("content-type", "").lower().startswith("text/html")
+    if not is_page and response.is_stream_consumed:
+        is_page = response.content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    if not is_page or response.status_code not in _PAGE_STATUSES:
+        return None
+    return NoEndpointError(
+        "no OpenAI-compatible endpoint here; does the URL end in /v1?",
+        expected="JSON",
+        actual=f"a page (HTML) at {response.url}",
+    )
+
+
+def _said(response: httpx.Response) -> _Said:
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return _Said(message=_short(response.text), param="", code="")
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, str):
+        return _Said(message=_short(error), param="", code="")
+    if not isinstance(error, dict):
+        return _Said(message=_short(str(body)), param="", code="")
+    detail = error.get("detail")
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+        where = [str(part) for part in detail[0].get("loc", []) if part != "body"] or [""]
+        return _Said(
+            message=_short(f"{'.'.join(where)}: {detail[0].get('msg')}"), param=where[0] if where else "", code=""
+        )
+    message = error.get("message", detail if detail is not None else error)
+    return _Said(message=_short(str(message)), param=str(error.get("param") or ""), code=str(error.get("code") or ""))
+
+
+def _feature(said: _Said, body: Mapping[str, Any], asked: Feature | None) -> Feature:
+    if said.code.startswith("refused:"):
+        known = {str(feature.name).lower(): feature for feature in Feature}
+        feature = Feature.NOTHING
+        for name in said.code.removeprefix("refused:").split("+"):
+            feature |= known.get(name, Feature.NOTHING)
+        return feature
+    sent = {name for name in _FEATURES if name in body or name == "image_url"}
+    param = re.split(r"[.\[]", said.param)[0]
+    param = (
+        "logprobs" if param == "top_logprobs" and param not in body else param
+    )  # completions have one field for both
+    named = [param] if param in sent else [name for name in sent if re.search(rf"\b{name}\b", said.message)]
+    features = [_asked_by(name, body) for name in sorted(named, key=[*_FEATURES].index)]
+    likely = [feature for feature in features if asked is None or feature & asked]
+    return next(iter(likely or features), Feature.NOTHING)
+
+
+def _asked_by(name: str, body: Mapping[str, Any]) -> Feature:
+    """The feature that a field asks for in this body: one field may ask for several."""
+    value = body.get(name)
+    if name == "prompt":
+        return Feature.PROMPT_TEXT if isinstance(value, str) else Feature.TOKEN_IDS
+    if name in ("logprobs", "top_logprobs") and not isinstance(value, bool) and isinstance(value, int):
+        if value == -1 or value >= 1 << 20:
+            return Feature.VOCABULARY_LOGPROBS
+        return Feature.TOP_LOGPROBS if value else Feature.SAMPLED_LOGPROB
+    return _FEATURES[name]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."

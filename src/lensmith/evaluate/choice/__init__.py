@@ -1,0 +1,1 @@
+"""Multiple choice: files of questions, answers read from text, and metrics with their errors."""

@@ -1,0 +1,131 @@
+"""Accuracy of multiple-choice results: with its interval, beside chance, and with what betrays a biased chooser.
+
+The interval is Wilson's score interval (Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion",
+Statistical Science 16, 2001, section 3.1): unlike the bootstrap it has a width where all answers are right, and it
+stays within [0, 1].
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from lensmith.core.errors import InputError
+from lensmith.evaluate.choice.question import LETTERS, BadLine, HowAsked, Mode, Normalise, Result
+
+CONFIDENCE = 0.95
+_IDS_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """`hits` of `n`, and the interval of the share behind it."""
+
+    n: int
+    hits: int
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, hits: int, n: int, *, confidence: float = CONFIDENCE) -> "Share":
+        """Raises InputError where there is nothing to take a share of."""
+        if not 0 <= hits <= n or n == 0:
+            raise InputError("no share of nothing", expected="0 to n hits of at least one", actual=f"{hits} of {n}")
+        z = NormalDist().inv_cdf((1 + confidence) / 2)
+        share = hits / n
+        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        # At the ends the formula is exact up to its last digit.
+        low, high = (0.0 if hits == 0 else middle - half), (1.0 if hits == n else middle + half)
+        return cls(n=n, hits=hits, share=share, low=low, high=high)
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}] ({self.hits} of {self.n})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceSummary:
+    """What `lensmith eval choice` tells. `accuracy` counts what could not be parsed as wrong.
+
+    `chance`: the expected accuracy of guessing a letter anew for each form of each question. `as_it_stands`: accuracy
+    without rotations, where there are any. `unparsed`: askings whose answer could not be read; `unparsed_ids` of which
+    questions. `letters` counts the chosen letters, `right_letters` the right ones: a model that always says A shows.
+    `bad_lines` were not evaluated.
+    """
+
+    file: str
+    model: str
+    mode: Mode
+    normalise: Normalise | None
+    circular: bool
+    accuracy: Share
+    chance: float
+    as_it_stands: Share | None
+    categories: dict[str, Share]
+    unparsed: int
+    unparsed_ids: tuple[str, ...]
+    letters: dict[str, int]
+    right_letters: dict[str, int]
+    bad_lines: tuple[BadLine, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return HowAsked(mode=self.mode, normalise=self.normalise, circular=self.circular).label
+
+    def __str__(self) -> str:
+        label = f"[{self.label}]"
+        lines = [f"{self.file}, {self.model} {label}: accuracy {self.accuracy}, chance {self.chance:.1%}"]
+        if self.as_it_stands is not None:
+            plain = HowAsked(mode=self.mode, normalise=self.normalise).label
+            lines.append(f"  without rotations [{plain}]: {self.as_it_stands}")
+        lines += [f"  {name} {label}: {share}" for name, share in self.categories.items()]
+        told = ", ".join(f"{letter} {self.letters.get(letter, 0)}" for letter in self.right_letters)
+        right = ", ".join(f"{letter} {count}" for letter, count in self.right_letters.items())
+        lines.append(f"  chosen {label}: {told}; right would be: {right}")
+        if self.unparsed:
+            lines.append(f"  not parsed {label}: {self.unparsed}, counted as wrong: {_first_of(self.unparsed_ids)}")
+        if self.bad_lines:
+            lines.append(f"  not evaluated: {len(self.bad_lines)} lines")
+            lines += [f"    {bad}" for bad in self.bad_lines]
+        return "\n".join(lines)
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = len(names) - _IDS_SHOWN
+    return ", ".join(names[:_IDS_SHOWN]) + (f" and {more} more, in --json" if more > 0 else "")
+
+
+def summarise(
+    results: Sequence[Result], how: HowAsked, *, file: str, model: str, bad_lines: Sequence[BadLine] = ()
+) -> ChoiceSummary:
+    """Results of one mode as one summary. Raises InputError where there are none."""
+    if not results:
+        raise InputError("no question was evaluated", expected="at least one good line", actual="none")
+    named = sorted({result.category for result in results if result.category})
+    asked = [asking for result in results for asking in result.asked]
+    most = max(result.options for result in results)
+    return ChoiceSummary(
+        file=file,
+        model=model,
+        mode=how.mode,
+        normalise=how.normalise,
+        circular=how.circular,
+        accuracy=_accuracy(results),
+        chance=sum(result.options ** -len(result.asked) for result in results) / len(results),
+        as_it_stands=Share.of(sum(result.asked[0].is_right for result in results), len(results))
+        if how.circular
+        else None,
+        categories={name: _accuracy([result for result in results if result.category == name]) for name in named},
+        unparsed=sum(asking.chosen is None for asking in asked),
+        unparsed_ids=tuple(result.id for result in results if any(each.chosen is None for each in result.asked)),
+        letters={letter: sum(each.chosen == place for each in asked) for place, letter in enumerate(LETTERS[:most])},
+        right_letters={
+            letter: sum(each.answer == place for each in asked) for place, letter in enumerate(LETTERS[:most])
+        },
+        bad_lines=tuple(bad_lines),
+    )
+
+
+def _accuracy(results: Sequence[Result]) -> Share:
+    return Share.of(sum(result.is_right for result in results), len(results))

@@ -1,0 +1,1 @@
+"""How alike two rendered pages are: blocks matched, then text, position, colour and pixels compared."""

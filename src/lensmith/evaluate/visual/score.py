@@ -1,0 +1,151 @@
+"""How close the rendering of some HTML comes to a target page.
+
+`score_pages` compares two rendered pages: their texts as Design2Code does (arXiv 2403.03163, section 4.2), and their
+screenshots. `score_pictures`, for a target that is only a picture, is in `picture_score` and offered here too.
+
+Where we differ from Design2Code:
+
+- Its Text, Position and Colour average over *matched* pairs only, so that leaving out a hard block costs one term of
+  five. Each has a `_recall` twin, in which every block of the target counts once and an unmatched one as zero. Blocks
+  weigh the same whatever their area (a label matters as much as a heading), and the weights do not depend on the
+  prediction. `block_recall` is by area, as Block is.
+- Identical texts are always partners, the nearest first (`matching.pair_identical`), so that a page matches itself.
+- CLIP is replaced by pixel similarity, which needs no weights; a mean with it is not Design2Code's score.
+- Page size, which normalised positions hide, is reported as an error.
+- Two pages without any text agree (1); Design2Code gives them 0.
+"""
+
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensmith.core.types import Page
+from lensmith.evaluate.visual.colour import colour_similarity
+from lensmith.evaluate.visual.matching import Matching, blocks_of, match_blocks, pair_identical
+from lensmith.evaluate.visual.picture_score import PictureScore, score_pictures
+from lensmith.evaluate.visual.pixels import PictureLike, page_size_error, pixel_similarity
+
+__all__ = ["PictureScore", "TextScores", "VisualScore", "score_matching", "score_pages", "score_pictures"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextScores:
+    """What matched texts say, all in [0, 1], higher is better.
+
+    block_match: area of matched blocks / area of all blocks, both pages. text, position, colour: means over matched
+    pairs of difflib's ratio, of 1 - max(|dx|, |dy|) between centres in fractions of the page, and of
+    1 - CIEDE2000 / 100. block_recall: the matched share of the target's area. The other `_recall`: the same likenesses,
+    summed over the target's blocks and divided by their number.
+    """
+
+    block_match: float
+    text: float
+    position: float
+    colour: float
+    block_recall: float
+    text_recall: float
+    position_recall: float
+    colour_recall: float
+
+    @property
+    def matched_mean(self) -> float:
+        """Mean of the four scores as Design2Code defines them."""
+        return (self.block_match + self.text + self.position + self.colour) / 4
+
+    @property
+    def recall_mean(self) -> float:
+        """Mean of the four recall-weighted scores."""
+        return (self.block_recall + self.text_recall + self.position_recall + self.colour_recall) / 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualScore(TextScores):
+    """The text scores, and two that see the rest of the page.
+
+    pixel: `pixels.pixel_similarity`, None where a picture was missing. page_size_error: in [0, 1], lower is better.
+    """
+
+    pixel: float | None
+    page_size_error: float
+
+    @property
+    def overall(self) -> float:
+        """What best-of-N ranks by: the plain mean of five, like Design2Code's total.
+
+        block_match (it also punishes invented text), the recall-weighted text, position and colour, and pixel
+        similarity; without pictures 1 - page_size_error takes its place.
+        """
+        seen = 1 - self.page_size_error if self.pixel is None else self.pixel
+        return (self.block_match + self.text_recall + self.position_recall + self.colour_recall + seen) / 5
+
+    @classmethod
+    def of_failure(cls) -> "VisualScore":
+        """The score of a prediction that could not be rendered: nothing matches."""
+        return cls(**asdict(_all_equal(0.0)), pixel=0.0, page_size_error=1.0)
+
+
+def score_pages(
+    target: Page,
+    prediction: Page,
+    target_picture: PictureLike | None = None,
+    prediction_picture: PictureLike | None = None,
+) -> VisualScore:
+    """Score a prediction against a target, both rendered with their texts.
+
+    Pictures are screenshots at scale 1; where one is not given, the page's own `png` is used, if it has any.
+    """
+    texts = score_matching(pair_identical(match_blocks(blocks_of(prediction), blocks_of(target))))
+    first = target.png if target_picture is None else target_picture
+    second = prediction.png if prediction_picture is None else prediction_picture
+    missing = any(isinstance(picture, bytes) and not picture for picture in (first, second))
+    return VisualScore(
+        **asdict(texts),
+        pixel=None if missing else pixel_similarity(first, second),
+        page_size_error=page_size_error(
+            (target.width_px, target.height_px), (prediction.width_px, prediction.height_px)
+        ),
+    )
+
+
+def score_matching(matching: Matching) -> TextScores:
+    """The text scores of matched pages. All 1 if neither page has text, all 0 if nothing matches."""
+    if not matching.prediction and not matching.target:
+        return _all_equal(1.0)
+    if not matching.pairs:
+        return _all_equal(0.0)
+    predicted = [matching.prediction[pair.prediction] for pair in matching.pairs]
+    wanted = [matching.target[pair.target] for pair in matching.pairs]
+    centres_predicted, centres_wanted = (np.array([block.centre for block in blocks]) for blocks in (predicted, wanted))
+    colours_predicted, colours_wanted = (np.array([block.colour for block in blocks]) for blocks in (predicted, wanted))
+    text = np.array([pair.ratio for pair in matching.pairs])
+    position = np.maximum(0.0, 1 - np.abs(centres_predicted - centres_wanted).max(axis=1))
+    colour = colour_similarity(colours_predicted, colours_wanted)
+
+    matched_wanted = sum(block.area for block in wanted)
+    all_wanted = sum(block.area for block in matching.target)
+    all_area = all_wanted + sum(block.area for block in matching.prediction)
+    parts = np.array([block.parts for block in wanted], dtype=np.float64)
+    share = parts / sum(block.parts for block in matching.target)
+    return TextScores(
+        block_match=_share(matched_wanted + sum(block.area for block in predicted), all_area),
+        text=float(text.mean()),
+        position=float(position.mean()),
+        colour=float(colour.mean()),
+        block_recall=_share(matched_wanted, all_wanted),
+        text_recall=_weighted(text, share),
+        position_recall=_weighted(position, share),
+        colour_recall=_weighted(colour, share),
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return min(1.0, part / whole)  # the two sums add the same areas in another order
+
+
+def _weighted(values: NDArray[np.float64], share: NDArray[np.float64]) -> float:
+    return min(1.0, float(values @ share))
+
+
+def _all_equal(value: float) -> TextScores:
+    return TextScores(**{field.name: value for field in fields(TextScores)})

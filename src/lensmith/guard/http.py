@@ -1,0 +1,174 @@
+"""The client's side of a guard's HTTP: which requests are read at all, and how answers and problems are written."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Message, Receive, Send
+
+from lensmith.core.errors import LensmithError
+from lensmith.guard.config import GuardConfig
+from lensmith.guard.strict_json import Json, write_object
+from lensmith.openai_api import BusyError, write_error
+
+STRIPPED_HEADER = "lensmith-stripped"
+"""Names the request fields that were left out."""
+
+_JSON_TYPE = re.compile(r'application/json(\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
+_MOST_RETRY_S = 3600
+
+
+class ProblemError(Exception):
+    """A request that ends with this status and OpenAI's error body. `reason` is its label in the metrics."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        retry_after_s: int = 0,
+    ) -> None:
+        self.status, self.reason, self.kind, self.retry_after_s = status, reason, kind, retry_after_s
+        self.body: Json = {"error": {"message": message, "type": kind, "param": param, "code": reason}}
+        super().__init__(message)
+
+
+class ClientGone(Exception):  # noqa: N818 (an event, not a fault)
+    """The client went away before its request was complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A problem as it is written: status, body, headers, and its label in the metrics."""
+
+    status: int
+    body: Json
+    headers: Mapping[str, str]
+    reason: str
+
+
+def write_problem(error: ProblemError | LensmithError) -> Written:
+    """Errors of the core as the wire module writes them, and the guard's own problems."""
+    if isinstance(error, ProblemError):
+        headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
+        return Written(status=error.status, body=error.body, headers=headers, reason=error.reason)
+    status, body = write_error(error)
+    after_s = getattr(error, "retry_after_s", None) if isinstance(error, BusyError) else None
+    headers = {} if after_s is None else {"retry-after": str(min(_MOST_RETRY_S, max(1, round(after_s))))}
+    reason = body["error"]["code"] or body["error"]["type"]
+    return Written(status=status, body=body, headers=headers, reason=reason)
+
+
+def json_response(body: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(write_object(body), status, headers=dict(headers or {}), media_type="application/json")
+
+
+def client_name(connection: HTTPConnection, config: GuardConfig) -> str:
+    """Who asks: the name of the key, or without keys the address. Raises ProblemError (401) for an unknown key."""
+    if not config.keys:
+        return connection.client.host if connection.client else "unknown"
+    given = bearer(connection)
+    # Compared by hash, so that the time it takes says nothing of how much of a key was right.
+    names = {_digest(key): name for key, name in config.keys.items()}
+    name = names.get(_digest(given)) if given else None
+    if name is None:
+        raise ProblemError(401, "a valid API key is needed", reason="invalid_api_key", kind="authentication_error")
+    return name
+
+
+def bearer(connection: HTTPConnection) -> str:
+    """The key that came with a request; empty for none."""
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def check_headers(connection: HTTPConnection, config: GuardConfig) -> int:
+    """The length of the body. Raises ProblemError for bodies that could be read in two ways, or are too large."""
+    headers = connection.headers
+    content_types = headers.getlist("content-type")
+    if len(content_types) != 1 or not _JSON_TYPE.fullmatch(content_types[0].strip()):
+        raise ProblemError(415, "the body must be application/json", reason="content_type")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ProblemError(415, "compressed bodies are not read", reason="content_encoding")
+    lengths = headers.getlist("content-length")
+    if "transfer-encoding" in headers or len(lengths) != 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
+        raise ProblemError(411, "the body's length must be told", reason="content_length")
+    if int(lengths[0]) > config.limits.body_bytes:
+        raise ProblemError(413, f"the body is larger than {config.limits.body_bytes} bytes", reason="body_too_large")
+    return int(lengths[0])
+
+
+async def read_body(receive: Receive, length: int, timeout_s: float) -> bytes:
+    """The whole body. Raises ProblemError where it is not as long as told or does not come, ClientGone."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > length:
+                    raise ProblemError(400, "the body is longer than told", reason="content_length")
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise ProblemError(408, "the body did not come in time", reason="body_timeout") from None
+    if len(body) != length:
+        raise ProblemError(400, "the body is shorter than told", reason="content_length")
+    return bytes(body)
+
+
+class NotingSend:
+    """Sends as `send` does, and knows when a response is complete.
+
+    Raises ClientGone for a client that does not take a piece within `timeout_s`: one that stops reading would keep its
+    place among the requests in progress for ever.
+    """
+
+    def __init__(self, send: Send, timeout_s: float) -> None:
+        self._send, self._timeout_s = send, timeout_s
+        self.is_complete = False
+
+    async def __call__(self, message: Message) -> None:
+        self.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientGone from None
+
+
+class EventStream:
+    """A streamed response that begins with its first event, so that what fails before has a status of its own."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+        self._send, self._headers = send, headers
+        self.is_started = False
+
+    async def write(self, data: bytes) -> None:
+        if not self.is_started:
+            self.is_started = True
+            headers = {
+                "content-type": "text/event-stream; charset=utf-8",
+                "cache-control": "no-cache",
+                "x-accel-buffering": "no",
+                **self._headers,
+            }
+            raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+            await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def close(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,332 @@
+"""What a guard lets through to the server behind it: fields it knows, in a body that it writes itself.
+
+A request is read as our own server reads it (`openai_api`), refused exactly where `core.exposure.check` refuses, and
+sent on with the fields that stand in the tables below and no other. Fields by which some server reads logprobs or
+steers tokens unseen (vLLM, SGLang, llama.cpp, TGI; `wire.READ_OUT_FIELDS` and `READ_OUTS`) never pass. Those that steer
+tokens and that honest clients need (tools, a response format, penalties) pass where no logprobs are asked for, because
+a grammar is an allow-list: it forces a token whose logprob is then read.
+"""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lensmith.core.endpoint import Feature, RefusedError, Request, Reveal
+from lensmith.core.errors import ConfigError
+from lensmith.core.exposure import Exposure, Sampled, Together, check
+from lensmith.guard.config import GuardConfig, OnRefusal, TokenNaming, UnknownFields
+from lensmith.guard.frozen_noise import check_frozen, one_text, text_hash
+from lensmith.guard.messages import api_messages, clean_messages, prompt_hash
+from lensmith.guard.patterns import Observation, ids_look_random, looks_random
+from lensmith.guard.strict_json import Json
+from lensmith.openai_api import READ_OUT_FIELDS, Kind, WireError, WireRequest, read_requests, told_only
+
+SHARED = frozenset(
+    "model max_tokens temperature top_p stop n seed logit_bias allowed_token_ids logprob_token_ids logprobs stream "
+    "stream_options user return_tokens_as_token_ids".split()
+)
+KNOWN = {
+    Kind.CHAT: SHARED | {"messages", "max_completion_tokens", "top_logprobs"},
+    Kind.COMPLETION: SHARED | {"prompt", "echo"},
+}
+"""Fields that `openai_api` reads, and so checks, for each kind of request."""
+
+STEERING = {
+    "frequency_penalty": (float, -2.0, 2.0),
+    "presence_penalty": (float, -2.0, 2.0),
+    "min_p": (float, 0.0, 1.0),
+    "repetition_penalty": (float, 0.0, 2.0),
+    "top_k": (int, -1, 1 << 20),
+    "parallel_tool_calls": (bool, 0, 1),
+    "response_format": (dict, 0, 0),
+    "tool_choice": (object, 0, 0),
+    "tools": (list, 0, 0),
+}
+"""Fields that move or restrict tokens and are sent on as they come, with their type and range (numbers)."""
+
+READ_OUTS = frozenset(
+    "custom_logit_processor custom_params decoder_input_details details hidden_states include_hidden_states "
+    "lensmith_arrays logit_bias_type logits_processors lora_path n_keep prompt_top_logprobs return_full_text "
+    "return_logits return_prompt_token_ids return_text_in_logprobs return_token_ids return_tokens sampling_params "
+    "stop_token_ids top_n_tokens truncate_prompt_tokens typical_p use_beam_search vllm_xargs".split()
+)
+"""Fields of other servers that read out or steer, beside `wire.READ_OUT_FIELDS`.
+
+Where one is passed on all the same (`GuardConfig.pass_fields`), it counts as steering.
+"""
+
+FIELD_NAMES: frozenset[str] = frozenset().union(*KNOWN.values(), STEERING, READ_OUTS, READ_OUT_FIELDS)
+"""All request fields that the guard has heard of."""
+
+_FORCING_BIAS = 30.0
+_ONE_TOKEN = 2
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_OFF_SWITCHES: Mapping[str, tuple[Any, ...]] = {**READ_OUT_FIELDS, "tool_choice": ("none", "auto")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request that may go on: what is sent upstream, what the client may be told, and what it looks like.
+
+    `wires` are the request as the wire module reads it, one for each prompt; `told` is the first without what the
+    exposure hides silently. `stripped` names the fields that were left out.
+    """
+
+    wires: tuple[WireRequest, ...]
+    told: Request
+    upstream: Json
+    stripped: tuple[str, ...]
+    seen: Observation
+
+    @property
+    def kind(self) -> Kind:
+        return self.wires[0].kind
+
+    @property
+    def choices(self) -> int:
+        """How many choices the answer has."""
+        return len(self.wires) * self.told.n
+
+
+def make_plan(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Plan:
+    """What becomes of a body. Raises WireError and RefusedError, as the server with this exposure would."""
+    fields, stripped = _known_fields(kind, body, config)
+    if kind is Kind.CHAT:
+        fields["messages"] = clean_messages(fields.get("messages"), config)
+    elif config.is_noise_frozen:
+        fields["prompt"] = one_text(fields.get("prompt"))
+    removed: list[str] = []
+    while True:
+        wires = _read(kind, fields, config)
+        told = told_only(wires[0].request, config.exposure)
+        try:
+            _check(told, wires, fields, config)
+            break
+        except RefusedError as error:
+            if config.on_refusal is OnRefusal.REJECT:
+                raise
+            fields, names = _without(fields, error, kind, config.exposure)
+            removed += names
+    return Plan(
+        wires=wires,
+        told=told,
+        upstream=_upstream_body(kind, fields, told, config),
+        stripped=tuple(dict.fromkeys(stripped + removed)),
+        seen=_observe(kind, fields, wires),
+    )
+
+
+def check_field_names(config: GuardConfig) -> None:
+    """Raises ConfigError for a field to refuse that the guard does not know, and so does not let through anyway."""
+    for name in config.refuse_fields:
+        if name not in FIELD_NAMES:
+            nearest = difflib.get_close_matches(name, FIELD_NAMES, n=1, cutoff=0.0)[0]
+            hint = f"did you mean {nearest!r}? Fields that are not known never pass"
+            raise ConfigError("refuse_fields: not a known field", expected="a known field", actual=name, hint=hint)
+
+
+# --- fields -------------------------------------------------------------------------------------------------------
+
+
+def _known_fields(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> tuple[Json, list[str]]:
+    """The fields that the guard knows, and the names of those that it left out."""
+    fields: Json = {}
+    stripped: list[str] = []
+    for name, value in body.items():
+        is_refused = name in config.refuse_fields
+        if not is_refused and (name in config.pass_fields or name in KNOWN[kind] or name in STEERING):
+            if value is not None:
+                fields[name] = value
+        elif is_refused or name in READ_OUT_FIELDS or name in READ_OUTS:
+            if value is not None and not _is_off(name, value):
+                stripped.append(_refused(name, config))
+        elif config.unknown_fields is UnknownFields.REFUSE:
+            shown = name if _FIELD_NAME.fullmatch(name) else None
+            raise WireError("a field is not known here", param=shown, hint="leave it out")
+        elif _FIELD_NAME.fullmatch(name):
+            stripped.append(name)
+    if config.is_noise_frozen and fields.get("return_tokens_as_token_ids") and config.token_naming != TokenNaming.IDS:
+        stripped.append(_refused("return_tokens_as_token_ids", config))
+        del fields["return_tokens_as_token_ids"]
+    for name in fields.keys() & STEERING.keys() - set(config.pass_fields):
+        _check_steering(name, fields[name])
+    return fields, stripped
+
+
+def _refused(name: str, config: GuardConfig) -> str:
+    """The name, where what is not allowed is left out; else raises WireError."""
+    if config.on_refusal is OnRefusal.REJECT:
+        raise WireError(f"{name}: is not allowed here", param=name, hint=f"leave {name} out")
+    return name
+
+
+def _is_off(name: str, value: object) -> bool:
+    return any(
+        value == off and isinstance(value, bool) == isinstance(off, bool) for off in _OFF_SWITCHES.get(name, (False,))
+    )
+
+
+def _check_steering(name: str, value: object) -> None:
+    kind, least, most = STEERING[name]
+    if kind in (int, float):
+        number = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
+        if not number or not least <= value <= most:  # type: ignore[operator]  # a number, as just checked
+            raise WireError(f"{name}: not possible", param=name, expected=f"a number from {least:g} to {most:g}")
+    elif name == "tool_choice":
+        if not isinstance(value, str | dict):
+            raise WireError(f"{name}: not possible", param=name, expected="a name or an object")
+    elif not isinstance(value, kind) or (isinstance(value, list) and not all(isinstance(i, dict) for i in value)):
+        raise WireError(f"{name}: not possible", param=name, expected=kind.__name__)
+
+
+def _steering(fields: Mapping[str, Any]) -> list[str]:
+    """Fields that may move or restrict tokens: those that are let through, and read-outs that are passed on."""
+    passed = sorted(fields.keys() & (READ_OUTS | READ_OUT_FIELDS.keys()) - STEERING.keys())
+    return [name for name in (*STEERING, *passed) if name in fields and not _is_off(name, fields[name])]
+
+
+# --- judging ------------------------------------------------------------------------------------------------------
+
+
+def _read(kind: Kind, fields: Mapping[str, Any], config: GuardConfig) -> tuple[WireRequest, ...]:
+    view = {name: value for name, value in fields.items() if name in KNOWN[kind]}
+    if kind is Kind.CHAT:
+        view["messages"] = api_messages(fields["messages"], config)
+        if {"max_tokens", "max_completion_tokens"} <= view.keys():
+            raise WireError("max_tokens: stands beside max_completion_tokens", param="max_tokens", hint="leave one out")
+    wires = read_requests(kind, view)
+    if kind is Kind.COMPLETION and wires[0].request.wanted_ids and not _names_ids(wires[0], config):
+        # In completions, top tokens and wanted ids share one object whose keys are names: texts do not tell them apart.
+        raise WireError(
+            "logprob_token_ids: only with names by id", param="logprob_token_ids", hint="return_tokens_as_token_ids"
+        )
+    return wires
+
+
+def _check(request: Request, wires: tuple[WireRequest, ...], fields: Mapping[str, Any], config: GuardConfig) -> None:
+    exposure = config.exposure
+    check(request, exposure)
+    if not request.wants_logprobs:
+        return
+    steers = bool(request.logit_bias) or request.allowed_ids is not None
+    if steers and config.is_bias_out_of_reach:
+        problem = "refused: bias or allow-list together with logprobs, which this server takes at another time"
+        raise RefusedError(problem, feature=Feature.LOGIT_BIAS | Feature.ALLOWED_IDS)
+    names = _steering(fields)
+    is_open = exposure.allowed_ids is None and exposure.bias_with_logprobs is Together.ALLOWED
+    if names and (config.is_bias_out_of_reach or not is_open):
+        raise RefusedError(f"refused: {names[0]} together with logprobs", feature=_STEERED)
+    if config.is_noise_frozen:
+        check_frozen(wires, fields, config)
+
+
+_STEERED = Feature.SAMPLED_LOGPROB | Feature.ALLOWED_IDS
+
+
+def _without(
+    fields: Mapping[str, Any], error: RefusedError, kind: Kind, exposure: Exposure
+) -> tuple[Json, tuple[str, ...]]:
+    """The fields without what was refused, and the names of those that changed; never the same fields again."""
+    top = "top_logprobs" if kind is Kind.CHAT else "logprobs"
+    logprobs = ("logprobs", "top_logprobs", "logprob_token_ids")
+    dropped: Mapping[Feature, tuple[str, ...]] = {
+        Feature.LOGIT_BIAS: ("logit_bias",),
+        Feature.ALLOWED_IDS: ("allowed_token_ids",),
+        Feature.WANTED_IDS: ("logprob_token_ids",),
+        Feature.PROMPT_LOGPROBS: ("echo",),
+    }
+    is_top = error.feature in (Feature.TOP_LOGPROBS, Feature.VOCABULARY_LOGPROBS)
+    # Without the sampled token, 0 top logprobs are no logprobs at all.
+    if is_top and (exposure.top_logprobs or exposure.sampled_logprob is not Sampled.HIDDEN):
+        return {**fields, top: exposure.top_logprobs or 0}, (top,)
+    # A bias changes the text, logprobs do not: where the two do not go together, the text stays what was asked for.
+    names = [name for name in dropped.get(error.feature, logprobs) if name in fields]
+    assert names, error.feature
+    return {name: value for name, value in fields.items() if name not in names}, tuple(names)
+
+
+# --- what goes on -------------------------------------------------------------------------------------------------
+
+
+def _upstream_body(kind: Kind, fields: Mapping[str, Any], told: Request, config: GuardConfig) -> Json:
+    body = {name: value for name, value in fields.items() if name not in ("logprobs", "top_logprobs", "user")}
+    # What has several spellings in JSON is written in one.
+    if told.logit_bias:
+        body["logit_bias"] = {str(token_id): bias for token_id, bias in told.logit_bias.items()}
+    body |= {name: int(body[name]) for name in ("max_tokens", "max_completion_tokens", "n", "seed") if name in body}
+    body |= {"allowed_token_ids": list(told.allowed_ids)} if told.allowed_ids is not None else {}
+    body |= {"logprob_token_ids": list(told.wanted_ids)} if told.wanted_ids else {}
+    body["stream"] = bool(fields.get("stream"))
+    options = body.pop("stream_options", {})
+    if options:  # only with `stream`, as the wire module has checked
+        body["stream_options"] = {"include_usage": bool(options.get("include_usage"))}
+    if told.wants_logprobs:
+        top = upstream_top(told, config)
+        body |= {"logprobs": True, "top_logprobs": top} if kind is Kind.CHAT else {"logprobs": top}
+        if config.token_naming is TokenNaming.IDS:
+            body["return_tokens_as_token_ids"] = True
+    else:
+        body.pop("return_tokens_as_token_ids", None)
+    return body
+
+
+def upstream_top(told: Request, config: GuardConfig) -> int:
+    """How many top logprobs the upstream is asked for (-1: all).
+
+    One more than the tokens that may be told, because vLLM lists the sampled token among the top ones though it is not.
+    With one more, it stands last and is recognised. The tokens that may be told are those asked for, and where a
+    sampled token is told only inside the cap, those inside the cap.
+    """
+    if Reveal.VOCABULARY in told.reveal:
+        return -1
+    cap = config.exposure.top_logprobs
+    if config.exposure.sampled_logprob is Sampled.SHOWN or cap is None:
+        enough = told.top_logprobs + 1 if told.top_logprobs else 0
+    else:
+        enough = (cap if Reveal.SAMPLED in told.reveal else told.top_logprobs) + 1
+    return max(told.top_logprobs, min(enough, config.upstream_top_logprobs))
+
+
+def _names_ids(wire: WireRequest, config: GuardConfig) -> bool:
+    return wire.tokens_as_ids or config.token_naming is TokenNaming.IDS
+
+
+# --- what it looks like -------------------------------------------------------------------------------------------
+
+
+def _observe(kind: Kind, fields: Mapping[str, Any], wires: tuple[WireRequest, ...]) -> Observation:
+    request = wires[0].request
+    is_one_token = request.max_tokens <= _ONE_TOKEN
+    allowed = request.allowed_ids or ()
+    is_forced = len(allowed) == 1 or any(bias >= _FORCING_BIAS for bias in request.logit_bias.values())
+    reads = request.wants_logprobs or bool(request.logit_bias) or bool(allowed)
+    return Observation(
+        prompts=_prompt_hashes(kind, fields, wires) if reads else (),
+        bias=tuple(sorted(request.logit_bias.items())),
+        named_ids=(*request.logit_bias, *allowed, *request.wanted_ids),
+        reads_logprobs=request.wants_logprobs,
+        is_one_token=is_one_token,
+        is_forced=is_forced and is_one_token,
+        is_random=reads and _is_random(kind, fields, wires),
+    )
+
+
+def _prompt_hashes(kind: Kind, fields: Mapping[str, Any], wires: tuple[WireRequest, ...]) -> tuple[bytes, ...]:
+    if kind is Kind.CHAT:
+        return (prompt_hash(fields["messages"]),)
+    return tuple(
+        hashlib.sha256(repr(wire.request.token_ids).encode()).digest()
+        if wire.request.token_ids
+        else text_hash([wire.request.prompt])
+        for wire in wires
+    )
+
+
+def _is_random(kind: Kind, fields: Mapping[str, Any], wires: tuple[WireRequest, ...]) -> bool:
+    if kind is Kind.CHAT:
+        contents = [message.get("content") for message in fields["messages"] if message["role"] == "user"]
+        return any(isinstance(content, str) and looks_random(content) for content in contents[-1:])
+    return any(looks_random(wire.request.prompt) or ids_look_random(wire.request.token_ids) for wire in wires)

@@ -1,0 +1,226 @@
+"""A model in this process as an endpoint, and what it takes to answer requests with it."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lensmith.core.endpoint import Answer, Capabilities, Feature, RefusedError, Request, needed_features
+from lensmith.core.errors import InputError
+from lensmith.core.exposure import Exposure, Sampled, visible_metadata
+from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
+from lensmith.models.inference.answers import Gatherer
+from lensmith.models.inference.decoder import Answers, Decoder, Failed, Job, Piece, PromptRead, Text
+from lensmith.models.inference.prefill import Prompt, Reader
+from lensmith.models.inference.prompts import PicturePrompts, PromptMaker, TextPrompts
+from lensmith.models.inference.token_table import TokenTable
+from lensmith.models.processor import VisionLanguageProcessor
+
+CACHE_BYTES = 512 << 20
+SLOTS = 8
+_FALLBACK_LENGTH = 2048
+
+Reading: TypeAlias = PreTrainedTokenizerBase | VisionLanguageProcessor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """A model with all that turns requests into answers. One `decoder` at a time may use it."""
+
+    name: str
+    model: PreTrainedModel
+    prompts: PromptMaker
+    reader: Reader
+    text: Text
+    tokens: TokenTable
+    max_length: int
+    vocabulary_size: int
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        reading: Reading,
+        *,
+        name: str,
+        max_length: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        pictures: ImageLimits = DEFAULT_LIMITS,
+    ) -> "Answering":
+        """`reading` is the model's tokenizer or processor. Raises InputError where `max_length` is beyond the model."""
+        if isinstance(reading, VisionLanguageProcessor):
+            prompts: PromptMaker = PicturePrompts(reading, pictures)
+        else:
+            prompts = TextPrompts(reading)
+        # A copy: tokenizers may be used by one thread only, and prompts are made in another than answers.
+        own = copy.deepcopy(prompts.tokenizer)
+
+        def decode(token_ids: Sequence[int]) -> str:
+            # Without cleaning up: a space before a full stop is part of the text.
+            text: str = own.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            return text
+
+        return cls(
+            name=name,
+            model=model,
+            prompts=prompts,
+            reader=Reader(model, cache_bytes=cache_bytes),
+            text=Text(decode=decode, end_ids=_end_ids(model, own)),
+            tokens=TokenTable(own),
+            max_length=_max_length(model, max_length),
+            vocabulary_size=int(model.get_output_embeddings().weight.shape[0]),
+        )
+
+    def prompt(self, request: Request) -> Prompt:
+        """What the model reads. Raises RefusedError as `check` does, InputError where it makes no sense for the model.
+
+        A text that cannot fit, whatever its tokens, is refused before it is taken apart, which would take long.
+        """
+        self.check(request)
+        texts = [part for message in request.messages for part in message.parts if isinstance(part, str)]
+        size = sum(len(text.encode("utf-8", "replace")) for text in (*texts, request.prompt))
+        if size > self.max_length * self.tokens.longest_bytes:
+            raise InputError("the prompt is longer than the model can read", expected=f"{self.max_length} tokens")
+        return self.prompts.prompt(request)
+
+    def check(self, request: Request) -> None:
+        """Raises RefusedError for messages or pictures where the model reads none."""
+        needed = needed_features(request)
+        if Feature.PICTURES in needed and not self.prompts.reads_pictures:
+            raise RefusedError("this model reads no pictures", feature=Feature.PICTURES, expected="messages of text")
+        if Feature.MESSAGES in needed and not self.prompts.reads_messages:
+            raise RefusedError(
+                "this model has no chat template",
+                feature=Feature.MESSAGES,
+                expected="a prompt, not messages",
+                hint="ask at /v1/completions",
+            )
+
+    def decoder(self, exposure: Exposure, *, slots: int, answers: Answers = Answers.FORGOTTEN) -> Decoder:
+        return Decoder(self.reader, self.text, exposure, slots=slots, max_length=self.max_length, answers=answers)
+
+    def facts(self) -> dict[str, Any]:
+        """What may be told of the model, as JSON values; `id` is its name."""
+        config = self.model.config.get_text_config()
+        return {
+            "id": self.name,
+            "architecture": type(self.model).__name__,
+            "width": int(self.model.get_output_embeddings().weight.shape[1]),
+            "layers": int(config.num_hidden_layers),
+            "vocabulary_size": self.vocabulary_size,
+            "context_tokens": self.max_length,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
+
+    def capabilities(self, exposure: Exposure) -> Capabilities:
+        """What the model can do, as far as the exposure allows it. Sizes are told where metadata is."""
+        can = {
+            Feature.MESSAGES: self.prompts.reads_messages,
+            Feature.PICTURES: self.prompts.reads_pictures,
+            Feature.PROMPT_TEXT | Feature.TOKEN_IDS | Feature.SEED | Feature.STOP: True,
+            Feature.LOGIT_BIAS: exposure.logit_bias > 0 and exposure.biased_ids != 0,
+            Feature.ALLOWED_IDS: exposure.allowed_ids != 0,
+            Feature.TOP_LOGPROBS: exposure.top_logprobs != 0,
+            Feature.WANTED_IDS: exposure.wanted_ids != 0,
+            Feature.SAMPLED_LOGPROB: exposure.sampled_logprob is not Sampled.HIDDEN,
+            Feature.VOCABULARY_LOGPROBS: exposure.top_logprobs is None,
+            Feature.PROMPT_LOGPROBS: exposure.echo,
+        }
+        features = Feature.NOTHING
+        for feature, is_there in can.items():
+            features |= feature if is_there else Feature.NOTHING
+        return Capabilities(
+            features=features,
+            max_top_logprobs=exposure.top_logprobs,
+            vocabulary_size=self.vocabulary_size if exposure.metadata else None,
+            context_tokens=self.max_length if exposure.metadata else None,
+        )
+
+
+class LocalEndpoint:
+    """A model in this process as an endpoint; it reveals what `exposes` says. Not for several threads.
+
+    In float32 an answer has the same greedy tokens as it would have alone. Logprobs agree within 1e-5 for tiny models,
+    and within 4e-5 for one of 135 million parameters, whose sums are added in another order (LOG.md).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer_or_processor: Reading,
+        *,
+        exposes: Exposure | None = None,
+        name: str = "local",
+        slots: int = SLOTS,
+        max_length: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.exposure = Exposure.everything() if exposes is None else exposes
+        self.answering = Answering.of(
+            model, tokenizer_or_processor, name=name, max_length=max_length, cache_bytes=cache_bytes
+        )
+        self._slots = slots
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """One answer for each request, in order, computed in batches of at most `slots` rows.
+
+        Raises RefusedError where the exposure does not allow what one asks, InputError where one makes no sense for
+        this model, both before anything is computed.
+        """
+        answering = self.answering
+        decoder = answering.decoder(self.exposure, slots=self._slots)
+        gatherers = []
+        jobs = []
+        for request in requests:
+            prompt = answering.prompt(request)
+            decoder.check(request, prompt, answering.vocabulary_size)
+            gatherer = Gatherer(request, prompt, answering.vocabulary_size)
+            gatherers.append(gatherer)
+            jobs.append(Job(request=request, prompt=prompt, sink=_into(gatherer)))
+        for job in jobs:
+            decoder.submit(job)
+        while not decoder.is_idle:
+            decoder.step()
+        return [gatherer.answer() for gatherer in gatherers]
+
+    def supports(self) -> Capabilities:
+        return self.answering.capabilities(self.exposure)
+
+    def metadata(self) -> Mapping[str, Any]:
+        return visible_metadata(self.answering.facts(), self.exposure)
+
+
+def _into(gatherer: Gatherer) -> Any:
+    def sink(event: PromptRead | Piece | Failed) -> None:
+        match event:
+            case PromptRead():
+                gatherer.add_prompt(event.logprobs)
+            case Piece():
+                event.into(gatherer)
+            case Failed():
+                raise event.error
+
+    return sink
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    generation = model.generation_config
+    ends = None if generation is None else generation.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends
+    if ends is None:
+        return frozenset()
+    return frozenset([ends] if isinstance(ends, int) else map(int, ends))
+
+
+def _max_length(model: PreTrainedModel, wanted: int | None) -> int:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if wanted is None:
+        return int(limit) if limit else _FALLBACK_LENGTH
+    if wanted < 1 or (limit and wanted > limit):
+        raise InputError(
+            "max_model_len: not possible", expected=f"1 to {limit or 'any number of'} tokens", actual=wanted
+        )
+    return wanted

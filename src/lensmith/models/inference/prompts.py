@@ -1,0 +1,218 @@
+"""Requests to prompts: chat templates, token ids, and pictures as the tower reads them.
+
+Legend: P prompt positions.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lensmith.core.endpoint import IdArray, Request, Reveal
+from lensmith.core.errors import ImageError, InputError
+from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
+from lensmith.core.types import Message, Picture
+from lensmith.models.inference.lru import ByteLru
+from lensmith.models.inference.prefill import PreparedPicture, Prompt
+from lensmith.models.processor import VisionLanguageProcessor
+
+_PICTURES_KEPT_BYTES = 64 << 20
+
+
+class PromptMaker(Protocol):
+    """Turns what a request says into what a model reads. Not for several threads."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def reads_messages(self) -> bool: ...
+
+    @property
+    def reads_pictures(self) -> bool: ...
+
+    @property
+    def picture_reading(self) -> str:
+        """How a picture is decoded, as a name; empty where none is read."""
+
+    def prompt(self, request: Request) -> Prompt:
+        """Raises InputError (ImageError for a picture) where the request makes no sense for this model."""
+
+
+class TextPrompts:
+    """Prompts of a model that reads text only. Messages need the tokenizer's chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    @property
+    def reads_messages(self) -> bool:
+        return self.tokenizer.chat_template is not None
+
+    @property
+    def reads_pictures(self) -> bool:
+        return False
+
+    @property
+    def picture_reading(self) -> str:
+        return ""
+
+    def prompt(self, request: Request) -> Prompt:
+        if request.messages:
+            return self._of_messages(request.messages)
+        return _completed(self.tokenizer, request)
+
+    def _of_messages(self, messages: Sequence[Message]) -> Prompt:
+        if any(isinstance(part, Picture) for message in messages for part in message.parts):
+            raise InputError("this model reads no pictures", expected="messages of text")
+        chat = [{"role": message.role, "content": "".join(map(str, message.parts))} for message in messages]
+        text = _templated(self.tokenizer, chat)
+        # The template writes the special tokens itself.
+        return _text_prompt(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class PicturePrompts:
+    """Prompts of a lensmith vision-language model: `<image>` in its text stands for one picture, in order.
+
+    Without a chat template the prompt is Sightseer's: the pictures, then the token that begins an answer. Such a model
+    has seen no words beside a picture, and they make its answer worse, so they are not read; without any picture the
+    words are. A last message of the assistant's is the beginning of the answer.
+    """
+
+    def __init__(self, processor: VisionLanguageProcessor, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self.processor, self.limits = processor, limits
+        self.tokenizer: PreTrainedTokenizerBase = processor.tokenizer
+        self._known: ByteLru[bytes, PreparedPicture] = ByteLru(_PICTURES_KEPT_BYTES, lambda picture: picture.num_bytes)
+
+    @property
+    def reads_messages(self) -> bool:
+        return True
+
+    @property
+    def reads_pictures(self) -> bool:
+        return True
+
+    @property
+    def picture_reading(self) -> str:
+        return self.processor.picture_reading
+
+    def prompt(self, request: Request) -> Prompt:
+        if not request.messages:
+            prompt = _completed(self.tokenizer, request)
+            self._check_placeholders(prompt.token_ids_P, [])
+            return prompt
+        parts = [part for message in request.messages for part in message.parts]
+        pictures = [self._prepared(part) for part in parts if isinstance(part, Picture)]
+        written = self.processor.chat_text(request.messages)
+        text = self._text(request.messages) if written is None else written
+        first, *others = text.split(self.processor.image_token)
+        if len(others) != len(pictures):
+            raise InputError(
+                "placeholders and pictures differ in number",
+                expected=f"{len(pictures)} placeholders, one for each picture",
+                actual=f"{len(others)}",
+                hint=f"leave {self.processor.image_token} out of the text",
+            )
+        pairs = zip(pictures, others, strict=True)
+        text = first + "".join(self.processor.image_token * picture.tokens + other for picture, other in pairs)
+        ids = self.tokenizer(text, add_special_tokens=written is not None or self._template is None)["input_ids"]
+        return self._prompt(ids, pictures)
+
+    @property
+    def _template(self) -> str | None:
+        return cast(str | None, self.processor.chat_template or self.tokenizer.chat_template)
+
+    def _text(self, messages: Sequence[Message]) -> str:
+        image = self.processor.image_token
+        if self._template is not None:
+            chat = [{"role": message.role, "content": _content(message)} for message in messages]
+            return _templated(self.processor, chat)
+        answer = messages[-1].parts if messages[-1].role == "assistant" else ()
+        asked = [part for message in (messages[:-1] if answer else messages) for part in message.parts]
+        pictures = [image for part in asked if isinstance(part, Picture)]
+        words = [part for part in asked if isinstance(part, str)]
+        begun = [part for part in answer if isinstance(part, str)]
+        return "".join([*(pictures or words), self.tokenizer.bos_token, *begun])
+
+    def _prepared(self, picture: Picture) -> PreparedPicture:
+        if not picture.data:
+            raise ImageError("the picture is not here", expected="its bytes", actual="a URL")
+        digest = hashlib.sha256(picture.data).digest()
+        known = self._known.get(digest)
+        if known is None:
+            inputs = self.processor.picture_inputs([self.processor.open_picture(picture.data, self.limits)])
+            known = PreparedPicture(
+                digest=digest,
+                tokens=inputs.tokens[0],
+                pixels_N3HW=inputs.values["pixel_values"],
+                patch_mask_NHpWp=inputs.values.get("patch_mask"),
+                low_pixels_N3hw=inputs.values.get("low_pixel_values"),
+            )
+            self._known.put(digest, known)
+        return known
+
+    def _prompt(self, ids: Sequence[int], pictures: list[PreparedPicture]) -> Prompt:
+        token_ids_P = np.array(ids, dtype=np.int64)
+        self._check_placeholders(token_ids_P, pictures)
+        if not len(token_ids_P):
+            raise InputError("the prompt is empty", expected="at least one token")
+        return Prompt(token_ids_P=token_ids_P, pictures=tuple(pictures), image_token_id=self.processor.image_token_id)
+
+    def _check_placeholders(self, token_ids_P: IdArray, pictures: list[PreparedPicture]) -> None:
+        placeholders = int((token_ids_P == self.processor.image_token_id).sum())
+        if placeholders != sum(picture.tokens for picture in pictures):
+            raise InputError(
+                "the prompt has image placeholders without pictures",
+                expected="pictures in messages",
+                actual=f"{placeholders} placeholders",
+            )
+
+
+def _completed(tokenizer: PreTrainedTokenizerBase, request: Request) -> Prompt:
+    """The prompt of a request without messages; with the offsets of its tokens where its echo shows them."""
+    if request.token_ids or Reveal.PROMPT not in request.reveal or not tokenizer.is_fast:
+        return _text_prompt(request.token_ids or tokenizer(request.prompt)["input_ids"])
+    encoded = tokenizer(request.prompt, return_offsets_mapping=True)
+    return replace(_text_prompt(encoded["input_ids"]), offsets_P=_offsets(encoded["offset_mapping"]))
+
+
+def _offsets(spans: Sequence[tuple[int, int]]) -> IdArray:
+    """Where each token begins, given the characters that each stands for.
+
+    A token that the prompt does not spell (BOS) begins where the one before it ends; so does one whose spaces a
+    tokenizer does not count. Several tokens of one character begin where it does.
+    """
+    offsets, end = [], 0
+    for first, behind in spans:
+        offsets.append(min(first, end) if behind > first else end)
+        end = max(end, behind)
+    return np.array(offsets, dtype=np.int64)
+
+
+def _text_prompt(ids: Sequence[int]) -> Prompt:
+    if not len(ids):
+        raise InputError("the prompt is empty", expected="at least one token")
+    return Prompt(token_ids_P=np.array(ids, dtype=np.int64))
+
+
+def _content(message: Message) -> list[dict[str, str]]:
+    return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.parts]
+
+
+def _templated(template_of: Any, chat: list[dict[str, Any]]) -> str:
+    if template_of.chat_template is None:
+        raise InputError(
+            "this model has no chat template",
+            expected="a prompt, not messages",
+            hint="ask at /v1/completions",
+        )
+    import jinja2  # noqa: PLC0415  # transformers loads it as late, for chat only
+
+    try:
+        text: str = template_of.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    except (jinja2.TemplateError, TypeError, json.JSONDecodeError) as error:
+        raise InputError("the chat template refuses the messages", actual=str(error)) from error
+    return text

@@ -1,0 +1,389 @@
+"""The server's side of the wire, inwards: a JSON body becomes requests, or an error that names the wrong field.
+
+As strict about types and ranges as OpenAI is. Fields that nobody knows are ignored, as servers do, and so are those
+that change nothing in an answer (`metadata`, `store`, `priority`). Those that another server takes as a read-out, as a
+way to steer tokens or to change the prompt or the answer (the tables below) are refused: to ignore them would answer
+something else than was asked.
+
+Fields of other servers' requests that are not done here and may not be ignored, with the values that do nothing.
+
+Sources: OpenAI's reference and the servers of vLLM, SGLang, llama.cpp and TGI as their code stood in 2025 and 2026.
+null switches any of them off.
+"""
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lensmith.core.endpoint import TEXT_IDS_FROM, Request, Reveal
+from lensmith.core.errors import InputError
+from lensmith.core.exposure import Exposure, Sampled
+from lensmith.core.types import Message, Part, Picture
+from lensmith.openai_api.types import HIGHEST_TEMPERATURE, MOST_CHOICES, MOST_STOPS, Kind, WireError, WireRequest
+
+READ_OUT_FIELDS: Mapping[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "bad_words": ([],),
+    "dynatemp_range": (0,),
+    "frequency_penalty": (0,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "grammar": ("",),
+    "guided_choice": ([],),
+    "guided_grammar": ("",),
+    "guided_json": (),
+    "guided_regex": ("",),
+    "ignore_eos": (False,),
+    "json_schema": (),
+    "logits_processors": ([],),
+    "logprob_start_len": (-1,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "n_probs": (0,),
+    "post_sampling_probs": (False,),
+    "presence_penalty": (0,),
+    "prompt_logprobs": (),
+    "regex": ("",),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "return_hidden_states": (False,),
+    "return_logprob": (False,),
+    "samplers": ([],),
+    "structured_outputs": (),
+    "suffix": ("",),
+    "token_ids_logprob": ([],),
+    "tools": ([],),
+    "top_k": (-1, 0),
+    "top_logprobs_num": (0,),
+    "use_beam_search": (False,),
+}
+"""Fields that read logprobs or steer tokens. A guard lets none of them pass unseen."""
+
+CHANGING_FIELDS: Mapping[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "audio": (),
+    "chat_template": ("",),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "custom_logit_processor": ("",),
+    "documents": ([],),
+    "dry_multiplier": (0,),
+    "ebnf": ("",),
+    "include_stop_str_in_output": (False,),
+    "lora": ([],),
+    "lora_path": ("",),
+    "min_new_tokens": (0,),
+    "mirostat": (0,),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "n_predict": (-1,),
+    "no_repeat_ngram_size": (0,),
+    "no_stop_trim": (False,),
+    "prompt_embeds": (),
+    "repeat_penalty": (1,),
+    "skip_special_tokens": (True,),
+    "stop_regex": ("", []),
+    "stop_token_ids": ([],),
+    "tfs_z": (1,),
+    "tool_choice": ("none", "auto"),
+    "top_n_sigma": (-1, 0),
+    "truncate_prompt_tokens": (-1,),
+    "typical_p": (1,),
+    "vllm_xargs": ({},),
+    "web_search_options": (),
+    "xtc_probability": (0,),
+}
+"""Fields that change the prompt, the sampling or where an answer ends. A guard judges them by its own tables."""
+
+
+Encode = Callable[[str], tuple[int, ...]]
+
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_WIRE_NAMES = {"wanted_ids": "logprob_token_ids", "allowed_ids": "allowed_token_ids"}
+_MOST_IDS = 1 << 20
+_LARGEST_BIAS = 1e300
+
+
+def read_requests(
+    kind: Kind, body: Mapping[str, Any], *, encode: Encode | None = None, chat_tokens: int = 1024
+) -> tuple[WireRequest, ...]:
+    """The requests in a body: one for each prompt of a batch (completions only), in order.
+
+    `encode`, where given, turns text prompts into token ids; without it a text prompt stays text (`Request.prompt`).
+    `chat_tokens` is how long a chat answer may be where the body names no limit (completions: 16, as OpenAI).
+    Raises WireError, whose `param` names the field.
+    """
+    if not isinstance(body, Mapping):
+        raise WireError("the body must be a JSON object", expected="an object", actual=type(body).__name__)
+    fields = {key: value for key, value in body.items() if value is not None}
+    _refuse_undone(fields)
+    shared = _shared(kind, fields, chat_tokens)
+    asked = [{"messages": _messages(fields)}] if kind is Kind.CHAT else _prompts(fields, encode)
+    try:
+        requests = [Request(**prompt, **shared) for prompt in asked]
+    except InputError as error:
+        name = error.problem.partition(":")[0]
+        raise _wrong(_WIRE_NAMES.get(name, name), str(error.expected), error.actual) from error
+    return tuple(_wire_request(kind, fields, request) for request in requests)
+
+
+def read_request(
+    kind: Kind, body: Mapping[str, Any], *, encode: Encode | None = None, chat_tokens: int = 1024
+) -> WireRequest:
+    """The one request in a body, as `read_requests` reads it. Raises WireError for a batch of prompts."""
+    requests = read_requests(kind, body, encode=encode, chat_tokens=chat_tokens)
+    if len(requests) != 1:
+        raise WireError("one prompt at a time", param="prompt", expected=1, actual=len(requests))
+    return requests[0]
+
+
+def told_only(request: Request, exposure: Exposure) -> Request:
+    """The request without the sampled token's logprob where the exposure hides it and other logprobs are asked for.
+
+    OpenAI's `logprobs: true` asks for the sampled token and the top ones at once, so it must not be refused for the
+    former; the former is then written as -9999.0.
+    """
+    others = request.top_logprobs or request.wanted_ids or request.reveal & ~Reveal.SAMPLED
+    if exposure.sampled_logprob is not Sampled.HIDDEN or not others:
+        return request
+    return dataclasses.replace(request, reveal=request.reveal & ~Reveal.SAMPLED)
+
+
+# --- the parts of a request ---------------------------------------------------------------------------------------
+
+
+def _wire_request(kind: Kind, fields: Mapping[str, Any], request: Request) -> WireRequest:
+    stream = _flag(fields, "stream")
+    options = _typed(fields, "stream_options", dict, {})
+    if options and not stream:
+        raise WireError("stream_options: only with stream", param="stream_options", expected="stream: true")
+    return WireRequest(
+        kind=kind,
+        request=request,
+        model=_typed(fields, "model", str, ""),
+        stream=stream,
+        include_usage=_flag(options, "include_usage"),
+        tokens_as_ids=_flag(fields, "return_tokens_as_token_ids"),
+        token_ids=_flag(fields, "return_token_ids"),
+        echo=kind is Kind.COMPLETION and _flag(fields, "echo"),
+        user=_typed(fields, "user", str, None),
+    )
+
+
+def _shared(kind: Kind, fields: Mapping[str, Any], chat_tokens: int) -> dict[str, Any]:
+    temperature = _number(fields, "temperature", 1.0, 0.0, HIGHEST_TEMPERATURE)
+    allowed = fields.get("allowed_token_ids")
+    return {
+        "max_tokens": _max_tokens(kind, fields, chat_tokens),
+        "temperature": temperature,
+        "top_p": _number(fields, "top_p", 1.0, 0.0, 1.0),
+        "stop": _stop(fields),
+        "n": _whole(fields, "n", 1, 1, MOST_CHOICES),
+        "seed": _whole(fields, "seed", 0, -(1 << 63), (1 << 63) - 1) % (1 << 64) if "seed" in fields else None,
+        "logit_bias": _logit_bias(fields),
+        "allowed_ids": None if allowed is None else _token_ids(allowed, "allowed_token_ids"),
+        "wanted_ids": _token_ids(fields.get("logprob_token_ids", []), "logprob_token_ids"),
+        **(_chat_logprobs(fields) if kind is Kind.CHAT else _completion_logprobs(fields)),
+    }
+
+
+def _max_tokens(kind: Kind, fields: Mapping[str, Any], chat_tokens: int) -> int:
+    if kind is Kind.COMPLETION:
+        return _whole(fields, "max_tokens", 16, 0, _MOST_IDS)
+    older = _whole(fields, "max_tokens", chat_tokens, 1, _MOST_IDS)
+    return _whole(fields, "max_completion_tokens", older, 1, _MOST_IDS)
+
+
+def _chat_logprobs(fields: Mapping[str, Any]) -> dict[str, Any]:
+    logprobs, top = _flag(fields, "logprobs"), _whole(fields, "top_logprobs", 0, -1, _MOST_IDS)
+    if _flag(fields, "echo"):
+        raise WireError("echo: not with chat", param="echo", hint="ask at completions")
+    if not logprobs and (top or fields.get("logprob_token_ids")):
+        name = "top_logprobs" if top else "logprob_token_ids"
+        raise WireError(f"{name}: only with logprobs", param=name, expected="logprobs: true")
+    return _revealed(Reveal.SAMPLED if logprobs else Reveal.NOTHING, top)
+
+
+def _completion_logprobs(fields: Mapping[str, Any]) -> dict[str, Any]:
+    if "logprobs" not in fields:
+        if fields.get("logprob_token_ids"):
+            raise WireError("logprob_token_ids: only with logprobs", param="logprob_token_ids", expected="logprobs: 0")
+        return _revealed(Reveal.NOTHING, 0)
+    prompt = Reveal.PROMPT if _flag(fields, "echo") else Reveal.NOTHING
+    return _revealed(Reveal.SAMPLED | prompt, _whole(fields, "logprobs", 0, -1, _MOST_IDS))
+
+
+def _revealed(reveal: Reveal, top: int) -> dict[str, Any]:
+    return (
+        {"reveal": reveal | Reveal.VOCABULARY, "top_logprobs": 0}
+        if top == -1
+        else {"reveal": reveal, "top_logprobs": top}
+    )
+
+
+def _prompts(fields: Mapping[str, Any], encode: Encode | None) -> list[dict[str, Any]]:
+    prompt = fields.get("prompt")
+    is_batch = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    prompts = prompt if is_batch and isinstance(prompt, list) else [prompt]
+    if len(prompts) > MOST_CHOICES:
+        raise WireError("too many prompts", param="prompt", expected=f"at most {MOST_CHOICES}", actual=len(prompts))
+    return [_prompt(each, encode) for each in prompts]
+
+
+def _prompt(prompt: object, encode: Encode | None) -> dict[str, Any]:
+    if isinstance(prompt, str):
+        text = _text(prompt, "prompt")
+        token_ids = encode(text) if encode is not None else ()
+        if not prompt and not token_ids:
+            raise WireError("prompt: is empty", param="prompt", expected="text, or at least one token id")
+        return {"token_ids": token_ids} if token_ids else {"prompt": text}
+    token_ids = _token_ids(prompt, "prompt")
+    if not token_ids:
+        raise WireError("prompt: is empty", param="prompt", expected="text, or at least one token id")
+    return {"token_ids": token_ids}
+
+
+def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
+    messages = fields.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise WireError("messages: is needed", param="messages", expected="a list of at least one message")
+    return tuple(_message(message, f"messages[{place}]") for place, message in enumerate(messages))
+
+
+def _message(message: object, where: str) -> Message:
+    if not isinstance(message, Mapping):
+        raise _wrong(where, "an object with role and content", message)
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise _wrong(f"{where}.role", " or ".join(_ROLES), role)
+    content = message.get("content")
+    if isinstance(content, str):
+        text = _text(content, f"{where}.content")
+        return Message(role=_ROLES[role], parts=(text,) if text else ())  # type: ignore[arg-type]  # one of three
+    if not isinstance(content, list):
+        raise _wrong(f"{where}.content", "text, or a list of parts", content)
+    parts = tuple(_part(part, f"{where}.content[{place}]") for place, part in enumerate(content))
+    return Message(role=_ROLES[role], parts=parts)  # type: ignore[arg-type]  # one of three
+
+
+def _part(part: object, where: str) -> Part:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if isinstance(part, Mapping) and kind == "text":
+        text = part.get("text")
+        return _text(text, f"{where}.text")
+    if isinstance(part, Mapping) and kind == "image_url":
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, Mapping) else None
+        if not isinstance(url, str):
+            raise _wrong(f"{where}.image_url", "an object with a url", image)
+        return _picture(url, f"{where}.image_url.url")
+    raise _wrong(f"{where}.type", "text or image_url", kind)
+
+
+def _picture(url: str, where: str) -> Picture:
+    scheme = url.partition(":")[0].lower()
+    if scheme in ("http", "https"):
+        return Picture(url=url)
+    if scheme != "data":
+        raise _wrong(where, "a data, http or https URL", f"{scheme[:20]}:")
+    header, comma, text = url.partition(",")
+    if not comma or not header.lower().startswith("data:image/") or not header.lower().endswith(";base64"):
+        raise _wrong(where, "data:image/...;base64,...", header[:40])
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _wrong(where, "base64", str(error)) from error
+    if not data:
+        raise _wrong(where, "a picture", "no bytes")
+    return Picture(data=data)
+
+
+def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    stop = fields.get("stop", [])
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(each, str) and each for each in stops):
+        raise _wrong("stop", "text, or a list of texts, none empty", stop)
+    if len(stops) > MOST_STOPS:
+        raise _wrong("stop", f"at most {MOST_STOPS}", len(stops))
+    return tuple(_text(each, "stop") for each in stops)
+
+
+def _logit_bias(fields: Mapping[str, Any]) -> dict[int, float]:
+    given = _typed(fields, "logit_bias", dict, {})
+    biases: dict[int, float] = {}
+    for key in given:
+        is_id = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 16
+        if not is_id or int(key) >= TEXT_IDS_FROM:
+            raise _wrong("logit_bias", "token ids, in decimal digits", key)
+        if int(key) in biases:
+            raise _wrong("logit_bias", "each id once", key)
+        biases[int(key)] = _number(given, key, 0.0, -_LARGEST_BIAS, _LARGEST_BIAS, where="logit_bias")
+    return biases
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+
+
+def _refuse_undone(fields: Mapping[str, Any]) -> None:
+    """Raises WireError for a field that would change the answer and is not done here, unless it is switched off."""
+    for name in sorted(fields.keys() & (READ_OUT_FIELDS.keys() | CHANGING_FIELDS.keys())):
+        value, switched_off = fields[name], READ_OUT_FIELDS.get(name, CHANGING_FIELDS.get(name, ()))
+        if not any(value == off and isinstance(value, bool) == isinstance(off, bool) for off in switched_off):
+            raise WireError(f"{name}: is not supported", param=name, hint=f"leave {name} out")
+
+
+def _token_ids(value: object, name: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise _wrong(name, "a list of token ids", value)
+    for token_id in value:
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < TEXT_IDS_FROM:
+            raise _wrong(name, "token ids, whole numbers from 0", token_id)
+    return tuple(value)
+
+
+def _whole(fields: Mapping[str, Any], name: str, usual: int, least: int, most: int) -> int:
+    value = fields.get(name, usual)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON's 1.0 is 1
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise _wrong(name, f"a whole number from {least} to {most}", value)
+    return value
+
+
+def _number(fields: Mapping[str, Any], name: str, usual: float, least: float, most: float, *, where: str = "") -> float:
+    value = fields.get(name, usual)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise _wrong(where or name, f"a number from {least:g} to {most:g}", value)
+    return float(value)
+
+
+def _flag(fields: Mapping[str, Any], name: str) -> bool:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(name, "true or false", value)
+    return bool(value)
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(where, "text", value)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _wrong(where, "text that can be UTF-8", "half of a surrogate pair") from error
+    return value
+
+
+def _typed(fields: Mapping[str, Any], name: str, kind: type, usual: Any) -> Any:
+    value = fields.get(name, usual)
+    if value is not usual and not isinstance(value, kind):
+        raise _wrong(name, "an object" if kind is dict else "text", value)
+    return _text(value, name) if isinstance(value, str) else value
+
+
+def _wrong(where: str, expected: str, actual: object) -> WireError:
+    shown = repr(actual)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return WireError(f"{where}: not possible", param=where, expected=expected, actual=shown)

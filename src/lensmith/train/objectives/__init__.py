@@ -1,0 +1,1 @@
+"""What is minimised: batches and losses that the training loop is given."""

@@ -1,0 +1,1 @@
+"""Conversations with pictures: with a local model or an endpoint."""

@@ -1,0 +1,1 @@
+"""What each defence costs an attacker, and an honest user."""

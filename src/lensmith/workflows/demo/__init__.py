@@ -1,0 +1,1 @@
+"""Everything in small, ending in one report."""

@@ -1,0 +1,201 @@
+"""Scores of a screenshot-to-HTML model on pages with known HTML, beside two baselines that cannot read.
+
+Pages are rendered, converted by free-running greedy generation, rendered again, and compared (`evaluate.visual`).
+Generated pages come from a stream that no recipe trains on.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensmith.core.endpoint import Finish
+from lensmith.core.errors import InputError, RenderError
+from lensmith.core.images import open_picture
+from lensmith.core.types import Page
+from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.data.webpages.grammar.stylesheet import stand_alone
+from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbnail
+from lensmith.evaluate.visual.pixels import RgbArray
+from lensmith.evaluate.visual.score import VisualScore, score_pages
+from lensmith.evaluate.visual.summary import VisualSummary, summarise
+from lensmith.recipes.sightseer import sightseer_nano
+from lensmith.render import Capture, Renderer
+from lensmith.workflows.html.convert import CAPTURE, Candidate, Converter
+from lensmith.workflows.html.gallery import ReportPage, write_report
+
+HELD_OUT_SEED = 1_000_003
+PAGES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetPage:
+    """A page to convert: its name, document and rendering."""
+
+    name: str
+    html: str
+    page: Page
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredPage:
+    """A target, what the model made of it, and how close that looks."""
+
+    target: TargetPage
+    prediction: Candidate
+    score: VisualScore
+
+
+@dataclass(frozen=True, kw_only=True)
+class HtmlScores:
+    """What `lensmith eval html` prints. Baselines are scored on the same pages, in the same way.
+
+    `ended` is the share of pages whose generation came to its own end. `seconds` is conversion and rendering together.
+    """
+
+    pages: str
+    model: VisualSummary
+    blank: VisualSummary
+    nearest: VisualSummary | None
+    nearest_among: int
+    ended: float
+    seconds: float
+
+    def __str__(self) -> str:
+        rows = {"model": self.model, "blank page": self.blank}
+        if self.nearest is not None:
+            rows[f"nearest of {self.nearest_among}"] = self.nearest
+        names = list(self.model.metrics)
+        lines = [f"{self.pages}: {self.model.n} pages, {self.ended:.0%} ended, {self.seconds:.0f} s"]
+        lines.append(f"{'':24}" + "".join(f"{row:>20}" for row in rows))
+        for name in names:
+            cells = [summary.metrics.get(name) for summary in rows.values()]
+            told = ["-" if cell is None else f"{cell.mean:.3f} ± {cell.stderr or 0:.3f}" for cell in cells]
+            lines.append(f"{name:24}" + "".join(f"{cell:>20}" for cell in told))
+        return "\n".join(lines)
+
+
+def run(
+    pages: str,
+    *,
+    model: str | Path | None = None,
+    samples: int = 1,
+    nearest_among: int = 1000,
+    report: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> HtmlScores:
+    """Score the model in `model` (or the one that ships) on `grammar:N`, or on a folder of HTML files.
+
+    The nearest-page baseline looks among the first `nearest_among` pages of the shipped model's training stream; 0
+    leaves it out.
+    """
+    began = time.monotonic()
+    with Converter.load(model) as converter:
+        targets = target_pages(pages, converter.renderer)
+        scored = []
+        for page in scored_pages(converter, targets, samples=samples):
+            scored.append(page)
+            if on_progress is not None:
+                on_progress(len(scored), len(targets))
+        seconds = time.monotonic() - began
+        nearest = nearest_scores(targets, converter.renderer, nearest_among) if nearest_among else None
+    if report is not None:
+        write_report(
+            report,
+            [report_page(page) for page in scored],
+            title="Screenshot to HTML",
+            lead=f"{pages}, one greedy answer each.",
+        )
+    return HtmlScores(
+        pages=pages,
+        model=summarise([page.score for page in scored]),
+        blank=summarise(
+            [score_pages(target.page, blank_page(target.page.width_px, target.page.height_px)) for target in targets]
+        ),
+        nearest=None if nearest is None else summarise(nearest),
+        nearest_among=nearest_among,
+        ended=sum(page.prediction.finish is Finish.STOP for page in scored) / len(scored),
+        seconds=seconds,
+    )
+
+
+def target_pages(pages: str, renderer: Renderer) -> list[TargetPage]:
+    """The pages that `grammar:N` or a folder names, rendered. Raises InputError where there are none."""
+    match = re.fullmatch(r"grammar:([1-9]\d*)", pages)
+    if match:
+        named = [(f"grammar:{index}", generate_page(HELD_OUT_SEED, index)) for index in range(int(match[1]))]
+        documents = [(name, stand_alone(page.html, title=page.idea.split(":")[0])) for name, page in named]
+    else:
+        documents = [(path.name, path.read_text(errors="replace")) for path in sorted(Path(pages).glob("*.html"))]
+    if not documents:
+        raise InputError("there are no pages to convert", expected="grammar:N or a folder of .html files", actual=pages)
+    targets = []
+    for (name, document), page in zip(
+        documents, renderer.render_many((document for _, document in documents), CAPTURE), strict=True
+    ):
+        if isinstance(page, RenderError):
+            raise page
+        targets.append(TargetPage(name=name, html=document, page=page))
+    return targets
+
+
+def scored_pages(converter: Converter, targets: Sequence[TargetPage], *, samples: int = 1) -> Iterator[ScoredPage]:
+    """Convert and score each target, in order. With one sample, several pages are generated together."""
+    if samples > 1:
+        for target in targets:
+            best = converter.convert(open_picture(target.page.png), samples=samples).best
+            yield _scored(target, best)
+        return
+    for first in range(0, len(targets), PAGES_AT_ONCE):
+        group = targets[first : first + PAGES_AT_ONCE]
+        candidates = converter.convert_many([open_picture(target.page.png) for target in group])
+        for target, candidate in zip(group, candidates, strict=True):
+            yield _scored(target, candidate)
+
+
+def _scored(target: TargetPage, candidate: Candidate) -> ScoredPage:
+    score = VisualScore.of_failure() if candidate.page is None else score_pages(target.page, candidate.page)
+    return ScoredPage(target=target, prediction=candidate, score=score)
+
+
+def report_page(page: ScoredPage) -> ReportPage:
+    """The page as a report shows it."""
+    answer = page.prediction.page
+    return ReportPage(
+        name=page.target.name,
+        target_png=page.target.page.png,
+        answer_png=answer.png if answer else None,
+        answer_html=page.prediction.html,
+        scores={
+            "blocks": page.score.block_match,
+            "text": page.score.text,
+            "position": page.score.position,
+            "colour": page.score.colour,
+            "pixels": page.score.pixel or 0.0,
+        },
+        remark=page.prediction.error or ("" if page.prediction.finish is Finish.STOP else "generation hit its limit"),
+    )
+
+
+def nearest_scores(targets: Sequence[TargetPage], renderer: Renderer, among: int) -> list[VisualScore]:
+    """The score of answering each target with the training page that looks most like it."""
+    found = nearest_pages(
+        [thumbnail(open_picture(target.page.png)) for target in targets], _training_pages(renderer, among)
+    )
+    documents = (_training_document(nearest.page) for nearest in found)
+    scores = []
+    for target, page in zip(targets, renderer.render_many(documents, CAPTURE), strict=True):
+        scores.append(VisualScore.of_failure() if isinstance(page, RenderError) else score_pages(target.page, page))
+    return scores
+
+
+def _training_document(index: int) -> str:
+    return stand_alone(generate_page(sightseer_nano().page_seed, index).html)
+
+
+def _training_pages(renderer: Renderer, among: int) -> Iterator[tuple[RgbArray, int]]:
+    documents = (_training_document(index) for index in range(among))
+    for index, page in enumerate(renderer.render_many(documents, Capture.PICTURE)):
+        if not isinstance(page, RenderError):
+            yield thumbnail(open_picture(page.png)), index

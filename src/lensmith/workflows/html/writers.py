@@ -1,0 +1,147 @@
+"""Who writes the HTML of a screenshot: a model in this process, or any OpenAI-compatible endpoint that reads pictures.
+
+What a general model wraps around its page (an explanation, a Markdown fence) is left out; a bare answer is taken whole.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from PIL import Image
+
+from lensmith.core.endpoint import Choice, Endpoint, Finish, Request
+from lensmith.core.types import Message, Picture
+from lensmith.endpoints.http.client import connect
+from lensmith.models import VisionLanguageModel
+from lensmith.models.inference.generate import Completion, generate_batch, generate_stream
+from lensmith.models.inference.sampling import GenerateSettings
+from lensmith.models.processor import VisionLanguageProcessor
+
+MAX_NEW_TOKENS = 1024
+TEMPERATURE = 0.5
+TOP_P = 0.95
+INSTRUCTION = (
+    "Write one complete HTML document whose rendering looks like this screenshot: the same text, colours and layout. "
+    "Put all CSS inside it, load nothing, and answer with the HTML alone."
+)
+_FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+OnText = Callable[[str], None]
+
+
+class PageWriter(Protocol):
+    """Writes HTML from screenshots."""
+
+    def greedy(self, picture: Image.Image, on_text: OnText) -> Completion:
+        """The most likely page; `on_text` hears its pieces as they come."""
+
+    def sampled(self, picture: Image.Image, samples: int, seed: int) -> list[Completion]:
+        """That many other pages."""
+
+    def greedy_many(self, pictures: Sequence[Image.Image]) -> list[Completion]:
+        """The most likely page of each picture."""
+
+
+class LocalWriter:
+    """A vision-language model in this process."""
+
+    def __init__(self, model: VisionLanguageModel, processor: VisionLanguageProcessor) -> None:
+        self.model = model
+        self.processor = processor
+
+    @property
+    def prompt(self) -> str:
+        return f"{self.processor.image_token}{self.processor.tokenizer.bos_token}"
+
+    def greedy(self, picture: Image.Image, on_text: OnText) -> Completion:
+        pieces = []
+        settings = GenerateSettings(max_new_tokens=MAX_NEW_TOKENS)
+        for piece in generate_stream(self.model, self.processor, [picture], self.prompt, settings):
+            pieces.append(piece)
+            on_text(piece)
+        return _streamed(pieces)
+
+    def sampled(self, picture: Image.Image, samples: int, seed: int) -> list[Completion]:
+        settings = GenerateSettings(
+            max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P, seed=seed, num_samples=samples
+        )
+        return generate_batch(self.model, self.processor, [[picture]], [self.prompt], settings)[0]
+
+    def greedy_many(self, pictures: Sequence[Image.Image]) -> list[Completion]:
+        settings = GenerateSettings(max_new_tokens=MAX_NEW_TOKENS)
+        prompts = [self.prompt] * len(pictures)
+        rows = generate_batch(self.model, self.processor, [[picture] for picture in pictures], prompts, settings)
+        return [row[0] for row in rows]
+
+
+class StreamingEndpoint(Endpoint, Protocol):
+    """An endpoint that can tell an answer's text as it comes."""
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """The text of the one answer, in pieces."""
+
+
+class EndpointWriter:
+    """A model behind an interface. Pictures are sent as PNG inside the request."""
+
+    def __init__(
+        self, endpoint: StreamingEndpoint, *, instruction: str = INSTRUCTION, max_tokens: int = MAX_NEW_TOKENS
+    ) -> None:
+        self._endpoint = endpoint
+        self._instruction = instruction
+        self._max_tokens = max_tokens
+
+    def greedy(self, picture: Image.Image, on_text: OnText) -> Completion:
+        pieces = []
+        for piece in self._endpoint.stream(self._request(picture)):
+            pieces.append(piece)
+            on_text(piece)
+        return _unwrapped(_streamed(pieces))
+
+    def sampled(self, picture: Image.Image, samples: int, seed: int) -> list[Completion]:
+        request = replace(self._request(picture), temperature=TEMPERATURE, top_p=TOP_P)
+        # One request a sample, each with its seed: many servers take no n, and all answer several requests at once.
+        requests = [replace(request, seed=seed + number) for number in range(samples)]
+        return [_completion(answer.choices[0]) for answer in self._endpoint.answer(requests)]
+
+    def greedy_many(self, pictures: Sequence[Image.Image]) -> list[Completion]:
+        answers = self._endpoint.answer([self._request(picture) for picture in pictures])
+        return [_completion(answer.choices[0]) for answer in answers]
+
+    def _request(self, picture: Image.Image) -> Request:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        parts = (Picture(data=file.getvalue()), *((self._instruction,) if self._instruction else ()))
+        message = Message(role="user", parts=parts)
+        return Request(messages=(message,), max_tokens=self._max_tokens, temperature=0.0)
+
+
+def _streamed(pieces: Sequence[str]) -> Completion:
+    text = "".join(pieces)
+    # A stream does not say why it ended; a page that is complete ends with its body, or after it.
+    whole = re.search(r"</(body|html)>\s*(```)?", text) is not None
+    return Completion(text, (), Finish.STOP if whole else Finish.LENGTH)
+
+
+def _completion(choice: Choice) -> Completion:
+    return _unwrapped(Completion(choice.text, (), choice.finish))
+
+
+def _unwrapped(completion: Completion) -> Completion:
+    fence = _FENCE.search(completion.text)
+    return completion if fence is None else completion._replace(text=fence.group(1))
+
+
+@contextlib.contextmanager
+def endpoint_writer(
+    url: str, model: str | None = None, *, api_key: str | None = None, instruction: str | None = None
+) -> Iterator[EndpointWriter]:
+    """A writer behind the URL of an OpenAI-compatible endpoint; `model` None: the only one that it lists.
+
+    `instruction`: what is asked beside the picture; None for a usual wording, empty for the picture alone.
+    """
+    with connect(url, model, api_key=api_key) as client:
+        yield EndpointWriter(client, instruction=INSTRUCTION if instruction is None else instruction)
