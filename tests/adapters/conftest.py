@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_vlm import byte_tokenizer, tiny_chat_model, tiny_llama
 from transformers import AutoModelForCausalLM
+
+from tests.support.tiny_vlm import byte_tokenizer, tiny_chat_model, tiny_llama
 
 QUESTIONS = [
     {

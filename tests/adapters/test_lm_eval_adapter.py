@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from harness import LM_EVAL, environment, run_python
+
+from tests.support.harness import LM_EVAL, environment, run_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from harness import LMMS_EVAL, LMMS_EVAL_ALONE, environment, run_python
 
 from lensmith.adapters.common import chat_request
 from lensmith.models.scoring.model import Asked, ScoredModel
+from tests.support.harness import LMMS_EVAL, LMMS_EVAL_ALONE, environment, run_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

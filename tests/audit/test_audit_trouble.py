@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from fake_audits import EVERYTHING, WIDTH, audited, fake, finding, write_weights
 
 from lensmith.audit.findings.finding import ReadOut, Severity, Verdict
 from lensmith.audit.querying.meter import Limits
@@ -14,6 +13,7 @@ from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.exposure import Exposure, Sampled
 from lensmith.openai_api import EndpointError
+from tests.support.fake_audits import EVERYTHING, WIDTH, audited, fake, finding, write_weights
 
 FORCED = replace(Exposure(), sampled_logprob=Sampled.SHOWN)
 """A query tells one logit, that of a token which a bias forces."""

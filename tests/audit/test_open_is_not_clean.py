@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from fake_audits import VOCABULARY, WIDTH, finding
 
 from lensmith.audit.findings.finding import Verdict
 from lensmith.audit.querying.meter import Limits
@@ -14,6 +13,7 @@ from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
 from lensmith.endpoints.http.client import HttpClient
 from lensmith.openai_api import EndpointError, Kind, MalformedAnswerError, WireError
+from tests.support.fake_audits import VOCABULARY, WIDTH, finding
 
 CLOSED = Exposure.text_only()
 ECHO = replace(CLOSED, echo=True, sampled_logprob=Sampled.SHOWN)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_vlm import tiny_chat_model
 from transformers import AutoModelForCausalLM
 
 from lensmith.cli.app import app, run
+from tests.support.tiny_vlm import tiny_chat_model
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import word_model
 
 from lensmith.core.endpoint import (
     NO_TOKEN,
@@ -37,6 +36,7 @@ from lensmith.endpoints.fake.server import FakeServer
 from lensmith.endpoints.http.client import HttpClient
 from lensmith.endpoints.replay import RecordingEndpoint, ReplayEndpoint
 from lensmith.openai_api import DIALECTS
+from tests.support import word_model
 
 VOCABULARY, WIDTH, SEED = 61, 6, 5
 EVERYTHING = Exposure.everything()

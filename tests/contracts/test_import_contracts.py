@@ -28,6 +28,11 @@ VIOLATIONS = {
     "models/bad.py": "from lensmith.data import bad\n",
     "data/bad.py": "from lensmith.workflows import bad\n",
     "workflows/bad.py": "",
+    "hosting/bad.py": "import torch\n",
+    "guard/bad.py": "from lensmith.serve import bad\n",
+    "serve/bad.py": "",
+    "audit/findings/bad.py": "from lensmith.audit.stages import bad\n",
+    "audit/stages/bad.py": "",
 }
 
 
@@ -56,7 +61,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_contracts_are_kept(copied_package):
     done = lint(copied_package)
     assert done.returncode == 0, done.stdout
-    assert "Contracts: 3 kept, 0 broken." in done.stdout
+    assert "Contracts: 5 kept, 0 broken." in done.stdout
 
 
 def test_the_linter_notices_each_kind_of_violation(copied_package):
@@ -64,12 +69,15 @@ def test_the_linter_notices_each_kind_of_violation(copied_package):
         (copied_package / "lensmith" / path).write_text(text)
     done = lint(copied_package)
     assert done.returncode == 1
-    assert "Contracts: 0 kept, 3 broken." in done.stdout
+    assert "Contracts: 0 kept, 5 broken." in done.stdout
     for forbidden in (
         "lensmith.core is not allowed to import torch",
         "lensmith.evaluate is not allowed to import lensmith.models",
         "lensmith.models is not allowed to import lensmith.data",
         "lensmith.data is not allowed to import lensmith.workflows",
+        "lensmith.hosting is not allowed to import torch",
+        "lensmith.guard is not allowed to import lensmith.serve",
+        "lensmith.audit.findings is not allowed to import lensmith.audit.stages",
     ):
         assert forbidden in done.stdout
 

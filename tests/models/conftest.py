@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
-from tiny_vlm import IMAGE_TOKEN_ID, byte_tokenizer, tiny_llama, tiny_siglip
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from lensmith.models.connectors import ConnectorConfig, MlpConnectorConfig
 from lensmith.models.towers import TowerConfig
+from tests.support.tiny_vlm import IMAGE_TOKEN_ID, byte_tokenizer, tiny_llama, tiny_siglip
 
 # A busy machine is no reason to fail: pytest's own time limit is enough.
 settings.register_profile("no deadline", deadline=None)

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from tiny_vlm import IMAGE_TOKEN_ID
 from transformers import PreTrainedTokenizerFast
 
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.models import PictureConfig, VisionLanguageProcessor
 from lensmith.models.connectors import PerceiverConnectorConfig
+from tests.support.tiny_vlm import IMAGE_TOKEN_ID
 
 PICTURES = PictureConfig(patch_px=8, max_width_px=64, max_height_px=96)
 

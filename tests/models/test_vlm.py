@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tiny_vlm import IMAGE_TOKEN_ID, tiny_llama
 
 from lensmith.core.errors import InputError, ShapeError
 from lensmith.models.connectors import PerceiverConnectorConfig
 from lensmith.models.vlm import next_token_loss
+from tests.support.tiny_vlm import IMAGE_TOKEN_ID, tiny_llama
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
 

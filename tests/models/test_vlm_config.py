@@ -1,12 +1,12 @@
 import pytest
 import torch
-from tiny_vlm import tiny_llama, tiny_siglip
 from transformers import AutoConfig, Gemma2Config, GPT2Config, Qwen2Config
 
 from lensmith.core.errors import ConfigError
 from lensmith.models import VisionLanguageConfig, VisionLanguageModel
 from lensmith.models.connectors import CONNECTORS, MlpConnectorConfig, PerceiverConnectorConfig
 from lensmith.models.towers import TOWERS
+from tests.support.tiny_vlm import tiny_llama, tiny_siglip
 
 PLAIN = {
     "vision": {"kind": "siglip", "width": 24, "hidden_width": 48, "layers": 2, "heads": 2, "patch_px": 8},

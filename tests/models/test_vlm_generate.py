@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny_vlm import IMAGE_TOKEN_ID
 from transformers import TextStreamer
 
 from lensmith.models.connectors import MlpConnectorConfig, PerceiverConnectorConfig
+from tests.support.tiny_vlm import IMAGE_TOKEN_ID
 
 PERCEIVER = PerceiverConnectorConfig(latents=4, depth=2, heads=4, key_heads=2, head_width=8)
 

@@ -4,11 +4,11 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_vlm import tiny_llama
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lensmith.models import VisionLanguageModel
 from lensmith.models.connectors import PerceiverConnectorConfig
+from tests.support.tiny_vlm import tiny_llama
 
 READ_AGAIN = """
 import json, sys

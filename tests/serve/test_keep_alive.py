@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from serve_models import tiny_server
 
 from lensmith.endpoints.http.client import HttpClient, RetryPolicy
 from lensmith.guard.config import GuardConfig
 from lensmith.guard.run import running_guard
 from lensmith.openai_api import DIALECTS, EndpointError
+from tests.support.serve_models import tiny_server
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}

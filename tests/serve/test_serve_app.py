@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from serve_models import CHAT_TEMPLATE, END_ID, NAME, VOCABULARY, sightseer_server, tiny_engine, tiny_server, tokenizer
 
 from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.errors import ConfigError, ImageError
@@ -21,6 +20,16 @@ from lensmith.core.types import Message, Picture
 from lensmith.models.inference.endpoint import LocalEndpoint
 from lensmith.serve.fetching import with_pictures
 from lensmith.serve.limits import Limits
+from tests.support.serve_models import (
+    CHAT_TEMPLATE,
+    END_ID,
+    NAME,
+    VOCABULARY,
+    sightseer_server,
+    tiny_engine,
+    tiny_server,
+    tokenizer,
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
-from serve_models import tiny_server
 
 from lensmith.serve import schema
+from tests.support.serve_models import tiny_server
 
 OPERATIONS = {"/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{name}", "/health", "/metrics"}
 BOUNDED = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from serve_models import NAME, tiny_engine, tiny_server, tokenizer
 
 from lensmith.core.endpoint import Request
 from lensmith.models.inference.endpoint import LocalEndpoint
+from tests.support.serve_models import NAME, tiny_engine, tiny_server, tokenizer
 
 CLIENTS = 200
 TEMPLATES = ("tell me of {}", "what is {} to you, who never saw {}?", "{}")

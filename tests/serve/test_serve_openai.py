@@ -6,12 +6,12 @@ import io
 import openai
 import pytest
 from PIL import Image
-from serve_models import NAME, sightseer, sightseer_server, tiny_server
 
 from lensmith.core.exposure import parse_exposure
 from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX
 from lensmith.models.inference.generate import generate_batch
 from lensmith.models.inference.sampling import GenerateSettings
+from tests.support.serve_models import NAME, sightseer, sightseer_server, tiny_server
 
 
 @pytest.fixture(scope="module")

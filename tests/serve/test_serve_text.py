@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import httpx
 import pytest
-from serve_models import END_ID, spaced_server, spaced_tokenizer, tiny_server, tokenizer
 
 from lensmith.models.inference.token_table import TokenTable
+from tests.support.serve_models import END_ID, spaced_server, spaced_tokenizer, tiny_server, tokenizer
 
 TEXTS = ("The capital", "naïve 😀 日本語", "é", "  The\n\tcapital is 😀😀", "<s>The </s> is", "e\u0301 ﬁ \ufffd x")
 WHOLE = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

@@ -1,0 +1,1 @@
+"""What tests of several folders share: tiny models, fake servers, and runs of them."""
