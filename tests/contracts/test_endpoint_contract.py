@@ -1,5 +1,5 @@
-"""What every endpoint keeps, whatever stands behind it: the fake in process, over HTTP in each dialect and from a
-record; a real model in process and behind the real server.
+"""What every endpoint keeps, whatever stands behind it: the fake in process and over HTTP in each dialect; a real
+model in process and behind the real server.
 
 To hold another endpoint to it, add a `Subject`: how to make one with a given exposure. Its tokens must have the fake's
 names. A promise about a feature that a subject cannot be asked for is replaced by: it is refused, with that feature.
@@ -7,10 +7,8 @@ names. A promise about a feature that a subject cannot be asked for is replaced 
 
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +20,6 @@ from lensmith.core.endpoint import (
     Endpoint,
     Feature,
     Finish,
-    HttpEndpoint,
     RefusedError,
     Request,
     Reveal,
@@ -34,7 +31,6 @@ from lensmith.core.types import Message, Picture
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
 from lensmith.endpoints.http.client import HttpClient
-from lensmith.endpoints.replay import RecordingEndpoint, ReplayEndpoint
 from lensmith.openai_api import DIALECTS
 from tests.support import word_model
 
@@ -79,34 +75,6 @@ def over_http(dialect: str) -> Make:
     return make
 
 
-class Rehearsed:
-    """Asks an endpoint, and gives the answer that a record of it gives."""
-
-    def __init__(self, endpoint: Endpoint, folder: Path) -> None:
-        self._endpoint, self._paths = endpoint, (folder / f"{number}.jsonl" for number in itertools.count())
-
-    def answer(self, requests):
-        path = next(self._paths)
-        with contextlib.suppress(RefusedError):
-            RecordingEndpoint(self._endpoint, path).answer(requests)
-        return ReplayEndpoint(path).answer(requests)
-
-    def supports(self):
-        return self._endpoint.supports()
-
-    def metadata(self):
-        return self._endpoint.metadata()
-
-
-@pytest.fixture
-def replayed(tmp_path) -> Subject:
-    @contextlib.contextmanager
-    def make(exposure: Exposure) -> Iterator[Endpoint]:
-        yield Rehearsed(fake(exposure), tmp_path)
-
-    return Subject(make=make)
-
-
 BY_TEXT = {"openai", "compatible", "sglang", "llama-cpp-python"}
 
 
@@ -129,9 +97,9 @@ SUBJECTS = {
 }
 
 
-@pytest.fixture(params=[*SUBJECTS, "replayed"])
+@pytest.fixture(params=SUBJECTS)
 def subject(request) -> Subject:
-    return request.getfixturevalue("replayed") if request.param == "replayed" else SUBJECTS[request.param]
+    return SUBJECTS[request.param]
 
 
 @pytest.fixture
@@ -178,7 +146,6 @@ def test_there_are_as_many_subjects_as_there_are_dialects():
 
 def test_it_is_an_endpoint(endpoint):
     assert isinstance(endpoint, Endpoint)
-    assert isinstance(endpoint, HttpEndpoint) == hasattr(endpoint, "raw")
     assert endpoint.metadata()["id"] == "fake"
 
 

@@ -13,7 +13,6 @@ from lensmith.core.endpoint import (
     Endpoint,
     Feature,
     Finish,
-    HttpEndpoint,
     Request,
     Reveal,
     needed_features,
@@ -50,7 +49,6 @@ class LinearEndpoint:
 def test_an_endpoint_answers_a_batch_in_order():
     endpoint = LinearEndpoint(Exposure(top_logprobs=7))
     assert isinstance(endpoint, Endpoint)
-    assert not isinstance(endpoint, HttpEndpoint)
     requests = [Request(token_ids=(token,), temperature=0, top_logprobs=7) for token in range(7)]
     answers = endpoint.answer(requests)
     for token, answer in enumerate(answers):

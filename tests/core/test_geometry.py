@@ -1,4 +1,4 @@
-"""Token counts: the published ones, hand-computed layouts, and what must hold for every size."""
+"""Layouts of pictures: computed by hand, and what must hold for every size."""
 
 import pytest
 from hypothesis import given
@@ -6,23 +6,7 @@ from hypothesis import strategies as st
 
 from lensmith.core.config import from_dict, to_dict
 from lensmith.core.errors import ConfigError, ImageError
-from lensmith.core.geometry import FixedSquare, ImageGeometry, NativeAspect, Pooled, Queries, Resize
-
-
-@pytest.mark.parametrize(
-    ("geometry", "tokens"),
-    [
-        (ImageGeometry(image=FixedSquare(image_px=384, patch_px=16)), 576),  # DeepSeek-VL, SigLIP-L
-        (ImageGeometry(image=FixedSquare(image_px=384, patch_px=14)), 729),  # SigLIP-SO400M: 27.4 patches a side
-        (ImageGeometry(image=FixedSquare(image_px=336, patch_px=14)), 576),  # CLIP ViT-L/14 at 336
-        (ImageGeometry(image=FixedSquare(image_px=1024, patch_px=16)), 4096),  # SAM
-        (ImageGeometry(image=FixedSquare(image_px=1024, patch_px=16, merge=2)), 1024),
-        (ImageGeometry(image=FixedSquare(image_px=378, patch_px=14), tokens=Pooled(side_out=12)), 144),  # MM1
-        (ImageGeometry(image=FixedSquare(image_px=980, patch_px=14), tokens=Queries(num_queries=64)), 64),  # Sightseer
-    ],
-)
-def test_fixed_square_counts_of_published_models(geometry, tokens):
-    assert geometry.num_tokens(640, 480) == geometry.num_tokens(1, 9000) == tokens
+from lensmith.core.geometry import NativeAspect, Resize
 
 
 @pytest.mark.parametrize(
@@ -50,12 +34,9 @@ def test_native_aspect_layouts(size, resize, picture, canvas, cells):
     assert layout.num_cells == cells[0] * cells[1]
 
 
-def test_merged_cells_and_pooled_tokens():
+def test_merged_cells():
     merged = NativeAspect(patch_px=14, max_width_px=980, max_height_px=980, merge=2)
-    assert merged.max_cells == 35 * 35
-    assert ImageGeometry(image=merged).num_tokens(100, 50) == 4 * 2  # cells of 28 px
-    assert ImageGeometry(image=merged, tokens=Pooled(side_out=12)).num_tokens(100, 50) == 144
-    assert ImageGeometry(image=merged, tokens=Queries(num_queries=64)).num_tokens(5, 5) == 64
+    assert merged.layout(100, 50).num_cells == 4 * 2  # cells of 28 px
 
 
 def test_a_picture_over_the_limits_is_an_error_where_resizing_is_not_allowed():
@@ -83,7 +64,7 @@ def test_every_layout_holds_the_picture_and_keeps_the_limits(width, height, patc
     assert 1 <= layout.picture_height_px <= layout.canvas_height_px <= geometry.max_height_px
     assert layout.canvas_width_px - layout.picture_width_px < cell
     assert layout.canvas_height_px - layout.picture_height_px < cell
-    assert layout.num_cells <= geometry.max_cells
+    assert layout.num_cells <= columns * rows
     # The aspect ratio is kept to the rounding of one side to a whole pixel, and never less than one.
     scale = min(geometry.max_width_px / width, geometry.max_height_px / height)
     scale = min(scale, 1) if resize is Resize.SHRINK else scale
@@ -95,21 +76,15 @@ def test_every_layout_holds_the_picture_and_keeps_the_limits(width, height, patc
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
 def test_a_size_without_area_is_an_image_error(size):
     with pytest.raises(ImageError, match="no pixels"):
-        FixedSquare(image_px=32, patch_px=16).layout(*size)
-    with pytest.raises(ImageError, match="no pixels"):
         NativeAspect(patch_px=16, max_width_px=32, max_height_px=32).layout(*size)
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: FixedSquare(image_px=384, patch_px=14, merge=2),  # 27 is odd
-        lambda: FixedSquare(image_px=8, patch_px=16),
-        lambda: FixedSquare(image_px=384, patch_px=0),
+        lambda: NativeAspect(patch_px=0, max_width_px=384, max_height_px=512),
         lambda: NativeAspect(patch_px=16, max_width_px=390, max_height_px=512),
         lambda: NativeAspect(patch_px=16, max_width_px=384, max_height_px=512, merge=3),
-        lambda: Pooled(side_out=0),
-        lambda: Queries(num_queries=0),
     ],
 )
 def test_impossible_geometries_are_config_errors(build):
@@ -118,8 +93,5 @@ def test_impossible_geometries_are_config_errors(build):
 
 
 def test_a_geometry_is_a_configuration():
-    geometry = ImageGeometry(
-        image=NativeAspect(patch_px=16, max_width_px=384, max_height_px=512), tokens=Queries(num_queries=64)
-    )
-    assert from_dict(ImageGeometry, to_dict(geometry)) == geometry
-    assert to_dict(geometry)["image"]["class"] == "NativeAspect"
+    geometry = NativeAspect(patch_px=16, max_width_px=384, max_height_px=512, resize=Resize.FILL)
+    assert from_dict(NativeAspect, to_dict(geometry)) == geometry

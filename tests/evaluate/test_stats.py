@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lensmith.core.errors import InputError, ShapeError
-from lensmith.evaluate.stats import estimate_mean, paired_difference
+from lensmith.evaluate.stats import estimate_mean
 
 
 def test_a_small_sample_by_hand() -> None:
@@ -36,25 +36,6 @@ def test_the_seed_decides_everything() -> None:
     assert estimate_mean(values, seed=3) != estimate_mean(values, seed=4)
 
 
-def test_pairing_sees_what_two_means_do_not() -> None:
-    random = np.random.default_rng(2)
-    page_difficulty = random.random(80)
-    first = page_difficulty + 0.02 + 0.01 * random.standard_normal(80)
-    paired = paired_difference(first, page_difficulty)
-    assert paired.is_clear
-    assert paired.difference.mean == pytest.approx(0.02, abs=0.005)
-    assert paired.wins + paired.losses + paired.ties == 80
-    apart = estimate_mean(first), estimate_mean(page_difficulty)
-    assert apart[0].low < apart[1].high
-
-
-def test_no_difference_is_not_claimed() -> None:
-    values = np.random.default_rng(3).random(40)
-    paired = paired_difference(values, values)
-    assert not paired.is_clear
-    assert (paired.wins, paired.losses, paired.ties) == (0, 0, 40)
-
-
 def test_what_cannot_be_averaged_is_refused() -> None:
     with pytest.raises(InputError, match="no values"):
         estimate_mean([])
@@ -66,5 +47,3 @@ def test_what_cannot_be_averaged_is_refused() -> None:
         estimate_mean([0.1], resamples=0)
     with pytest.raises(ShapeError, match="plain list"):
         estimate_mean([[0.1]])
-    with pytest.raises(ShapeError, match="same pages"):
-        paired_difference([0.1, 0.2], [0.1])

@@ -146,7 +146,7 @@ def test_chars_are_the_dom_text_exactly(renderer):
 
 def test_char_boxes_follow_the_line(renderer):
     page = renderer.render(f"{CSS}<body><p style='margin:0'>  ab  c</p>", Capture.CHARS)
-    boxes = {index: char.box for index, char in enumerate(page.chars) if char.box.area_px2 > 0}
+    boxes = {index: char.box for index, char in enumerate(page.chars) if char.box.width_px * char.box.height_px > 0}
     assert sorted(boxes) == [2, 3, 4, 6], "white space that collapses has no area"
     for before, after in zip(sorted(boxes), sorted(boxes)[1:], strict=False):
         assert boxes[before].right_px == pytest.approx(boxes[after].left_px, abs=0.05)
@@ -156,7 +156,7 @@ def test_char_boxes_follow_the_line(renderer):
 def test_char_boxes_fill_the_text_box(renderer):
     page = renderer.render(f"{CSS}<p style='width:90px'>several words over a few lines", Capture.CHARS | Capture.TEXTS)
     (block,) = page.texts
-    inked = [char.box for char in page.chars if char.box.area_px2 > 0]
+    inked = [char.box for char in page.chars if char.box.width_px * char.box.height_px > 0]
     assert min(box.left_px for box in inked) == pytest.approx(block.box.left_px, abs=0.1)
     assert max(box.bottom_px for box in inked) == pytest.approx(block.box.bottom_px, abs=0.1)
     assert len({box.top_px for box in inked}) > 1
@@ -173,7 +173,7 @@ def test_elements_come_in_document_order_with_border_boxes(renderer):
     page = renderer.render(CSS + body, Capture.ELEMENTS)
     assert [element.tag for element in page.elements] == ["div", "b", "script", "svg", "rect"]
     assert page.elements[0].box == Box(3, 3, 114, 64)
-    assert page.elements[2].box.area_px2 == 0
+    assert page.elements[2].box.width_px * page.elements[2].box.height_px == 0
 
 
 def test_names_in_the_page_cannot_shadow_what_we_call(renderer):

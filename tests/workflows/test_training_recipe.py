@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from lensmith.core import config
 from lensmith.core.errors import CheckpointError, ConfigError
-from lensmith.core.manifest import changed_files, config_of, load_manifest
+from lensmith.core.manifest import Manifest, record_files
 from lensmith.data.webpages.export import VIEWPORT_WIDTH_PX
 from lensmith.models.families.sightseer import load
 from lensmith.models.inference.generate import generate_batch
@@ -84,11 +85,11 @@ def test_a_run_ends_with_a_model_and_says_so(finished):
 
 def test_the_manifest_says_what_was_run_and_made(finished):
     out, _, _ = finished
-    manifest = load_manifest(out / "run.json")
-    assert config_of(manifest, SightseerRecipe) == recipe_named(NAME)
+    manifest = config.load(Manifest, out / "run.json")
+    assert config.from_dict(SightseerRecipe, manifest.config) == recipe_named(NAME)
     assert manifest.ended_at is not None
     assert "model/model.safetensors" in [record.path for record in manifest.outputs]
-    assert not changed_files(manifest.outputs, root=out)
+    assert manifest.outputs == record_files([out / file.path for file in manifest.outputs], root=out)
 
 
 def test_the_model_loads_through_the_auto_classes_and_writes(finished):
@@ -149,7 +150,7 @@ def test_a_run_interrupted_in_each_stage_equals_an_uninterrupted_one(finished, w
         assert result.model is None
         assert str(result).startswith(f"interrupted after step 2 of stage '{stage}', loss ")
         assert str(result.last.checkpoint) in str(result)
-        assert load_manifest(with_pages / "run.json").ended_at is None
+        assert config.load(Manifest, with_pages / "run.json").ended_at is None
     result = run_recipe(NAME, with_pages, on_progress=lambda progress: None)
     assert result.model == with_pages / "model"
     for stage in STAGES:

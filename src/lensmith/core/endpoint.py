@@ -218,14 +218,6 @@ class Endpoint(Protocol):
         """What the endpoint tells of itself, as JSON values; empty where it tells nothing."""
 
 
-@runtime_checkable
-class HttpEndpoint(Endpoint, Protocol):
-    """An endpoint that is reached over HTTP, where there may be more than the protocol knows."""
-
-    def raw(self, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        """Sends `body` (None: a GET) to `path` below the base URL and returns the JSON object that comes back."""
-
-
 def needed_features(request: Request) -> Feature:
     """What an endpoint must support to answer this request."""
     pictures = any(not isinstance(part, str) for message in request.messages for part in message.parts)

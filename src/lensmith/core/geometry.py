@@ -1,11 +1,7 @@
-"""From the size of a picture to its number of visual tokens, without looking at the picture.
+"""From the size of a picture to the cells that a tower sees of it, without looking at the picture.
 
-Whatever counts tokens asks here: the processor that writes placeholders, the planner that packs documents, the model
-that checks both. Only whole numbers are used, so the answer is the same everywhere.
-
-Two ways to lay out a picture: squeezed into a fixed square, as CLIP, SigLIP and SAM were trained (MM1, arXiv
-2403.09611; DeepSeek-VL, arXiv 2403.05525), or at its own aspect ratio, padded to whole patches (NaViT-style, as in
-Sightseer, arXiv 2403.09029). Three ways to turn patches into tokens: one each, pooled to a square, or learned queries.
+A picture keeps its aspect ratio and is padded to whole patches (NaViT-style, as in Sightseer, arXiv 2403.09029). Only
+whole numbers are used, so the answer is the same everywhere.
 """
 
 import enum
@@ -45,45 +41,6 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedSquare:
-    """Every picture becomes `image_px` x `image_px`, whatever its shape.
-
-    A border narrower than a patch is dropped, as the strided convolution of ViT does: 384 px with patches of 14 give 27
-    a side. `merge` x `merge` neighbouring patches become one cell.
-    """
-
-    image_px: int
-    patch_px: int
-    merge: int = 1
-
-    def __post_init__(self) -> None:
-        _require_positive(image_px=self.image_px, patch_px=self.patch_px, merge=self.merge)
-        if self.image_px < self.patch_px or (self.image_px // self.patch_px) % self.merge:
-            raise ConfigError(
-                "the patches do not fill whole cells",
-                expected=f"image_px // patch_px to be a multiple of {self.merge}",
-                actual=f"{self.image_px} // {self.patch_px} = {self.image_px // self.patch_px}",
-            )
-
-    @property
-    def side(self) -> int:
-        """Cells on each side."""
-        return self.image_px // self.patch_px // self.merge
-
-    def layout(self, width_px: int, height_px: int) -> Layout:
-        """The same for every picture. Raises ImageError for a size without area."""
-        _require_area(width_px, height_px)
-        return Layout(
-            picture_width_px=self.image_px,
-            picture_height_px=self.image_px,
-            canvas_width_px=self.image_px,
-            canvas_height_px=self.image_px,
-            columns=self.side,
-            rows=self.side,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class NativeAspect:
     """A picture keeps its aspect ratio; its right and bottom edges are padded to whole cells.
 
@@ -112,11 +69,6 @@ class NativeAspect:
     @property
     def cell_px(self) -> int:
         return self.patch_px * self.merge
-
-    @property
-    def max_cells(self) -> int:
-        """The most cells that any picture gets."""
-        return (self.max_width_px // self.cell_px) * (self.max_height_px // self.cell_px)
 
     def layout(self, width_px: int, height_px: int) -> Layout:
         """Raises ImageError for a size without area, and under `Resize.NEVER` for one over the limits."""
@@ -147,52 +99,6 @@ class NativeAspect:
         if width_px * self.max_height_px >= height_px * self.max_width_px:
             return self.max_width_px, _scaled(height_px, self.max_width_px, width_px)
         return _scaled(width_px, self.max_height_px, height_px), self.max_height_px
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerCell:
-    """One token for each cell: an MLP connector."""
-
-    def count(self, layout: Layout) -> int:
-        return layout.num_cells
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pooled:
-    """A square of tokens for every picture: average pooling, C-Abstractor."""
-
-    side_out: int
-
-    def __post_init__(self) -> None:
-        _require_positive(side_out=self.side_out)
-
-    def count(self, layout: Layout) -> int:
-        return self.side_out**2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Queries:
-    """A fixed number of learned queries for every picture: the Perceiver resampler."""
-
-    num_queries: int
-
-    def __post_init__(self) -> None:
-        _require_positive(num_queries=self.num_queries)
-
-    def count(self, layout: Layout) -> int:
-        return self.num_queries
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageGeometry:
-    """How a model lays out a picture, and how many visual tokens its connector makes of it."""
-
-    image: FixedSquare | NativeAspect
-    tokens: PerCell | Pooled | Queries = PerCell()
-
-    def num_tokens(self, width_px: int, height_px: int) -> int:
-        """Visual tokens of a picture of this size. Raises ImageError as `layout` does."""
-        return self.tokens.count(self.image.layout(width_px, height_px))
 
 
 def _scaled(length_px: int, limit_px: int, longest_px: int) -> int:

@@ -1,7 +1,8 @@
 """What a run was: its configuration, the code and packages, the machine, and the hashes of what went in and came out.
 
 A manifest lies beside a run's outputs, written when the run starts (so that a run that dies is known too) and again
-when it ends. Reading is strict, and refuses a configuration that was edited after its hash was taken.
+when it ends. Read back (`core.config.load(Manifest, path)`), it refuses a configuration that was edited after its hash
+was taken.
 """
 
 import importlib.metadata
@@ -14,13 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from lensmith.core.config import from_dict, hash_of_values, load, save, to_dict
+from lensmith.core.config import hash_of_values, save, to_dict
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_file
-
-Config = TypeVar("Config")
 
 _GIT_LIMIT_S = 10
 
@@ -104,16 +103,6 @@ def save_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     save(manifest, path)
 
 
-def load_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Reads what `save_manifest` wrote. Raises ConfigError for anything unknown, missing, mistyped or altered."""
-    return load(Manifest, path)
-
-
-def config_of(manifest: Manifest, kind: type[Config]) -> Config:
-    """The run's configuration as the dataclass it was. Raises ConfigError where `kind` does not fit."""
-    return from_dict(kind, manifest.config)
-
-
 def record_files(paths: Iterable[str | os.PathLike[str]], *, root: str | os.PathLike[str]) -> tuple[FileRecord, ...]:
     """Size and hash of each file, of folders all files below, ordered by path.
 
@@ -131,12 +120,6 @@ def record_files(paths: Iterable[str | os.PathLike[str]], *, root: str | os.Path
         FileRecord(path=name, num_bytes=file.stat().st_size, sha256=sha256_of_file(file))
         for name, file in sorted(files.items())
     )
-
-
-def changed_files(records: Iterable[FileRecord], *, root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The recorded paths whose file is missing below `root`, or has another content."""
-    base = Path(root)
-    return tuple(record.path for record in records if not _is_unchanged(base / record.path, record))
 
 
 def git_revision(folder: str | os.PathLike[str]) -> str | None:
@@ -206,7 +189,3 @@ def _relative(file: Path, base: Path) -> str:
         return file.resolve().relative_to(base).as_posix()
     except ValueError:
         raise InputError("the file lies outside the folder", expected=f"below {base}", actual=file) from None
-
-
-def _is_unchanged(file: Path, record: FileRecord) -> bool:
-    return file.is_file() and file.stat().st_size == record.num_bytes and sha256_of_file(file) == record.sha256

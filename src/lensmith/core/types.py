@@ -1,9 +1,9 @@
-"""What passes between the layers: pages as rendered, documents and messages.
+"""What passes between the layers: pages as rendered, and messages.
 
 Pixels count from the top left of the page at scale 1. Colours are 8-bit sRGB.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Rgb = tuple[int, int, int]
@@ -24,10 +24,6 @@ class Box(NamedTuple):
     @property
     def bottom_px(self) -> float:
         return self.top_px + self.height_px
-
-    @property
-    def area_px2(self) -> float:
-        return self.width_px * self.height_px
 
 
 class TextBlock(NamedTuple):
@@ -70,7 +66,7 @@ class Page:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture in a message or document: encoded bytes, or a place to read them from (an fsspec URL)."""
+    """A picture in a message: encoded bytes, or a place to read them from (an fsspec URL)."""
 
     data: bytes = b""
     url: str = ""
@@ -85,13 +81,3 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """A training document: text and pictures in reading order, and where it came from."""
-
-    source: str
-    path: str
-    parts: tuple[Part, ...]
-    meta: dict[str, str] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""Endpoints that need no model in this process: over HTTP, invented, replayed or known from a file."""
+"""Endpoints that need no model in this process: over HTTP, invented, or known from a file."""

@@ -1,4 +1,4 @@
-"""What can be said of a mean from the pages that were scored: its standard error, an interval, and paired differences.
+"""What can be said of a mean from the pages that were scored: its standard error and an interval.
 
 The interval is the percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13): scores
 lie in [0, 1] with many at the ends, so a normal interval would leave the range.
@@ -33,21 +33,6 @@ class MeanEstimate:
         return {"n": self.n, "mean": self.mean, "stderr": self.stderr, "low": self.low, "high": self.high}
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """The mean of first - second over the same pages, and on how many of them the first was higher, lower or equal."""
-
-    difference: MeanEstimate
-    wins: int
-    losses: int
-    ties: int
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.difference.low > 0 or self.difference.high < 0
-
-
 def estimate_mean(values: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> MeanEstimate:
     """Mean of values (n,), with standard error and bootstrap interval. Raises InputError if empty or not finite."""
     sample = _checked(values)
@@ -58,18 +43,6 @@ def estimate_mean(values: ArrayLike, *, confidence: float = 0.95, resamples: int
     low, high = np.quantile(means, [tail, 1 - tail])
     stderr = float(sample.std(ddof=1) / math.sqrt(len(sample))) if len(sample) > 1 else None
     return MeanEstimate(n=len(sample), mean=float(sample.mean()), stderr=stderr, low=float(low), high=float(high))
-
-
-def paired_difference(
-    first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> PairedDifference:
-    """How much higher `first` scores than `second` on the same pages, both (n,) in the same order."""
-    a, b = _checked(first), _checked(second)
-    if len(a) != len(b):
-        raise ShapeError("paired values must belong to the same pages", expected=f"{len(a)} values", actual=len(b))
-    difference = estimate_mean(a - b, confidence=confidence, resamples=resamples, seed=seed)
-    wins, losses = int((a > b).sum()), int((a < b).sum())
-    return PairedDifference(difference=difference, wins=wins, losses=losses, ties=len(a) - wins - losses)
 
 
 def _checked(values: ArrayLike) -> FloatArray:

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 import httpx
 import pytest
 
-from lensmith.core.endpoint import Feature, HttpEndpoint, RefusedError, Request, Reveal
+from lensmith.core.endpoint import Endpoint, Feature, RefusedError, Request, Reveal
 from lensmith.core.errors import AccessError, ConfigError, InputError
 from lensmith.core.types import Message, Picture
 from lensmith.endpoints.http.client import HttpClient, RetryPolicy, is_loopback
@@ -36,8 +36,8 @@ def ask(client, *texts, **fields):
     return [answer.choices[0].text for answer in client.answer([Request(prompt=text, **fields) for text in texts])]
 
 
-def test_it_is_an_http_endpoint():
-    assert isinstance(client_of(lambda _: httpx.Response(200)), HttpEndpoint)
+def test_it_is_an_endpoint():
+    assert isinstance(client_of(lambda _: httpx.Response(200)), Endpoint)
 
 
 def test_order_is_kept_and_concurrency_is_bounded_and_used():

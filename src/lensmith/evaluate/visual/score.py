@@ -48,16 +48,6 @@ class TextScores:
     position_recall: float
     colour_recall: float
 
-    @property
-    def matched_mean(self) -> float:
-        """Mean of the four scores as Design2Code defines them."""
-        return (self.block_match + self.text + self.position + self.colour) / 4
-
-    @property
-    def recall_mean(self) -> float:
-        """Mean of the four recall-weighted scores."""
-        return (self.block_recall + self.text_recall + self.position_recall + self.colour_recall) / 4
-
 
 @dataclass(frozen=True, kw_only=True)
 class VisualScore(TextScores):
