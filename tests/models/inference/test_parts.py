@@ -143,6 +143,19 @@ def test_a_folder_of_transformers(tmp_path, tokenizer):
         load_language_model(tmp_path / "saved")
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_the_size_that_is_told_is_the_published_one(tmp_path, tokenizer, dtype, tied):
+    """Large enough that layers are packed for the processor, which hides them from torch's own count."""
+    wide = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 1, "vocab_size": 1024}
+    model = AutoModelForCausalLM.from_config(tiny_llama(**wide, tie_word_embeddings=tied))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    facts = load_answering(tmp_path, dtype=dtype).facts()
+    assert facts["parameters"] == model.num_parameters()
+    assert facts["dtype"] == str(dtype).removeprefix("torch.")
+
+
 def test_a_recurrent_model_is_refused(tmp_path, tokenizer):
     config = FalconMambaConfig(
         hidden_size=16, num_hidden_layers=1, state_size=4, vocab_size=260, intermediate_size=16, time_step_rank=2

@@ -16,6 +16,8 @@ from lensmith.models.inference.decoder import Answers, Decoder, Failed, Job, Pie
 from lensmith.models.inference.prefill import Prompt, Reader
 from lensmith.models.inference.prompts import PicturePrompts, PromptMaker, TextPrompts
 from lensmith.models.inference.token_table import TokenTable
+from lensmith.models.linear.int8 import weights_dtype
+from lensmith.models.linear.packed import count_parameters
 from lensmith.models.processor import VisionLanguageProcessor
 
 CACHE_BYTES = 512 << 20
@@ -111,8 +113,8 @@ class Answering:
             "layers": int(config.num_hidden_layers),
             "vocabulary_size": self.vocabulary_size,
             "context_tokens": self.max_length,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "parameters": count_parameters(self.model),
+            "dtype": str(weights_dtype(self.model)).removeprefix("torch."),
         }
 
     def capabilities(self, exposure: Exposure) -> Capabilities:

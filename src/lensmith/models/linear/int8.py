@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lensmith.core.errors import ConfigError
-from lensmith.models.linear.packed import Packed, can_pack
+from lensmith.models.linear.packed import Packed, Replacement, can_pack, replace_linear_layers
 
 _MOST_ROWS = 16
 """Up to here products of integers are the quicker ones on a CPU."""
@@ -44,7 +44,7 @@ class Quantized:
     bytes_after: int
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(Replacement):
     """A linear layer for inference: `weight` (O, I) int8, `scale_O` and activations in bfloat16.
 
     It cannot be trained. Its error is that of rounding: at most half a step of 1/127 of the row's largest weight.
@@ -95,6 +95,7 @@ class PackedInt8Linear(Packed):
     def __init__(self, linear: Int8Linear) -> None:
         super().__init__()
         self.out_features, self.in_features = linear.out_features, linear.in_features
+        self.stands_for = linear.stands_for
         weight_OI = cast(Tensor, linear.weight)
         self.weight = torch.empty(weight_OI.shape, dtype=torch.int8, device="meta")
         self._packed = torch.ops.onednn.qlinear_prepack(weight_OI, None)
@@ -156,28 +157,31 @@ def quantize_linear_layers(
     grows by more than one layer. The model can then be neither trained, saved nor moved. Raises ConfigError where it
     has no linear layer.
     """
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear) and wanted(name)]
-    if not found:
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and wanted(name)]
+    if not names:
         raise ConfigError(
             "nothing to make integers of", expected="a model with linear layers", actual=type(model).__name__
         )
-    before = after = 0
-    for done, (name, linear) in enumerate(found, start=1):
-        before += linear.weight.nbytes
-        layer = Int8Linear.of(linear)
+    before = sum(cast(Tensor, model.get_submodule(name).weight).nbytes for name in names)
+    after = 0
+    for done, layer in enumerate(replace_linear_layers(model, names, Int8Linear.of), start=1):
         after += cast(Tensor, layer.weight).nbytes + cast(Tensor, layer.scale).nbytes
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
         if progress is not None:
             progress(done)
     model.to(torch.bfloat16)
     if can_pack(torch.int8):
-        for name, _ in found:
+        for name in names:
             parent, _, child = name.rpartition(".")
             layer = cast(Int8Linear, model.get_submodule(name))
             if cast(Tensor, layer.weight).device.type == "cpu":
                 setattr(model.get_submodule(parent), child, PackedInt8Linear(layer))
-    return Quantized(layers=len(found), bytes_before=before, bytes_after=after)
+    return Quantized(layers=len(names), bytes_before=before, bytes_after=after)
+
+
+def weights_dtype(model: nn.Module) -> torch.dtype:
+    """The precision that a model's weights are kept in: int8 where `quantize_linear_layers` changed it."""
+    is_int8 = any(isinstance(module, (Int8Linear, PackedInt8Linear)) for module in model.modules())
+    return torch.int8 if is_int8 else next(model.parameters()).dtype
 
 
 def _by_bfloat16(rows_RI: Tensor, weight_OI: Tensor, scale_O: Tensor) -> Tensor:

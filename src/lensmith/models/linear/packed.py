@@ -9,11 +9,14 @@ few units in the last place.
 
 A packed model can be neither trained, saved nor moved.
 
+What is packed is no parameter of the model any more: `count_parameters` is how a model's size is told.
+
 Legend: O outputs, I inputs.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +28,19 @@ SMALLEST = 1 << 18
 _LIKELY_ROWS = 16
 
 
-class Packed(nn.Module):
+class Replacement(nn.Module):
+    """A layer in the place of a linear one. Its weights are none of its parameters, in torch's sense.
+
+    `stands_for` is how many parameters of the layer it replaced no other module holds.
+    """
+
+    stands_for: int = 0
+
+
+AnyReplacement = TypeVar("AnyReplacement", bound=Replacement)
+
+
+class Packed(Replacement):
     """A layer whose weights only this processor's kernels can read. What would lose them raises LensmithError."""
 
     def _save_to_state_dict(self, *_: Any) -> None:
@@ -75,11 +90,36 @@ def pack_linear_layers(model: nn.Module) -> int:
     Layers on another device, or in another precision than float32 and bfloat16, are left alone. A weight that another
     module uses too, such as a head's that is also the embeddings', is kept beside its packed copy.
     """
-    found = [(name, module) for name, module in model.named_modules() if type(module) is nn.Linear and _gains(module)]
-    for name, linear in found:
+    names = [name for name, module in model.named_modules() if type(module) is nn.Linear and _gains(module)]
+    for _ in replace_linear_layers(model, names, PackedLinear):
+        pass
+    return len(names)
+
+
+def replace_linear_layers(
+    model: nn.Module, names: Sequence[str], build: Callable[[nn.Linear], AnyReplacement]
+) -> Iterator[AnyReplacement]:
+    """Puts what `build` makes in the place of each named linear layer, one at a time; yields what it put there.
+
+    No layer that was replaced is kept: memory grows by one layer for a moment.
+    """
+    holders = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
+    for name in names:
+        linear = cast(nn.Linear, model.get_submodule(name))
+        replacement = build(linear)
+        for parameter in linear.parameters(recurse=False):
+            holders[id(parameter)] -= 1
+            replacement.stands_for += 0 if holders[id(parameter)] else parameter.numel()
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, PackedLinear(linear))
-    return len(found)
+        setattr(model.get_submodule(parent), child, replacement)
+        del linear, parameter
+        yield replacement
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many parameters a model has, as published: tied ones once, packed and 8-bit ones as what they stand for."""
+    replaced = sum(module.stands_for for module in model.modules() if isinstance(module, Replacement))
+    return replaced + sum(parameter.numel() for parameter in model.parameters())
 
 
 def _gains(linear: nn.Linear) -> bool:

@@ -12,6 +12,7 @@ from lensmith.data.webpages.real import fetch_real_pages
 from lensmith.evaluate.visual.score import VisualScore, score_pages
 from lensmith.evaluate.visual.summary import VisualSummary, summarise
 from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.models.linear.packed import count_parameters
 from lensmith.workflows.demo.chat import ChatResult, chat_chapter, run_chat
 from lensmith.workflows.demo.leaks import LEAK_STEPS, LeaksResult, leaks_chapter, run_leaks
 from lensmith.workflows.html.convert import CAPTURE, Converter
@@ -70,7 +71,7 @@ def run(
     named += [(f"{page.package}: {page.name}", page.html) for page in real]
     scored: list[ScoredPage] = []
     writer = LocalWriter(*load(model or shipped_model()))
-    millions = writer.model.num_parameters() / 1e6
+    millions = count_parameters(writer.model) / 1e6
     with Converter(writer) as converter:
         for name, document in named:
             scored.append(_converted(converter, name, document))
