@@ -39,6 +39,7 @@ check: setup
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_sizes.py
 	$(BIN)/python scripts/cli_docs.py --check
+	$(BIN)/python scripts/field_docs.py --check
 
 test: setup browser
 	$(BIN)/python -m pytest -m 'not slow'
@@ -56,3 +57,4 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python scripts/cli_docs.py
+	$(BIN)/python scripts/field_docs.py

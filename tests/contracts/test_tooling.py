@@ -89,15 +89,22 @@ def test_a_long_function_is_an_error(tmp_path, monkeypatch, capsys):
     assert "long has 81 lines" in capsys.readouterr().out
 
 
-def test_stale_docs_are_noticed(tmp_path, monkeypatch):
-    docs = script("cli_docs")
-    monkeypatch.setattr(docs, "PAGE", tmp_path / "cli.md")
+@pytest.mark.parametrize(
+    ("name", "page", "least"), [("cli_docs", "cli.md", "## lensmith"), ("field_docs", "api.md", "| `")]
+)
+def test_stale_docs_are_noticed(name, page, least, tmp_path, monkeypatch):
+    docs = script(name)
+    monkeypatch.setattr(docs, "PAGE", tmp_path / page)
     assert docs.main(["--check"]) == 1
     assert docs.main([]) == 0
     assert docs.main(["--check"]) == 0
-    assert (tmp_path / "cli.md").read_text().count("## lensmith") >= 9
-    (tmp_path / "cli.md").write_text("old")
+    assert (tmp_path / page).read_text().count(least) >= 9
+    (tmp_path / page).write_text("old")
     assert docs.main(["--check"]) == 1
+
+
+def test_the_page_of_fields_is_up_to_date():
+    assert script("field_docs").main(["--check"]) == 0
 
 
 def test_ci_runs_the_check_and_the_readmes_test_command():

@@ -17,10 +17,9 @@ from starlette.routing import Route
 from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
 from lensmith.guard.config import GuardConfig, Limits, OnRefusal, Paths, Timeouts, TokenNaming, UnknownFields
-from lensmith.guard.policy import READ_OUTS
 from lensmith.guard.proxy import Guard
 from lensmith.guard.run import Options, guard_config
-from lensmith.openai_api import READ_OUT_FIELDS
+from lensmith.openai_api import FIELDS, GuardFate
 from tests.support.guard_bed import ask, guard_before, listening
 
 PATH, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -97,10 +96,14 @@ def test_another_method_is_refused():
 # --- fields -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(READ_OUTS | READ_OUT_FIELDS.keys()))
+KEPT_OUT = sorted(name for name, field in FIELDS.items() if field.guard in (GuardFate.WITHHELD, GuardFate.SENT))
+
+
+@pytest.mark.parametrize("name", KEPT_OUT)
 def test_read_outs_of_other_servers_never_reach_the_server_with_logprobs(name):
     steers = {"presence_penalty": 1, "frequency_penalty": 1, "top_k": 5, "min_p": 0.5, "tools": [{"type": "function"}]}
-    steers |= {"response_format": {"type": "json_object"}, "repetition_penalty": 1.1}
+    steers |= {"response_format": {"type": "json_object"}, "repetition_penalty": 1.1, "tool_choice": "required"}
+    steers |= {"parallel_tool_calls": True}
     body = {**CHAT, "logprobs": True, name: steers.get(name, [1])}
     exposure = Exposure()
     rejected, recorder = send(body, exposure)
@@ -557,6 +560,41 @@ def test_a_read_out_that_is_passed_on_counts_as_steering():
     assert send({**body, **READS}, OPEN, **passed)[0].status == 200
     assert send(body, Exposure(), **passed)[1].bodies[0]["guided_json"] == {"enum": ["a"]}
     assert send({**CHAT, **READS, "priority": 1}, Exposure(), **passed)[0].status == 200
+
+
+@pytest.mark.parametrize("field", [{"ebnf": 'root ::= "a"'}, {"xtc_probability": 0.5}, {"min_new_tokens": 3}])
+def test_whatever_moves_tokens_counts_as_steering_where_it_is_passed_on(field):
+    passed = {"pass_fields": tuple(field)}
+    assert send({**CHAT, **READS, **field}, Exposure(), **passed)[0].status == 400
+    assert send({**CHAT, **READS, **field}, OPEN, **passed)[0].status == 200
+    assert send({**CHAT, **field}, Exposure(), **passed)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "most"),
+    [
+        ({"stop": [str(number) for number in range(12)]}, None),
+        ({"temperature": 5.0}, None),
+        ({"max_tokens": 2**31 - 1}, None),
+        ({"n": 200}, ({"n": 4097},)),
+    ],
+)
+def test_limits_that_protect_nothing_belong_to_the_server(field, most):
+    for body in (CHAT, COMPLETION):
+        _, recorder = send({**body, **field})
+        ((name, value),) = field.items()
+        assert recorder.bodies[0][name] == value
+        for beyond in most or ():
+            reply, recorder = send({**body, **beyond})
+            assert (reply.status, reply.body["error"]["param"], recorder.bodies) == (400, name, [])
+
+
+def test_a_batch_may_be_long_and_all_choices_together_are_bounded():
+    reply, recorder = send({"model": "m", "prompt": ["hello"] * 300})
+    assert (reply.status, len(recorder.bodies[0]["prompt"])) == (200, 300)
+    for body in ({"prompt": ["hello"] * 4097}, {"prompt": ["hello"] * 2049, "n": 2}):
+        reply, recorder = send({"model": "m", **body})
+        assert (reply.status, recorder.bodies) == (400, [])
 
 
 # --- bodies -------------------------------------------------------------------------------------------------------

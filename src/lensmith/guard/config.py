@@ -63,6 +63,8 @@ class Limits:
     event_bytes: int = 4 * MIB
     body_values: int = 1 << 19
     """Values in a request's JSON. Honest large bodies are a few long texts; many small values hold up the guard."""
+    choices: int = 4096
+    """Choices that one request may ask for, over all its prompts: each has a state here while it is streamed."""
     concurrent: int = 1024
     concurrent_per_client: int | None = None
     """Requests of one client in progress at a time; None: no limit of its own."""

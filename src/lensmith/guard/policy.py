@@ -1,10 +1,10 @@
 """What a guard lets through to the server behind it: fields it knows, in a body that it writes itself.
 
 A request is read as our own server reads it (`openai_api`), refused exactly where `core.exposure.check` refuses, and
-sent on with the fields that stand in the tables below and no other. Fields by which some server reads logprobs or
-steers tokens unseen (vLLM, SGLang, llama.cpp, TGI; `wire.READ_OUT_FIELDS` and `READ_OUTS`) never pass. Those that steer
-tokens and that honest clients need (tools, a response format, penalties) pass where no logprobs are asked for, because
-a grammar is an allow-list: it forces a token whose logprob is then read.
+sent on with the fields that the table of fields (`openai_api.fields`) lets through and no other. Fields by which some
+server reads logprobs or steers tokens unseen never pass. Those that steer tokens and that honest clients need (tools, a
+response format, penalties) pass where no logprobs are asked for, because a grammar is an allow-list: it forces a token
+whose logprob is then read.
 """
 
 import difflib
@@ -22,49 +22,22 @@ from lensmith.guard.frozen_noise import check_frozen, one_text, text_hash
 from lensmith.guard.messages import api_messages, clean_messages, prompt_hash
 from lensmith.guard.patterns import Observation, ids_look_random, looks_random
 from lensmith.guard.strict_json import Json
-from lensmith.openai_api import READ_OUT_FIELDS, Kind, WireError, WireRequest, read_requests, told_only
-
-SHARED = frozenset(
-    "model max_tokens temperature top_p stop n seed logit_bias allowed_token_ids logprob_token_ids logprobs stream "
-    "stream_options user return_tokens_as_token_ids".split()
+from lensmith.openai_api import (
+    FIELDS,
+    Bounds,
+    GuardFate,
+    Kind,
+    WireError,
+    WireRequest,
+    field_of,
+    read_requests,
+    told_only,
 )
-KNOWN = {
-    Kind.CHAT: SHARED | {"messages", "max_completion_tokens", "top_logprobs"},
-    Kind.COMPLETION: SHARED | {"prompt", "echo"},
-}
-"""Fields that `openai_api` reads, and so checks, for each kind of request."""
-
-STEERING = {
-    "frequency_penalty": (float, -2.0, 2.0),
-    "presence_penalty": (float, -2.0, 2.0),
-    "min_p": (float, 0.0, 1.0),
-    "repetition_penalty": (float, 0.0, 2.0),
-    "top_k": (int, -1, 1 << 20),
-    "parallel_tool_calls": (bool, 0, 1),
-    "response_format": (dict, 0, 0),
-    "tool_choice": (object, 0, 0),
-    "tools": (list, 0, 0),
-}
-"""Fields that move or restrict tokens and are sent on as they come, with their type and range (numbers)."""
-
-READ_OUTS = frozenset(
-    "custom_logit_processor custom_params decoder_input_details details hidden_states include_hidden_states "
-    "lensmith_arrays logit_bias_type logits_processors lora_path n_keep prompt_top_logprobs return_full_text "
-    "return_logits return_prompt_token_ids return_text_in_logprobs return_token_ids return_tokens sampling_params "
-    "stop_token_ids top_n_tokens truncate_prompt_tokens typical_p use_beam_search vllm_xargs".split()
-)
-"""Fields of other servers that read out or steer, beside `wire.READ_OUT_FIELDS`.
-
-Where one is passed on all the same (`GuardConfig.pass_fields`), it counts as steering.
-"""
-
-FIELD_NAMES: frozenset[str] = frozenset().union(*KNOWN.values(), STEERING, READ_OUTS, READ_OUT_FIELDS)
-"""All request fields that the guard has heard of."""
 
 _FORCING_BIAS = 30.0
 _ONE_TOKEN = 2
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_OFF_SWITCHES: Mapping[str, tuple[Any, ...]] = {**READ_OUT_FIELDS, "tool_choice": ("none", "auto")}
+_STEERED = Feature.SAMPLED_LOGPROB | Feature.ALLOWED_IDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +95,8 @@ def make_plan(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Plan:
 def check_field_names(config: GuardConfig) -> None:
     """Raises ConfigError for a field to refuse that the guard does not know, and so does not let through anyway."""
     for name in config.refuse_fields:
-        if name not in FIELD_NAMES:
-            nearest = difflib.get_close_matches(name, FIELD_NAMES, n=1, cutoff=0.0)[0]
+        if name not in FIELDS:
+            nearest = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.0)[0]
             hint = f"did you mean {nearest!r}? Fields that are not known never pass"
             raise ConfigError("refuse_fields: not a known field", expected="a known field", actual=name, hint=hint)
 
@@ -136,24 +109,32 @@ def _known_fields(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> t
     fields: Json = {}
     stripped: list[str] = []
     for name, value in body.items():
-        is_refused = name in config.refuse_fields
-        if not is_refused and (name in config.pass_fields or name in KNOWN[kind] or name in STEERING):
-            if value is not None:
-                fields[name] = value
-        elif is_refused or name in READ_OUT_FIELDS or name in READ_OUTS:
-            if value is not None and not _is_off(name, value):
-                stripped.append(_refused(name, config))
-        elif config.unknown_fields is UnknownFields.REFUSE:
-            shown = name if _FIELD_NAME.fullmatch(name) else None
-            raise WireError("a field is not known here", param=shown, hint="leave it out")
-        elif _FIELD_NAME.fullmatch(name):
-            stripped.append(name)
+        match _fate(name, kind, config):
+            case GuardFate.JUDGED | GuardFate.SENT:
+                if value is not None:
+                    fields[name] = value
+            case GuardFate.WITHHELD:
+                if not field_of(name).is_off(value):
+                    stripped.append(_refused(name, config))
+            case GuardFate.REMOVED:
+                is_name = _FIELD_NAME.fullmatch(name) is not None
+                if config.unknown_fields is UnknownFields.REFUSE:
+                    raise WireError("a field is not known here", param=name if is_name else None, hint="leave it out")
+                stripped += [name] if is_name else []
     if config.is_noise_frozen and fields.get("return_tokens_as_token_ids") and config.token_naming != TokenNaming.IDS:
         stripped.append(_refused("return_tokens_as_token_ids", config))
         del fields["return_tokens_as_token_ids"]
-    for name in fields.keys() & STEERING.keys() - set(config.pass_fields):
-        _check_steering(name, fields[name])
+    for name in fields.keys() - set(config.pass_fields):
+        _check_values(name, fields[name])
     return fields, stripped
+
+
+def _fate(name: str, kind: Kind, config: GuardConfig) -> GuardFate:
+    """What the table says, unless the configuration says otherwise."""
+    if name in config.refuse_fields:
+        return GuardFate.WITHHELD
+    fate = field_of(name).guard_fate(kind)
+    return GuardFate.SENT if name in config.pass_fields and fate is not GuardFate.JUDGED else fate
 
 
 def _refused(name: str, config: GuardConfig) -> str:
@@ -163,41 +144,31 @@ def _refused(name: str, config: GuardConfig) -> str:
     return name
 
 
-def _is_off(name: str, value: object) -> bool:
-    return any(
-        value == off and isinstance(value, bool) == isinstance(off, bool) for off in _OFF_SWITCHES.get(name, (False,))
-    )
-
-
-def _check_steering(name: str, value: object) -> None:
-    kind, least, most = STEERING[name]
-    if kind in (int, float):
-        number = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
-        if not number or not least <= value <= most:  # type: ignore[operator]  # a number, as just checked
-            raise WireError(f"{name}: not possible", param=name, expected=f"a number from {least:g} to {most:g}")
-    elif name == "tool_choice":
-        if not isinstance(value, str | dict):
-            raise WireError(f"{name}: not possible", param=name, expected="a name or an object")
-    elif not isinstance(value, kind) or (isinstance(value, list) and not all(isinstance(i, dict) for i in value)):
-        raise WireError(f"{name}: not possible", param=name, expected=kind.__name__)
+def _check_values(name: str, value: object) -> None:
+    """Raises WireError for a value that no server takes in a field that is sent on as it comes."""
+    field = field_of(name)
+    if field.guard is GuardFate.SENT and field.values is not None and not field.values.fits(value):
+        raise WireError(f"{name}: not possible", param=name, expected=field.values.expected)
 
 
 def _steering(fields: Mapping[str, Any]) -> list[str]:
-    """Fields that may move or restrict tokens: those that are let through, and read-outs that are passed on."""
-    passed = sorted(fields.keys() & (READ_OUTS | READ_OUT_FIELDS.keys()) - STEERING.keys())
-    return [name for name in (*STEERING, *passed) if name in fields and not _is_off(name, fields[name])]
+    """Fields that may move or restrict tokens: those that are let through, and whatever else is passed on."""
+    return [name for name in fields if field_of(name).may_steer and not field_of(name).is_off(fields[name])]
 
 
 # --- judging ------------------------------------------------------------------------------------------------------
 
 
 def _read(kind: Kind, fields: Mapping[str, Any], config: GuardConfig) -> tuple[WireRequest, ...]:
-    view = {name: value for name, value in fields.items() if name in KNOWN[kind]}
+    view = {name: value for name, value in fields.items() if field_of(name).guard_fate(kind) is GuardFate.JUDGED}
     if kind is Kind.CHAT:
         view["messages"] = api_messages(fields["messages"], config)
         if {"max_tokens", "max_completion_tokens"} <= view.keys():
             raise WireError("max_tokens: stands beside max_completion_tokens", param="max_tokens", hint="leave one out")
-    wires = read_requests(kind, view)
+    wires = read_requests(kind, view, bounds=Bounds.GUARD)
+    most = config.limits.choices
+    if len(wires) * wires[0].request.n > most:
+        raise WireError("n: too many choices of all prompts together", param="n", expected=f"at most {most}")
     if kind is Kind.COMPLETION and wires[0].request.wanted_ids and not _names_ids(wires[0], config):
         # In completions, top tokens and wanted ids share one object whose keys are names: texts do not tell them apart.
         raise WireError(
@@ -221,9 +192,6 @@ def _check(request: Request, wires: tuple[WireRequest, ...], fields: Mapping[str
         raise RefusedError(f"refused: {names[0]} together with logprobs", feature=_STEERED)
     if config.is_noise_frozen:
         check_frozen(wires, fields, config)
-
-
-_STEERED = Feature.SAMPLED_LOGPROB | Feature.ALLOWED_IDS
 
 
 def _without(

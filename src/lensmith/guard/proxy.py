@@ -41,10 +41,10 @@ from lensmith.guard.http import (
 )
 from lensmith.guard.metrics import Metrics
 from lensmith.guard.patterns import Watcher
-from lensmith.guard.policy import FIELD_NAMES, Plan, check_field_names, make_plan
+from lensmith.guard.policy import Plan, check_field_names, make_plan
 from lensmith.guard.strict_json import Json, read_object, write_object
 from lensmith.guard.upstream import EventReader, Upstream, parse
-from lensmith.openai_api import SSE_DONE, BusyError, Kind, MalformedAnswerError
+from lensmith.openai_api import FIELDS, SSE_DONE, BusyError, Kind, MalformedAnswerError
 
 log = logging.getLogger("lensmith.guard")
 
@@ -202,7 +202,7 @@ class _Completions:
             guard.metrics.count("extraction_total", pattern=pattern.value)
             log.warning("client %s: its requests look like an extraction: %s", client, pattern.value)
         for name in plan.stripped:
-            guard.metrics.count("stripped_total", field=name if name in FIELD_NAMES else "other")
+            guard.metrics.count("stripped_total", field=name if name in FIELDS else "other")
         return plan
 
     def _plan(self, body: bytes) -> Plan:

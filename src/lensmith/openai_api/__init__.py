@@ -1,7 +1,7 @@
 """OpenAI's JSON and the core types, in both directions, without a web framework.
 
 The one place to import from; the parts are in `types` (names, usage, errors), `requests` and `answers` (the server's
-side), `dialects`, `vocabulary` and `client` (the client's side).
+side), `fields` (what becomes of each field of a request), `dialects`, `vocabulary` and `client` (the client's side).
 """
 
 from lensmith.openai_api.answers import (
@@ -17,10 +17,10 @@ from lensmith.openai_api.answers import (
 )
 from lensmith.openai_api.client import kind_of, read_answer, write_request
 from lensmith.openai_api.dialects import DIALECTS, Dialect, WantedIds
-from lensmith.openai_api.requests import CHANGING_FIELDS, READ_OUT_FIELDS, read_request, read_requests, told_only
+from lensmith.openai_api.fields import FIELDS, PARAMS, Bounds, Field, GuardFate, Purpose, ServerFate, Vendor, field_of
+from lensmith.openai_api.requests import read_request, read_requests, told_only
 from lensmith.openai_api.types import (
     MASKED_LOGPROB,
-    PARAMS,
     TOKEN_ID_PREFIX,
     BusyError,
     EndpointError,
@@ -34,26 +34,32 @@ from lensmith.openai_api.types import (
 from lensmith.openai_api.vocabulary import TextVocabulary
 
 __all__ = [
-    "CHANGING_FIELDS",
     "DIALECTS",
+    "FIELDS",
     "MASKED_LOGPROB",
     "PARAMS",
-    "READ_OUT_FIELDS",
     "SSE_DONE",
     "TOKEN_ID_PREFIX",
+    "Bounds",
     "BusyError",
     "Delta",
     "Dialect",
     "EndpointError",
+    "Field",
+    "GuardFate",
     "Kind",
     "MalformedAnswerError",
+    "Purpose",
+    "ServerFate",
     "TextVocabulary",
     "TokenNames",
     "Usage",
+    "Vendor",
     "WantedIds",
     "WireError",
     "WireRequest",
     "echo_of",
+    "field_of",
     "kind_of",
     "read_answer",
     "read_request",

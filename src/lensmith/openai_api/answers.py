@@ -17,9 +17,9 @@ import numpy as np
 
 from lensmith.core.endpoint import NO_TOKEN, Answer, Choice, Finish, IdArray, Logprobs, RefusedError, Request, Reveal
 from lensmith.core.errors import ImageError, InputError, LensmithError, NotExposedError
+from lensmith.openai_api.fields import PARAMS
 from lensmith.openai_api.types import (
     MASKED_LOGPROB,
-    PARAMS,
     TOKEN_ID_PREFIX,
     BusyError,
     Kind,

@@ -1,14 +1,9 @@
 """The server's side of the wire, inwards: a JSON body becomes requests, or an error that names the wrong field.
 
 As strict about types and ranges as OpenAI is. Fields that nobody knows are ignored, as servers do, and so are those
-that change nothing in an answer (`metadata`, `store`, `priority`). Those that another server takes as a read-out, as a
-way to steer tokens or to change the prompt or the answer (the tables below) are refused: to ignore them would answer
-something else than was asked.
-
-Fields of other servers' requests that are not done here and may not be ignored, with the values that do nothing.
-
-Sources: OpenAI's reference and the servers of vLLM, SGLang, llama.cpp and TGI as their code stood in 2025 and 2026.
-null switches any of them off.
+that change nothing in an answer. Those that another server takes as a read-out, as a way to steer tokens or to change
+the prompt or the answer are refused: to ignore them would answer something else than was asked. Which is which stands
+in `fields`; null switches any field off.
 """
 
 import base64
@@ -21,106 +16,35 @@ from lensmith.core.endpoint import TEXT_IDS_FROM, Request, Reveal
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled
 from lensmith.core.types import Message, Part, Picture
-from lensmith.openai_api.types import HIGHEST_TEMPERATURE, MOST_CHOICES, MOST_STOPS, Kind, WireError, WireRequest
-
-READ_OUT_FIELDS: Mapping[str, tuple[Any, ...]] = {
-    "best_of": (1,),
-    "bad_words": ([],),
-    "dynatemp_range": (0,),
-    "frequency_penalty": (0,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "grammar": ("",),
-    "guided_choice": ([],),
-    "guided_grammar": ("",),
-    "guided_json": (),
-    "guided_regex": ("",),
-    "ignore_eos": (False,),
-    "json_schema": (),
-    "logits_processors": ([],),
-    "logprob_start_len": (-1,),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "n_probs": (0,),
-    "post_sampling_probs": (False,),
-    "presence_penalty": (0,),
-    "prompt_logprobs": (),
-    "regex": ("",),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
-    "return_hidden_states": (False,),
-    "return_logprob": (False,),
-    "samplers": ([],),
-    "structured_outputs": (),
-    "suffix": ("",),
-    "token_ids_logprob": ([],),
-    "tools": ([],),
-    "top_k": (-1, 0),
-    "top_logprobs_num": (0,),
-    "use_beam_search": (False,),
-}
-"""Fields that read logprobs or steer tokens. A guard lets none of them pass unseen."""
-
-CHANGING_FIELDS: Mapping[str, tuple[Any, ...]] = {
-    "add_generation_prompt": (True,),
-    "audio": (),
-    "chat_template": ("",),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "custom_logit_processor": ("",),
-    "documents": ([],),
-    "dry_multiplier": (0,),
-    "ebnf": ("",),
-    "include_stop_str_in_output": (False,),
-    "lora": ([],),
-    "lora_path": ("",),
-    "min_new_tokens": (0,),
-    "mirostat": (0,),
-    "mm_processor_kwargs": ({},),
-    "modalities": (["text"],),
-    "n_predict": (-1,),
-    "no_repeat_ngram_size": (0,),
-    "no_stop_trim": (False,),
-    "prompt_embeds": (),
-    "repeat_penalty": (1,),
-    "skip_special_tokens": (True,),
-    "stop_regex": ("", []),
-    "stop_token_ids": ([],),
-    "tfs_z": (1,),
-    "tool_choice": ("none", "auto"),
-    "top_n_sigma": (-1, 0),
-    "truncate_prompt_tokens": (-1,),
-    "typical_p": (1,),
-    "vllm_xargs": ({},),
-    "web_search_options": (),
-    "xtc_probability": (0,),
-}
-"""Fields that change the prompt, the sampling or where an answer ends. A guard judges them by its own tables."""
-
+from lensmith.openai_api.fields import FIELDS, Bounds, ServerFate, Values
+from lensmith.openai_api.types import Kind, WireError, WireRequest
 
 Encode = Callable[[str], tuple[int, ...]]
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _WIRE_NAMES = {"wanted_ids": "logprob_token_ids", "allowed_ids": "allowed_token_ids"}
-_MOST_IDS = 1 << 20
-_LARGEST_BIAS = 1e300
 
 
 def read_requests(
-    kind: Kind, body: Mapping[str, Any], *, encode: Encode | None = None, chat_tokens: int = 1024
+    kind: Kind,
+    body: Mapping[str, Any],
+    *,
+    encode: Encode | None = None,
+    chat_tokens: int = 1024,
+    bounds: Bounds = Bounds.SERVER,
 ) -> tuple[WireRequest, ...]:
     """The requests in a body: one for each prompt of a batch (completions only), in order.
 
     `encode`, where given, turns text prompts into token ids; without it a text prompt stays text (`Request.prompt`).
     `chat_tokens` is how long a chat answer may be where the body names no limit (completions: 16, as OpenAI).
-    Raises WireError, whose `param` names the field.
+    `bounds` says whose limits the values are held to. Raises WireError, whose `param` names the field.
     """
     if not isinstance(body, Mapping):
         raise WireError("the body must be a JSON object", expected="an object", actual=type(body).__name__)
     fields = {key: value for key, value in body.items() if value is not None}
     _refuse_undone(fields)
-    shared = _shared(kind, fields, chat_tokens)
-    asked = [{"messages": _messages(fields)}] if kind is Kind.CHAT else _prompts(fields, encode)
+    shared = _shared(kind, fields, chat_tokens, bounds)
+    asked = [{"messages": _messages(fields)}] if kind is Kind.CHAT else _prompts(fields, encode, bounds)
     try:
         requests = [Request(**prompt, **shared) for prompt in asked]
     except InputError as error:
@@ -172,16 +96,15 @@ def _wire_request(kind: Kind, fields: Mapping[str, Any], request: Request) -> Wi
     )
 
 
-def _shared(kind: Kind, fields: Mapping[str, Any], chat_tokens: int) -> dict[str, Any]:
-    temperature = _number(fields, "temperature", 1.0, 0.0, HIGHEST_TEMPERATURE)
+def _shared(kind: Kind, fields: Mapping[str, Any], chat_tokens: int, bounds: Bounds) -> dict[str, Any]:
     allowed = fields.get("allowed_token_ids")
     return {
-        "max_tokens": _max_tokens(kind, fields, chat_tokens),
-        "temperature": temperature,
-        "top_p": _number(fields, "top_p", 1.0, 0.0, 1.0),
-        "stop": _stop(fields),
-        "n": _whole(fields, "n", 1, 1, MOST_CHOICES),
-        "seed": _whole(fields, "seed", 0, -(1 << 63), (1 << 63) - 1) % (1 << 64) if "seed" in fields else None,
+        "max_tokens": _max_tokens(kind, fields, chat_tokens, bounds),
+        "temperature": _number(fields, "temperature", 1.0, bounds),
+        "top_p": _number(fields, "top_p", 1.0, bounds),
+        "stop": _stop(fields, bounds),
+        "n": _whole(fields, "n", 1, bounds),
+        "seed": _whole(fields, "seed", 0, bounds) % (1 << 64) if "seed" in fields else None,
         "logit_bias": _logit_bias(fields),
         "allowed_ids": None if allowed is None else _token_ids(allowed, "allowed_token_ids"),
         "wanted_ids": _token_ids(fields.get("logprob_token_ids", []), "logprob_token_ids"),
@@ -189,15 +112,15 @@ def _shared(kind: Kind, fields: Mapping[str, Any], chat_tokens: int) -> dict[str
     }
 
 
-def _max_tokens(kind: Kind, fields: Mapping[str, Any], chat_tokens: int) -> int:
+def _max_tokens(kind: Kind, fields: Mapping[str, Any], chat_tokens: int, bounds: Bounds) -> int:
     if kind is Kind.COMPLETION:
-        return _whole(fields, "max_tokens", 16, 0, _MOST_IDS)
-    older = _whole(fields, "max_tokens", chat_tokens, 1, _MOST_IDS)
-    return _whole(fields, "max_completion_tokens", older, 1, _MOST_IDS)
+        return _whole(fields, "max_tokens", 16, bounds)
+    older = _whole(fields, "max_tokens", chat_tokens, bounds, least=1)
+    return _whole(fields, "max_completion_tokens", older, bounds)
 
 
 def _chat_logprobs(fields: Mapping[str, Any]) -> dict[str, Any]:
-    logprobs, top = _flag(fields, "logprobs"), _whole(fields, "top_logprobs", 0, -1, _MOST_IDS)
+    logprobs, top = _flag(fields, "logprobs"), _whole(fields, "top_logprobs", 0)
     if _flag(fields, "echo"):
         raise WireError("echo: not with chat", param="echo", hint="ask at completions")
     if not logprobs and (top or fields.get("logprob_token_ids")):
@@ -212,7 +135,7 @@ def _completion_logprobs(fields: Mapping[str, Any]) -> dict[str, Any]:
             raise WireError("logprob_token_ids: only with logprobs", param="logprob_token_ids", expected="logprobs: 0")
         return _revealed(Reveal.NOTHING, 0)
     prompt = Reveal.PROMPT if _flag(fields, "echo") else Reveal.NOTHING
-    return _revealed(Reveal.SAMPLED | prompt, _whole(fields, "logprobs", 0, -1, _MOST_IDS))
+    return _revealed(Reveal.SAMPLED | prompt, _whole(fields, "logprobs", 0))
 
 
 def _revealed(reveal: Reveal, top: int) -> dict[str, Any]:
@@ -223,12 +146,13 @@ def _revealed(reveal: Reveal, top: int) -> dict[str, Any]:
     )
 
 
-def _prompts(fields: Mapping[str, Any], encode: Encode | None) -> list[dict[str, Any]]:
+def _prompts(fields: Mapping[str, Any], encode: Encode | None, bounds: Bounds) -> list[dict[str, Any]]:
     prompt = fields.get("prompt")
     is_batch = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
     prompts = prompt if is_batch and isinstance(prompt, list) else [prompt]
-    if len(prompts) > MOST_CHOICES:
-        raise WireError("too many prompts", param="prompt", expected=f"at most {MOST_CHOICES}", actual=len(prompts))
+    most = _values("prompt").upper(bounds)
+    if len(prompts) > most:
+        raise WireError("too many prompts", param="prompt", expected=f"at most {most}", actual=len(prompts))
     return [_prompt(each, encode) for each in prompts]
 
 
@@ -300,13 +224,14 @@ def _picture(url: str, where: str) -> Picture:
     return Picture(data=data)
 
 
-def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
+def _stop(fields: Mapping[str, Any], bounds: Bounds) -> tuple[str, ...]:
     stop = fields.get("stop", [])
     stops = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(isinstance(each, str) and each for each in stops):
         raise _wrong("stop", "text, or a list of texts, none empty", stop)
-    if len(stops) > MOST_STOPS:
-        raise _wrong("stop", f"at most {MOST_STOPS}", len(stops))
+    most = _values("stop").upper(bounds)
+    if len(stops) > most:
+        raise _wrong("stop", f"at most {most}", len(stops))
     return tuple(_text(each, "stop") for each in stops)
 
 
@@ -319,7 +244,7 @@ def _logit_bias(fields: Mapping[str, Any]) -> dict[int, float]:
             raise _wrong("logit_bias", "token ids, in decimal digits", key)
         if int(key) in biases:
             raise _wrong("logit_bias", "each id once", key)
-        biases[int(key)] = _number(given, key, 0.0, -_LARGEST_BIAS, _LARGEST_BIAS, where="logit_bias")
+        biases[int(key)] = _within(given[key], _values("logit_bias"), "logit_bias")
     return biases
 
 
@@ -328,9 +253,8 @@ def _logit_bias(fields: Mapping[str, Any]) -> dict[int, float]:
 
 def _refuse_undone(fields: Mapping[str, Any]) -> None:
     """Raises WireError for a field that would change the answer and is not done here, unless it is switched off."""
-    for name in sorted(fields.keys() & (READ_OUT_FIELDS.keys() | CHANGING_FIELDS.keys())):
-        value, switched_off = fields[name], READ_OUT_FIELDS.get(name, CHANGING_FIELDS.get(name, ()))
-        if not any(value == off and isinstance(value, bool) == isinstance(off, bool) for off in switched_off):
+    for name in sorted(fields.keys() & FIELDS.keys()):
+        if FIELDS[name].server is ServerFate.REFUSED and not FIELDS[name].is_off(fields[name]):
             raise WireError(f"{name}: is not supported", param=name, hint=f"leave {name} out")
 
 
@@ -343,8 +267,17 @@ def _token_ids(value: object, name: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _whole(fields: Mapping[str, Any], name: str, usual: int, least: int, most: int) -> int:
-    value = fields.get(name, usual)
+def _values(name: str) -> Values:
+    values = FIELDS[name].values
+    assert values is not None, name
+    return values
+
+
+def _whole(
+    fields: Mapping[str, Any], name: str, usual: int, bounds: Bounds = Bounds.SERVER, *, least: int | None = None
+) -> int:
+    value, values = fields.get(name, usual), _values(name)
+    least, most = int(values.least) if least is None else least, int(values.upper(bounds))
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # JSON's 1.0 is 1
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -352,10 +285,14 @@ def _whole(fields: Mapping[str, Any], name: str, usual: int, least: int, most: i
     return value
 
 
-def _number(fields: Mapping[str, Any], name: str, usual: float, least: float, most: float, *, where: str = "") -> float:
-    value = fields.get(name, usual)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise _wrong(where or name, f"a number from {least:g} to {most:g}", value)
+def _number(fields: Mapping[str, Any], name: str, usual: float, bounds: Bounds) -> float:
+    return _within(fields.get(name, usual), _values(name), name, bounds)
+
+
+def _within(value: object, values: Values, where: str, bounds: Bounds = Bounds.SERVER) -> float:
+    most = values.upper(bounds)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not values.least <= value <= most:
+        raise _wrong(where, f"a number from {values.least:g} to {most:g}", value)
     return float(value)
 
 

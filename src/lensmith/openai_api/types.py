@@ -7,7 +7,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from lensmith.core.endpoint import Feature, Request
+from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, LensmithError
 
 MASKED_LOGPROB = -9999.0
@@ -15,10 +15,6 @@ MASKED_LOGPROB = -9999.0
 
 TOKEN_ID_PREFIX = "token_id:"
 """Before a token's id where a token is named by id (vLLM's `return_tokens_as_token_ids`)."""
-
-MOST_STOPS = 4
-MOST_CHOICES = 128
-HIGHEST_TEMPERATURE = 2.0
 
 
 class Kind(enum.Enum):
@@ -132,21 +128,3 @@ class BusyError(EndpointError):
 def _rebuild(kind: Any, problem: str, parts: dict[str, Any]) -> LensmithError:
     error: LensmithError = kind(problem, **parts)
     return error
-
-
-PARAMS = {
-    Feature.MESSAGES: "messages",
-    Feature.PICTURES: "messages",
-    Feature.PROMPT_TEXT: "prompt",
-    Feature.TOKEN_IDS: "prompt",
-    Feature.SEED: "seed",
-    Feature.STOP: "stop",
-    Feature.LOGIT_BIAS: "logit_bias",
-    Feature.ALLOWED_IDS: "allowed_token_ids",
-    Feature.TOP_LOGPROBS: "top_logprobs",
-    Feature.WANTED_IDS: "logprob_token_ids",
-    Feature.SAMPLED_LOGPROB: "logprobs",
-    Feature.VOCABULARY_LOGPROBS: "top_logprobs",
-    Feature.PROMPT_LOGPROBS: "echo",
-}
-"""The field of a request by which each feature is asked for."""

@@ -14,32 +14,25 @@ import httpx
 
 from lensmith.core.endpoint import Feature, RefusedError
 from lensmith.core.errors import AccessError, InputError, LensmithError
-from lensmith.openai_api import EndpointError
+from lensmith.openai_api import FIELDS, EndpointError
 
 _PAGE_STATUSES = frozenset({200, 404, 405, 501})
 """With these, a server of pages answers a path that it does not know, or a method."""
 _REFUSALS = frozenset({400, 405, 413, 415, 422, 501})
-_FEATURES = {
-    "logprob_token_ids": Feature.WANTED_IDS,
-    "token_ids_logprob": Feature.WANTED_IDS,
-    "allowed_token_ids": Feature.ALLOWED_IDS,
-    "top_logprobs": Feature.TOP_LOGPROBS,
-    "logit_bias": Feature.LOGIT_BIAS,
-    "prompt_logprobs": Feature.PROMPT_LOGPROBS,
-    "logprobs": Feature.SAMPLED_LOGPROB,
-    "echo": Feature.PROMPT_LOGPROBS,
-    "seed": Feature.SEED,
-    "stop": Feature.STOP,
-    "image_url": Feature.PICTURES,
-    "messages": Feature.MESSAGES,
-    "prompt": Feature.PROMPT_TEXT,
-}
-"""The feature behind each field, the longer names first: a message may hold several."""
-
 _ORDINARY_WORDS = (
     Feature.SEED | Feature.STOP | Feature.PICTURES | Feature.MESSAGES | Feature.PROMPT_TEXT | Feature.TOKEN_IDS
 )
 """Features whose fields' names stand in any message: that a server could not process a prompt is no refusal."""
+
+_ASKING_FIELDS = {
+    **{name: next(iter(field.features)) for name, field in FIELDS.items() if field.features},
+    "image_url": Feature.PICTURES,
+}
+_FEATURES = {
+    name: _ASKING_FIELDS[name]
+    for name in sorted(_ASKING_FIELDS, key=lambda name: (bool(_ASKING_FIELDS[name] & _ORDINARY_WORDS), -len(name)))
+}
+"""The feature behind each field, names that are no ordinary words and longer ones first: a message may hold several."""
 
 _LONGEST_MESSAGE = 400
 
