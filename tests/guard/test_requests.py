@@ -1,8 +1,10 @@
 """What a client may ask: fields and bodies that the guard does not know how to judge do not reach the server."""
 
 import asyncio
+import gzip
 import json
 import time
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -664,7 +666,9 @@ def test_text_is_one_value_whatever_stands_in_it():
         ({"content-type": "application/json; charset=utf-16"}, 415),
         ({"content-type": "application/json, text/plain"}, 415),
         ({"content-type": "application/json; charset=UTF-8"}, 200),
-        ({"content-encoding": "gzip"}, 415),
+        ({"content-encoding": "br"}, 415),
+        ({"content-encoding": "gzip, gzip"}, 415),
+        ({"content-encoding": "gzip"}, 400),
         ({"content-encoding": "identity"}, 200),
     ],
 )
@@ -674,9 +678,35 @@ def test_other_types_and_encodings_are_refused(headers, status):
     assert bool(recorder.bodies) == (status == 200)
 
 
-def send_with(headers: dict[str, str]) -> tuple[Any, Recorder]:
+def send_with(headers: dict[str, str], body: bytes = GOOD, **config: Any) -> tuple[Any, Recorder]:
     recorder = Recorder()
-    return asyncio.run(ask(guard_before(recorder.app, OPEN).app(), PATH, GOOD, headers=headers)), recorder
+    return asyncio.run(ask(guard_before(recorder.app, OPEN, **config).app(), PATH, body, headers=headers)), recorder
+
+
+@pytest.mark.parametrize(("coding", "write"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_compressed_body_is_read_as_what_it_expands_to(coding, write):
+    """Some clients compress large pictures."""
+    headers = {"content-encoding": coding}
+    reply, recorder = send_with(headers, write(GOOD))
+    assert (reply.status, recorder.bodies) == (200, [{**CHAT, "stream": False}])
+    assert "content-encoding" not in recorder.headers[0]
+    reply, recorder = send_with(headers, write(GOOD)[:-1])
+    assert (reply.status, reply.body["error"]["code"], recorder.bodies) == (400, "content_encoding", [])
+
+
+def test_the_limit_on_a_body_is_on_what_it_expands_to():
+    padded = GOOD[:-1] + b" " * 100_000 + b"}"
+    small = gzip.compress(padded)
+    assert len(small) < 1000
+    for most, status in ((len(padded), 200), (len(padded) - 1, 413)):
+        reply, recorder = send_with({"content-encoding": "gzip"}, small, limits=Limits(body_bytes=most))
+        assert (reply.status, len(recorder.bodies)) == (status, int(status == 200))
+    assert reply.body["error"]["code"] == "body_too_large"
+
+
+def test_another_coding_is_answered_with_those_that_are_read():
+    reply, _ = send_with({"content-encoding": "br"})
+    assert reply.headers["accept-encoding"] == "gzip, deflate"
 
 
 def raw(request: bytes, **config: Any) -> tuple[bytes, Recorder]:

@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Send
 from lensmith.core.errors import LensmithError
 from lensmith.guard.config import GuardConfig
 from lensmith.guard.strict_json import Json, write_object
+from lensmith.hosting.bodies import ACCEPTED, BodyError, Coding, coding_of, expand
 from lensmith.openai_api import BusyError, write_error
 
 STRIPPED_HEADER = "lensmith-stripped"
@@ -58,6 +59,7 @@ def write_problem(error: ProblemError | LensmithError) -> Written:
     """Errors of the core as the wire module writes them, and the guard's own problems."""
     if isinstance(error, ProblemError):
         headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
+        headers |= {"accept-encoding": ACCEPTED} if error.reason == "content_encoding" and error.status == 415 else {}
         return Written(status=error.status, body=error.body, headers=headers, reason=error.reason)
     status, body = write_error(error)
     after_s = getattr(error, "retry_after_s", None) if isinstance(error, BusyError) else None
@@ -89,24 +91,43 @@ def bearer(connection: HTTPConnection) -> str:
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-def check_headers(connection: HTTPConnection, config: GuardConfig) -> int:
-    """The length of the body. Raises ProblemError for bodies that could be read in two ways, or are too large."""
+@dataclass(frozen=True, kw_only=True)
+class BodyHeaders:
+    """What a request's headers say of its body, which may be compressed."""
+
+    length_bytes: int
+    coding: Coding
+
+
+def read_headers(connection: HTTPConnection, config: GuardConfig) -> BodyHeaders:
+    """What the headers say. Raises ProblemError for a body that could be read in two ways, or is too large."""
     headers = connection.headers
     content_types = headers.getlist("content-type")
     if len(content_types) != 1 or not _JSON_TYPE.fullmatch(content_types[0].strip()):
         raise ProblemError(415, "the body must be application/json", reason="content_type")
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise ProblemError(415, "compressed bodies are not read", reason="content_encoding")
+    try:
+        coding = coding_of(headers.getlist("content-encoding"))
+    except BodyError as error:
+        raise ProblemError(error.status, error.problem, reason="content_encoding") from None
     lengths = headers.getlist("content-length")
     if "transfer-encoding" in headers or len(lengths) != 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
         raise ProblemError(411, "the body's length must be told", reason="content_length")
     if int(lengths[0]) > config.limits.body_bytes:
         raise ProblemError(413, f"the body is larger than {config.limits.body_bytes} bytes", reason="body_too_large")
-    return int(lengths[0])
+    return BodyHeaders(length_bytes=int(lengths[0]), coding=coding)
+
+
+def expand_body(body: bytes, coding: Coding, config: GuardConfig) -> bytes:
+    """The body without its compression. Raises ProblemError where it is damaged, or too large when expanded."""
+    try:
+        return expand(body, coding, most_bytes=config.limits.body_bytes)
+    except BodyError as error:
+        reason = "body_too_large" if error.status == 413 else "content_encoding"
+        raise ProblemError(error.status, error.problem, reason=reason) from None
 
 
 async def read_body(receive: Receive, length: int, timeout_s: float) -> bytes:
-    """The whole body. Raises ProblemError where it is not as long as told or does not come, ClientGone."""
+    """The whole body, as sent. Raises ProblemError where it is not as long as told or does not come, ClientGone."""
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):

@@ -8,6 +8,7 @@ Of a stream nothing is held back but what is not yet a whole event.
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import logging
 import time
@@ -33,10 +34,11 @@ from lensmith.guard.http import (
     NotingSend,
     ProblemError,
     bearer,
-    check_headers,
     client_name,
+    expand_body,
     json_response,
     read_body,
+    read_headers,
     write_problem,
 )
 from lensmith.guard.metrics import Metrics
@@ -44,6 +46,7 @@ from lensmith.guard.patterns import Watcher
 from lensmith.guard.policy import Plan, check_field_names, make_plan
 from lensmith.guard.strict_json import Json, read_object, write_object
 from lensmith.guard.upstream import EventReader, Upstream, parse
+from lensmith.hosting.bodies import Coding
 from lensmith.openai_api import FIELDS, SSE_DONE, BusyError, Kind, MalformedAnswerError
 
 log = logging.getLogger("lensmith.guard")
@@ -52,7 +55,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _LISTING_TIMEOUT_S = 10.0
 _DRAIN_S = 1.0
 _LARGE_BODY = 1 << 18
-"""A body of more bytes is read in a thread: other requests do not wait for it."""
+"""A body of more bytes, or a compressed one, is read in a thread: other requests do not wait for it."""
 
 
 class Guard:
@@ -195,9 +198,11 @@ class _Completions:
         place.enter_context(guard.watcher.answering(client))
         if guard.metrics.in_flight > guard.config.limits.concurrent:
             raise BusyError("too many requests at a time", status=503, retry_after_s=1)
-        length = check_headers(connection, guard.config)
-        body = await read_body(receive, length, guard.config.timeouts.body_s)
-        plan = self._plan(body) if len(body) <= _LARGE_BODY else await asyncio.to_thread(self._plan, body)
+        headers = read_headers(connection, guard.config)
+        body = await read_body(receive, headers.length_bytes, guard.config.timeouts.body_s)
+        is_small = len(body) <= _LARGE_BODY and headers.coding is Coding.IDENTITY
+        read = functools.partial(self._plan, body, headers.coding)
+        plan = read() if is_small else await asyncio.to_thread(read)
         for pattern in guard.watcher.admit(client, plan.seen):
             guard.metrics.count("extraction_total", pattern=pattern.value)
             log.warning("client %s: its requests look like an extraction: %s", client, pattern.value)
@@ -205,9 +210,10 @@ class _Completions:
             guard.metrics.count("stripped_total", field=name if name in FIELDS else "other")
         return plan
 
-    def _plan(self, body: bytes) -> Plan:
+    def _plan(self, body: bytes, coding: Coding) -> Plan:
         config = self.guard.config
-        return make_plan(self.kind, read_object(body, most_values=config.limits.body_values), config)
+        expanded = expand_body(body, coding, config)
+        return make_plan(self.kind, read_object(expanded, most_values=config.limits.body_values), config)
 
     async def _answer(self, plan: Plan, stream: EventStream) -> Response | None:
         """The whole response; None where a stream was written."""
