@@ -26,7 +26,7 @@ from transformers import DeepseekVLConfig, DeepseekVLForConditionalGeneration, P
 
 from benchmarks.cores import CORES, keep_to_cores
 from lensmith.models import VisionLanguageConfig, VisionLanguageModel
-from lensmith.models.families.deepseek_vl import Layout, deepseek_vl_config, tiny_config
+from lensmith.models.families.deepseek_vl import CheckpointLayout, deepseek_vl_config, tiny_config
 from lensmith.models.families.deepseek_vl.layouts import plan_for
 from lensmith.models.families.deepseek_vl.published_config import write_transformers
 from lensmith.models.inference.prefill import PreparedPicture, Prompt, Reader
@@ -231,13 +231,13 @@ def _tasks(config: VisionLanguageConfig, picture: PreparedPicture) -> tuple[Task
 
 def _theirs(ours: VisionLanguageModel) -> PreTrainedModel:
     """transformers' model around the very tensors of ours."""
-    values = write_transformers(ours.config, "float32", Layout.TRANSFORMERS)
+    values = write_transformers(ours.config, "float32", CheckpointLayout.TRANSFORMERS)
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in ours.state_dict().items()}
     config = DeepseekVLConfig(**{name: value for name, value in values.items() if name != "architectures"})
     model = DeepseekVLForConditionalGeneration(config).eval()
     own = ours.state_dict()
-    plan = plan_for(shapes, Layout.TRANSFORMERS)
+    plan = plan_for(shapes, CheckpointLayout.TRANSFORMERS)
     model.load_state_dict({name: stored.join(own.__getitem__) for name, stored in plan.stored.items()}, assign=True)
     return model
 

@@ -26,8 +26,8 @@ import transformers
 
 from lensmith.models import VisionLanguageModel
 from lensmith.models.families.deepseek_vl import (
+    CheckpointLayout,
     DeepseekVlProcessor,
-    Layout,
     deepseek_vl_config,
     load_model,
     tiny_config,
@@ -133,7 +133,7 @@ def write_checkpoint(folder: str, size: str | None) -> int:
     model.save_pretrained(own)
     tokenizer = tiny_tokenizer()
     DeepseekVlProcessor.for_model(tiny_config("mlp"), tokenizer).save_pretrained(own)
-    convert(own, Path(folder), Layout.TRANSFORMERS)
+    convert(own, Path(folder), CheckpointLayout.TRANSFORMERS)
     return sum(parameter.nbytes for parameter in model.parameters())
 
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.image_utils import PILImageResampling, load_image
 
-from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.pictures import (
     CLIP_MEAN,
     CLIP_STD,

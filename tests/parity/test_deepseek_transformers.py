@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from lensmith.models import VisionLanguageModel
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import DeepseekVlProcessor, Family, Layout, load, tiny_config
+from lensmith.models.families.deepseek_vl import CheckpointLayout, DeepseekVlProcessor, Variant, load, tiny_config
 from lensmith.models.families.deepseek_vl.convert import convert
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.published_config import write_transformers
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 
@@ -35,17 +35,19 @@ TEXTS = [
 
 
 class Pair(NamedTuple):
-    family: Family
+    family: Variant
     theirs: nn.Module
     ours: VisionLanguageModel
     processor: DeepseekVlProcessor
 
 
-def reference(family: Family) -> nn.Module:
+def reference(family: Variant) -> nn.Module:
     kind, config = DeepseekVLForConditionalGeneration, DeepseekVLConfig
-    if family is Family.HYBRID:
+    if family is Variant.HYBRID:
         kind, config = DeepseekVLHybridForConditionalGeneration, DeepseekVLHybridConfig
-    values = write_transformers(tiny_config(family, exact=Exactness.TRANSFORMERS), "float32", Layout.TRANSFORMERS)
+    values = write_transformers(
+        tiny_config(family, exact=Exactness.TRANSFORMERS), "float32", CheckpointLayout.TRANSFORMERS
+    )
     for part in ("text_config", "vision_config"):
         values[part]["initializer_range"] = 0.02
     torch.manual_seed(0)
@@ -56,14 +58,14 @@ def reference(family: Family) -> nn.Module:
     return model
 
 
-@pytest.fixture(scope="module", params=Family)
+@pytest.fixture(scope="module", params=Variant)
 def pair(request, tmp_path_factory) -> Pair:
     """Theirs, saved by transformers; ours, read from what our converter made of it by way of the original layout."""
     folder = tmp_path_factory.mktemp(request.param.value)
     theirs = reference(request.param)
     theirs.save_pretrained(folder / "theirs")
     tiny_tokenizer().save_pretrained(folder / "theirs")
-    original = convert(folder / "theirs", folder / "original", Layout.ORIGINAL).folder
+    original = convert(folder / "theirs", folder / "original", CheckpointLayout.ORIGINAL).folder
     ours, processor = load(original, exact="transformers")
     return Pair(request.param, theirs, ours, processor)
 
@@ -80,7 +82,7 @@ def batch(pair):
     assert ours["attention_mask"].sum(dim=1).unique().numel() == 3
     assert (ours["attention_mask"][:, -1] == 1).all()
     theirs = dict(ours)
-    if pair.family is Family.HYBRID:
+    if pair.family is Variant.HYBRID:
         theirs["high_res_pixel_values"], theirs["pixel_values"] = ours["pixel_values"], theirs.pop("low_pixel_values")
     return ours, theirs
 
@@ -102,11 +104,11 @@ def test_towers_and_connector(pair, batch):
     run_ours = lambda: pair.ours(**ours)  # noqa: E731
     run_theirs = lambda: pair.theirs(**theirs)  # noqa: E731
     model, tower = pair.theirs.model, pair.ours.vision_tower
-    low = tower.low if pair.family is Family.HYBRID else tower
+    low = tower.low if pair.family is Variant.HYBRID else tower
     [expected] = outputs_of(model.vision_model, run_theirs)
     [features] = outputs_of(low, run_ours)
     torch.testing.assert_close(features.tokens_NPV, expected.last_hidden_state, **TIGHT)
-    if pair.family is Family.HYBRID:
+    if pair.family is Variant.HYBRID:
         features_hi = model.get_high_res_image_features(theirs["high_res_pixel_values"])
         [features] = outputs_of(tower.high, run_ours)
         torch.testing.assert_close(features.tokens_NPV, features_hi.last_hidden_state, **TIGHT)
@@ -121,9 +123,9 @@ def test_towers_and_connector(pair, batch):
 def test_every_layer_of_the_towers(pair, batch):
     ours, theirs = batch
     tower = pair.ours.vision_tower
-    low = tower.low if pair.family is Family.HYBRID else tower
+    low = tower.low if pair.family is Variant.HYBRID else tower
     pairs = list(zip(pair.theirs.model.vision_model.encoder.layers, low.siglip.encoder.layers, strict=True))
-    if pair.family is Family.HYBRID:
+    if pair.family is Variant.HYBRID:
         encoder = pair.theirs.model.high_res_vision_model.vision_encoder
         pairs += [*zip(encoder.layers, tower.high.layers, strict=True), (encoder.neck, tower.high.neck)]
         pairs += [(pair.theirs.model.high_res_vision_neck, tower.high.neck_hd)]

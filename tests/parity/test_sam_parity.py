@@ -12,7 +12,6 @@ from transformers import DeepseekVLHybridConfig, DeepseekVLHybridModel, SamVisio
 from transformers.models.sam.modeling_sam import SamVisionLayer
 
 from lensmith.models.connectors import HybridMlpConnectorConfig
-from lensmith.models.exactness import Exactness
 from lensmith.models.towers import HybridTowerConfig, SamTowerConfig, SiglipTowerConfig, VisionFeatures
 from lensmith.models.towers.base import patch_mask_for
 from lensmith.models.towers.sam import SamLayer, from_windows, to_windows
@@ -104,8 +103,9 @@ def ours(reference):
         global_layers=tuple(high.global_attn_indexes),
         neck_width=high.output_channels,
         tokens_side=low.image_size // low.patch_size,
+        resizes_in_float32=False,
     )
-    tower = HybridTowerConfig(high=sam, low=SiglipTowerConfig.from_transformers(low), exact=Exactness.TRANSFORMERS)
+    tower = HybridTowerConfig(high=sam, low=SiglipTowerConfig.from_transformers(low), makes_low=False)
     pair = Pair(tower, reference.config.text_config.hidden_size).eval()
     weights = {}
     for name, value in reference.state_dict().items():

@@ -9,17 +9,12 @@ from lensmith.core.config import content_hash, from_dict, to_dict
 from lensmith.core.errors import ConfigError
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.models.families.sightseer import load, shipped_model
-from lensmith.models.families.sightseer.tokenizer import IMAGE
+from lensmith.models.families.sightseer.config import DecoderConfig
+from lensmith.models.families.sightseer.processor import IMAGE
 from lensmith.models.pictures import prepare_pictures
 from lensmith.models.processor import VisionLanguageProcessor
-from lensmith.recipes.sightseer import (
-    RECIPES,
-    DecoderConfig,
-    SightseerRecipe,
-    build_model,
-    build_tokenizer,
-    recipe_named,
-)
+from lensmith.recipes import RECIPES, recipe_named
+from lensmith.recipes.sightseer import SightseerRecipe, build_model, build_tokenizer
 from lensmith.train.objectives.reading import Reader
 
 MILLION = 1_000_000

@@ -12,9 +12,9 @@ from PIL import Image
 
 from lensmith.core.errors import InputError
 from lensmith.models import VisionLanguageModel
-from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import load
 from lensmith.models.families.deepseek_vl.config import tiny_config
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import IMAGE, tiny_tokenizer
 from lensmith.serve.run import ServeSettings, running

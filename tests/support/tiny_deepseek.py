@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 
 from lensmith.models import VisionLanguageModel
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import DeepseekVlProcessor, Layout, tiny_config
+from lensmith.models.families.deepseek_vl import CheckpointLayout, DeepseekVlProcessor, tiny_config
 from lensmith.models.families.deepseek_vl.convert import convert
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 
 FAMILIES = ("mlp", "hybrid")
-PUBLISHED_LAYOUTS = (Layout.ORIGINAL, Layout.TRANSFORMERS_4, Layout.TRANSFORMERS)
+PUBLISHED_LAYOUTS = (CheckpointLayout.ORIGINAL, CheckpointLayout.TRANSFORMERS_4, CheckpointLayout.TRANSFORMERS)
 
 
 def tiny_model(family: str, exact: Exactness = Exactness.ORIGINAL, seed: int = 0) -> VisionLanguageModel:
@@ -31,7 +31,7 @@ def save_own(folder: Path, model: VisionLanguageModel) -> Path:
     return folder
 
 
-def save_as(folder: Path, model: VisionLanguageModel, layout: Layout) -> Path:
+def save_as(folder: Path, model: VisionLanguageModel, layout: CheckpointLayout) -> Path:
     """The same in another layout."""
     own = folder.with_name(f"{folder.name}-own")
     return convert(save_own(own, model), folder, layout).folder

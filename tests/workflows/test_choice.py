@@ -15,7 +15,8 @@ from lensmith.evaluate.choice.file import read_questions
 from lensmith.evaluate.choice.question import Mode, Normalise
 from lensmith.models import VisionLanguageModel
 from lensmith.models.families.deepseek_vl.config import tiny_config
-from lensmith.models.families.deepseek_vl.pictures import Decoding, DeepseekPictureConfig
+from lensmith.models.families.deepseek_vl.options import Decoding
+from lensmith.models.families.deepseek_vl.pictures import DeepseekPictureConfig
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 from lensmith.models.inference.endpoint import Answering

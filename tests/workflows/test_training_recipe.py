@@ -21,7 +21,8 @@ from lensmith.data.webpages.export import VIEWPORT_WIDTH_PX
 from lensmith.models.families.sightseer import load
 from lensmith.models.inference.generate import generate_batch
 from lensmith.models.inference.sampling import GenerateSettings
-from lensmith.recipes.sightseer import RECIPES, Lesson, SightseerRecipe, build_model, build_tokenizer, recipe_named
+from lensmith.recipes import RECIPES, recipe_named
+from lensmith.recipes.sightseer import Lesson, SightseerRecipe, build_model, build_tokenizer
 from lensmith.train import StopReason, load_weights
 from lensmith.train.log import read
 from lensmith.train.objectives.reading import Reader

@@ -12,9 +12,7 @@ from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.core.images import orientation
 from lensmith.core.types import Message, Part, Picture
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import Decoding
-from lensmith.models.inference.loading import dtype_named
+from lensmith.models.inference.loading import dtype_named, given_options
 from lensmith.models.scoring.model import ScoredModel
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -41,8 +39,7 @@ def load_model(
         device=device or "cpu",
         cache_bytes=int(cache_mib) << 20,
         max_length=None if max_length is None else int(max_length),
-        exact=None if exact is None else Exactness.named(exact),
-        picture_decoding=None if picture_decoding is None else Decoding.named(picture_decoding),
+        options=given_options(exact=exact, picture_decoding=picture_decoding),
     )
 
 

@@ -31,12 +31,10 @@ def convert(
     Weights are copied bit by bit, a tensor at a time; configuration, processor and tokenizer are written as the layout
     wants them. A checkpoint that is not whole is refused with all that is wrong with it.
     """
-    from lensmith.models.families.deepseek_vl.convert import convert as convert_checkpoint
-    from lensmith.models.families.deepseek_vl.layouts import layout_named
+    from lensmith.models.families.registry import convert as convert_checkpoint
 
-    wanted = layout_named(layout)
     with progress_bar("megabytes") as on_progress:
         result = convert_checkpoint(
-            source, out, wanted, overwrite=overwrite, shard_bytes=int(shard_gb * 1e9), on_progress=on_progress
+            source, out, layout, overwrite=overwrite, shard_bytes=int(shard_gb * 1e9), on_progress=on_progress
         )
     show(result, as_json=as_json)

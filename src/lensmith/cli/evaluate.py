@@ -91,8 +91,7 @@ def choice(
 
     Every number says its mode. Bad lines are listed at the end, and the exit status is then 2.
     """
-    from lensmith.models.exactness import Exactness
-    from lensmith.models.families.deepseek_vl import Decoding
+    from lensmith.models.inference.loading import given_options
     from lensmith.workflows import choice as workflow
 
     settings = workflow.ChoiceSettings(
@@ -104,8 +103,7 @@ def choice(
         dtype=dtype.value,
         device=device,
         cache_mib=cache_mib,
-        exact=None if exact is None else Exactness(exact.value),
-        picture_decoding=None if picture_decoding is None else Decoding.named(picture_decoding),
+        options=given_options(exact=exact and exact.value, picture_decoding=picture_decoding),
     )
     with progress_bar("bytes checked") as on_read, progress_bar("questions") as on_progress:
         summary = workflow.run(file, model=model, settings=settings, out=out, on_read=on_read, on_progress=on_progress)

@@ -7,6 +7,7 @@ dictionaries and refuses what it does not know, and its own `to_dict`.
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -106,7 +107,9 @@ def _component(given: Component | Mapping[str, Any] | None, kinds: dict[str, typ
             hint=_nearest(str(kind), kinds),
         )
     try:
-        return from_dict(kinds[kind], {key: item for key, item in value.items() if key != "kind"})
+        # A component that was saved in another form before reads that itself.
+        read = getattr(kinds[kind], "from_saved", functools.partial(from_dict, kinds[kind]))
+        return cast(Component, read({key: item for key, item in value.items() if key != "kind"}))
     except ConfigError as error:
         problem = f"{name}.{error.problem}"
         raise ConfigError(problem, expected=error.expected, actual=error.actual, hint=error.hint) from error

@@ -8,19 +8,19 @@ write, and the whole is small enough for a laptop's processor.
 import enum
 import html
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from lensmith.core.errors import ConfigError
 from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, generate_page
 from lensmith.data.webpages.grammar.stylesheet import UTILITIES
-from lensmith.models import VisionLanguageConfig, VisionLanguageModel
+from lensmith.models import VisionLanguageModel
 from lensmith.models.connectors.mlp import MlpConnectorConfig
-from lensmith.models.families.sightseer.tokenizer import IMAGE, markup_pieces, train_tokenizer
+from lensmith.models.families.sightseer.config import DecoderConfig, sightseer_config
+from lensmith.models.families.sightseer.processor import IMAGE, markup_pieces, sightseer_processor, train_tokenizer
 from lensmith.models.pictures import PictureConfig, TooTall
+from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.towers.conv import ConvTowerConfig
 from lensmith.train import OptimConfig, ScheduleConfig, TrainConfig
 from lensmith.train.objectives.reading import ReadingConfig
@@ -46,33 +46,6 @@ class StageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
-    """The language model: a Llama of this size with tied embeddings."""
-
-    width: int
-    layers: int
-    head_width: int = 64
-    max_positions: int = 4096
-
-    @property
-    def inner_width(self) -> int:
-        return self.width * 8 // 3 // 32 * 32
-
-    def build(self, vocabulary_size: int) -> LlamaConfig:
-        heads = self.width // self.head_width
-        return LlamaConfig(
-            vocab_size=vocabulary_size,
-            hidden_size=self.width,
-            intermediate_size=self.inner_width,
-            num_hidden_layers=self.layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            max_position_embeddings=self.max_positions,
-            tie_word_embeddings=True,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class SightseerRecipe:
     """A complete run: pages of stream `page_seed`, picture geometry, model, and the stages in order."""
 
@@ -88,6 +61,11 @@ class SightseerRecipe:
     stages: tuple[StageConfig, ...]
     weights_seed: int = 0
 
+    @property
+    def image_token(self) -> str:
+        """What stands in a text for a picture."""
+        return IMAGE
+
 
 def build_tokenizer(recipe: SightseerRecipe) -> PreTrainedTokenizerFast:
     """Trained on the recipe's own page stream; the same recipe gives the same tokenizer."""
@@ -100,16 +78,17 @@ def build_tokenizer(recipe: SightseerRecipe) -> PreTrainedTokenizerFast:
 def build_model(recipe: SightseerRecipe, tokenizer: PreTrainedTokenizerFast) -> VisionLanguageModel:
     """The model with its starting weights, drawn from `weights_seed`."""
     torch.manual_seed(recipe.weights_seed)
-    config = VisionLanguageConfig(
-        vision=recipe.tower,
-        connector=recipe.connector,
-        language=recipe.decoder.build(recipe.vocabulary_size),
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+    config = sightseer_config(
+        recipe.tower, recipe.connector, recipe.decoder, tokenizer, vocabulary_size=recipe.vocabulary_size
     )
     return VisionLanguageModel(config)
+
+
+def build_processor(
+    recipe: SightseerRecipe, model: VisionLanguageModel, tokenizer: PreTrainedTokenizerFast
+) -> VisionLanguageProcessor:
+    """The processor of the recipe's model."""
+    return sightseer_processor(model.config, tokenizer, recipe.picture)
 
 
 def sightseer_nano() -> SightseerRecipe:
@@ -183,16 +162,3 @@ def sightseer_test() -> SightseerRecipe:
         reading=replace(nano.reading, pointer_layers=(1, 2)),
         stages=stages,
     )
-
-
-RECIPES: dict[str, Callable[[], SightseerRecipe]] = {
-    "sightseer_nano": sightseer_nano,
-    "sightseer_test": sightseer_test,
-}
-
-
-def recipe_named(name: str) -> SightseerRecipe:
-    """Raises ConfigError that lists the recipes."""
-    if name not in RECIPES:
-        raise ConfigError("there is no such recipe", expected=", ".join(sorted(RECIPES)), actual=name)
-    return RECIPES[name]()

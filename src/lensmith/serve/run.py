@@ -9,9 +9,7 @@ import uvicorn
 
 from lensmith.core.exposure import parse_exposure
 from lensmith.hosting.run import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import Decoding
-from lensmith.models.inference.loading import dtype_named, load_answering
+from lensmith.models.inference.loading import dtype_named, given_options, load_answering
 from lensmith.serve.app import make_app
 from lensmith.serve.engine import Engine
 from lensmith.serve.limits import Limits
@@ -52,8 +50,7 @@ class ServeSettings:
             name=self.name,
             dtype=dtype_named(self.dtype),
             device=self.device,
-            exact=None if self.exact is None else Exactness.named(self.exact),
-            picture_decoding=None if self.picture_decoding is None else Decoding.named(self.picture_decoding),
+            options=given_options(exact=self.exact, picture_decoding=self.picture_decoding),
             max_length=self.max_length,
             cache_bytes=self.cache_mib << 20,
             pictures=limits.pictures,

@@ -16,9 +16,7 @@ from lensmith.evaluate.choice.file import QuestionFile, read_questions
 from lensmith.evaluate.choice.metrics import ChoiceSummary, summarise
 from lensmith.evaluate.choice.question import Asking, BadLine, HowAsked, Mode, Normalise, Question, Result
 from lensmith.evaluate.choice.results import ResultsHead, open_results
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import Decoding
-from lensmith.models.inference.loading import dtype_named
+from lensmith.models.inference.loading import NO_OPTIONS, FamilyOptions, dtype_named
 from lensmith.models.scoring.likelihood import OptionScore, Scored
 from lensmith.models.scoring.model import Asked, ScoredModel
 
@@ -30,7 +28,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceSettings:
-    """What `lensmith eval choice` is told. `exact` and `picture_decoding` matter to DeepSeek-VL only.
+    """What `lensmith eval choice` does. `options`: those that only models of some families have.
 
     Raises InputError for what makes no sense together.
     """
@@ -43,8 +41,7 @@ class ChoiceSettings:
     dtype: str = "float32"
     device: str = "cpu"
     cache_mib: int = 512
-    exact: Exactness | None = None
-    picture_decoding: Decoding | None = None
+    options: FamilyOptions = NO_OPTIONS
 
     def __post_init__(self) -> None:
         if self.mode is Mode.GENERATION and self.normalise is not None:
@@ -89,8 +86,7 @@ def run(
         dtype=dtype_named(settings.dtype),
         device=settings.device,
         cache_bytes=settings.cache_mib << 20,
-        exact=settings.exact,
-        picture_decoding=settings.picture_decoding,
+        options=settings.options,
     )
     return evaluate(loaded, file, settings, out=out, on_progress=on_progress)
 

@@ -11,9 +11,16 @@ from lensmith.core.config import content_hash
 from lensmith.core.manifest import end_manifest, record_files, save_manifest, start_manifest
 from lensmith.data.webpages.export import Columns, ExportResult, write_shards
 from lensmith.models import VisionLanguageModel
-from lensmith.models.families.sightseer.tokenizer import IMAGE
 from lensmith.models.processor import VisionLanguageProcessor
-from lensmith.recipes.sightseer import Lesson, SightseerRecipe, StageConfig, build_model, build_tokenizer, recipe_named
+from lensmith.recipes import recipe_named
+from lensmith.recipes.sightseer import (
+    Lesson,
+    SightseerRecipe,
+    StageConfig,
+    build_model,
+    build_processor,
+    build_tokenizer,
+)
 from lensmith.train import LossFunction, Progress, StopReason, TrainResult, load_weights, train
 from lensmith.train.log import to_stderr
 from lensmith.train.objectives.reading import Reader, character_loss, page_loss
@@ -90,7 +97,7 @@ def run_recipe(
         if result.stop is not StopReason.FINISHED:
             return RecipeResult(stage=stage.name, last=result, model=None)
         load_stage(reader, stage, result.checkpoint)
-    processor = VisionLanguageProcessor.for_model(reader.model.config, tokenizer, recipe.picture, IMAGE)
+    processor = build_processor(recipe, reader.model, tokenizer)
     model_dir = export_model(reader.model, processor, out_dir / "model")
     save_manifest(end_manifest(manifest, record_files([model_dir], root=out_dir)), out_dir / "run.json")
     return RecipeResult(stage=stage.name, last=result, model=model_dir)
@@ -118,7 +125,7 @@ def stage_batches(
         pages,
         tokenizer,
         recipe.picture,
-        image_token_id=int(tokenizer.convert_tokens_to_ids(IMAGE)),
+        image_token_id=int(tokenizer.convert_tokens_to_ids(recipe.image_token)),
         batch_pages=stage.batch_pages,
         accumulate=stage.train.accumulate,
         seed=stage.train.seed,

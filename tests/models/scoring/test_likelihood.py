@@ -14,8 +14,8 @@ from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
 from lensmith.models.connectors import MlpConnectorConfig, PerceiverConnectorConfig
-from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import DeepseekVlProcessor
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 from lensmith.models.inference.endpoint import Answering
 from lensmith.models.inference.prefill import Prompt, Reader

@@ -1,12 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lensmith.core.config import from_json, to_json
+from lensmith.core.config import from_json, to_dict, to_json
 from lensmith.core.errors import ConfigError, InputError, ShapeError
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.connectors import HybridMlpConnectorConfig
-from lensmith.models.exactness import Exactness
 from lensmith.models.towers import HybridTowerConfig, SamTowerConfig
 from lensmith.models.towers.base import patch_mask_for
 from lensmith.models.towers.hybrid import HybridTower, normalised
@@ -27,7 +28,9 @@ SAM = SamTowerConfig(
     tokens_side=4,
 )
 ORIGINAL = HybridTowerConfig(high=SAM, low=tiny_siglip(activation="gelu"))
-TRANSFORMERS = HybridTowerConfig(high=SAM, low=tiny_siglip(activation="gelu"), exact=Exactness.TRANSFORMERS)
+TRANSFORMERS = HybridTowerConfig(
+    high=replace(SAM, resizes_in_float32=False), low=tiny_siglip(activation="gelu"), makes_low=False
+)
 
 
 def build(config):
@@ -211,3 +214,20 @@ def test_a_tower_of_one_size_refuses_small_pictures():
         VisionLanguageModel(config).get_image_features(
             torch.randn(1, 3, 32, 32), low_pixel_values=torch.randn(1, 3, 32, 32)
         )
+
+
+@pytest.mark.parametrize("saved", ["original", "transformers"])
+def test_a_configuration_of_an_older_version_is_read(saved):
+    values = {"kind": "hybrid", "exact": saved, "high": to_dict(SAM), "low": to_dict(tiny_siglip(activation="gelu"))}
+    del values["high"]["resizes_in_float32"]  # a key that it did not have
+    config = VisionLanguageConfig(
+        vision=values,
+        connector={"kind": "hybrid_mlp", "high_width": SAM.width},
+        language=tiny_llama(),
+        image_token_id=IMAGE_TOKEN_ID,
+    )
+    expected = replace(
+        TRANSFORMERS, makes_low=saved == "original", high=replace(SAM, resizes_in_float32=saved == "original")
+    )
+    assert config.vision == expected
+    assert VisionLanguageConfig.from_dict(config.to_dict()).vision == expected

@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional as F
 
 from lensmith.core.errors import ConfigError, ShapeError
-from lensmith.models.exactness import Exactness
 from lensmith.models.towers import SamTowerConfig
 from lensmith.models.towers import sam as sam_parts
 from lensmith.models.towers.base import patch_mask_for
@@ -194,15 +193,15 @@ def test_the_second_branch_reads_the_first_global_layer(tower):
 
 
 @torch.no_grad()
-def test_exactness_says_in_which_precision_the_map_is_resized():
+def test_the_configuration_says_in_which_precision_the_map_is_resized():
     late, early = torch.randn(2, 1, 6, 64, 64).bfloat16()
-    config = replace(TINY, tokens_side=24)
-    towers = {exact: perturbed(SamTower(config, exact)).bfloat16() for exact in Exactness}
+    configs = {exact: replace(TINY, tokens_side=24, resizes_in_float32=exact) for exact in (True, False)}
+    towers = {exact: perturbed(SamTower(config)).bfloat16() for exact, config in configs.items()}
     for tower in towers.values():
         tower.alpha.zero_()
     size = {"size": (96, 96), "mode": "bilinear", "align_corners": False}
-    original = towers[Exactness.ORIGINAL]._resized(late, early)
-    theirs = towers[Exactness.TRANSFORMERS]._resized(late, early)
+    original = towers[True]._resized(late, early)
+    theirs = towers[False]._resized(late, early)
     assert original.dtype == theirs.dtype == torch.bfloat16
     assert torch.equal(original, F.interpolate(late.float(), **size).bfloat16())
     assert torch.equal(theirs, F.interpolate(late, **size))

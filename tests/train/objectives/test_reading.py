@@ -15,11 +15,12 @@ from lensmith.data.webpages.export import Columns, pack_boxes, write_shards
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import UTILITIES
 from lensmith.data.webpages.markup.alignment import Alignment
-from lensmith.models.families.sightseer.tokenizer import IMAGE, markup_pieces, train_tokenizer
+from lensmith.models.families.sightseer.processor import IMAGE, markup_pieces, train_tokenizer
 from lensmith.models.pictures import PictureConfig
 from lensmith.models.towers import SiglipTowerConfig
 from lensmith.models.towers.conv import CELL_HEIGHT_PX, CELL_WIDTH_PX
-from lensmith.recipes.sightseer import build_model, recipe_named
+from lensmith.recipes import recipe_named
+from lensmith.recipes.sightseer import build_model
 from lensmith.train import StepContext
 from lensmith.train.objectives.reading import Reader, ReadingConfig, character_loss, page_loss
 from lensmith.train.objectives.reading_batches import (

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from lensmith.models.families.deepseek_vl import Layout
+from lensmith.models.families.deepseek_vl import CheckpointLayout
 from lensmith.workflows.demo.chat import QUESTIONS, chat_chapter, run_chat
 from tests.support.tiny_deepseek import save_as, tiny_model
 
@@ -30,7 +30,7 @@ def test_published_weights_in_the_cache_are_used(cache):
     (name / "refs").mkdir(parents=True)
     (name / "refs" / "main").write_text("0" * 40)
     (name / "snapshots").mkdir()
-    save_as(name / "snapshots" / ("0" * 40), tiny_model("mlp"), Layout.ORIGINAL)
+    save_as(name / "snapshots" / ("0" * 40), tiny_model("mlp"), CheckpointLayout.ORIGINAL)
     result = run_chat(PICTURE)
     assert (result.name, result.is_published) == ("deepseek-ai/deepseek-vl-1.3b-chat", True)
     chapter = chat_chapter(result)

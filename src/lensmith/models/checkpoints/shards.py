@@ -20,6 +20,8 @@ from lensmith.core.errors import CheckpointError
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
@@ -30,7 +32,7 @@ class Weights:
     tensors: Mapping[str, Tensor]
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> dict[str, Shape]:
         return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from lensmith.core.errors import CheckpointError
-from lensmith.models.checkpoints.shards import INDEX, SAFETENSORS
-from lensmith.models.families.deepseek_vl.layouts import Shape
+from lensmith.models.checkpoints.shards import INDEX, SAFETENSORS, Shape
 
 SHARD_BYTES = 5_000_000_000
 _TYPES = {

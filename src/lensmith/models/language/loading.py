@@ -7,25 +7,22 @@ is kept in the cache folder as safetensors, under the hash of the file's content
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir, sha256_of_file
+from lensmith.models.checkpoints.folder import without_progress_bar
 
 GGUF_SUFFIX = ".gguf"
 _CONVERSION = 1
 """Counts up where the converted form changes, so that older ones are not read."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LanguageModel:
+class LanguageModel(NamedTuple):
     """A causal language model, in evaluation mode, and its tokenizer."""
 
     model: PreTrainedModel
@@ -44,7 +41,7 @@ def load_language_model(
         path = gguf_as_folder(path, cache_dir)
     local = path.is_dir()
     name = str(path) if local else str(source)
-    with _without_progress_bar():
+    with without_progress_bar():
         try:
             config = AutoConfig.from_pretrained(name, local_files_only=local)
             tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
@@ -111,14 +108,3 @@ def _convert(path: Path, folder: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-@contextlib.contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    was_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            logging.enable_progress_bar()

@@ -21,11 +21,9 @@ from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure
 from lensmith.core.types import Message, Picture
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import Decoding
 from lensmith.models.inference.decoder import Failed, Job, Piece
 from lensmith.models.inference.endpoint import CACHE_BYTES, Answering
-from lensmith.models.inference.loading import load_answering
+from lensmith.models.inference.loading import NO_OPTIONS, FamilyOptions, load_answering
 from lensmith.models.inference.prefill import Prompt
 from lensmith.models.scoring.likelihood import (
     OptionScore,
@@ -94,8 +92,7 @@ class ScoredModel:
         device: str = "cpu",
         cache_bytes: int = CACHE_BYTES,
         max_length: int | None = None,
-        exact: Exactness | None = None,
-        picture_decoding: Decoding | None = None,
+        options: FamilyOptions = NO_OPTIONS,
     ) -> "ScoredModel":
         """Whatever `load_answering` can load. Raises InputError where it is not there, or the device is not."""
         answering = load_answering(
@@ -104,8 +101,7 @@ class ScoredModel:
             device=device,
             cache_bytes=cache_bytes,
             max_length=max_length,
-            exact=exact,
-            picture_decoding=picture_decoding,
+            options=options,
         )
         return cls(answering, precision=str(dtype))
 

@@ -3,10 +3,10 @@
 DeepSeek-VL (arXiv 2403.05525, section 3.1); both encoders make the same square of tokens, and token by token the two
 are joined, the high resolution first.
 
-`Exactness.ORIGINAL`: one picture comes in, with values from 0 to 1 and not normalised. The small one is made here, by a
-bilinear resize with antialiasing in float32, of what the model's precision left of the large one; then each tower
-gets its own normalisation (SAM that of CLIP, SigLIP 0.5), in the model's precision.
-`Exactness.TRANSFORMERS`: both pictures come in normalised; the small one was made by the processor, of 8-bit values.
+`makes_low`, as in the authors' code: one picture comes in, with values from 0 to 1 and not normalised. The small one is
+made here, by a bilinear resize with antialiasing in float32, of what the model's precision left of the large one; then
+each tower gets its own normalisation (SAM that of CLIP, SigLIP 0.5), in the model's precision. Otherwise, as in
+transformers' port: both pictures come in normalised; the small one was made by the processor, of 8-bit values.
 
 Where we differ from the original: its two LayerNorms `high_layer_norm` and `low_layer_norm`, which it never calls, are
 left out.
@@ -15,16 +15,17 @@ Legend: N pictures, H W pixels of the large picture, h w of the small one, Hp Wp
 V width of both tokens together.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from lensmith.core.config import from_dict
 from lensmith.core.errors import ConfigError, InputError, ShapeError
-from lensmith.models.exactness import Exactness
 from lensmith.models.towers.base import VisionFeatures, patch_mask_for
-from lensmith.models.towers.sam import SamTower, SamTowerConfig
+from lensmith.models.towers.sam import SamTowerConfig
 from lensmith.models.towers.siglip import SiglipTowerConfig
 
 HIGH_MEAN, HIGH_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -37,12 +38,15 @@ def _siglip_l() -> SiglipTowerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HybridTowerConfig:
-    """The defaults are those of DeepSeek-VL 7B. Raises ConfigError where the towers' tokens differ in number."""
+    """The defaults are those of DeepSeek-VL 7B. Raises ConfigError where the towers' tokens differ in number.
+
+    `makes_low`: the tower makes the small picture itself, and normalises both.
+    """
 
     kind: ClassVar[str] = "hybrid"
     high: SamTowerConfig = field(default_factory=SamTowerConfig)
     low: SiglipTowerConfig = field(default_factory=_siglip_l)
-    exact: Exactness = Exactness.ORIGINAL
+    makes_low: bool = True
 
     def __post_init__(self) -> None:
         if self.low.native_px != self.high.tokens_side * self.low.patch_px:
@@ -51,6 +55,16 @@ class HybridTowerConfig:
                 expected=f"native_px = {self.high.tokens_side} * patch_px",
                 actual=f"native_px {self.low.native_px}, patch_px {self.low.patch_px}",
             )
+
+    @classmethod
+    def from_saved(cls, values: Mapping[str, Any]) -> "HybridTowerConfig":
+        """From JSON values, also of older versions, which said "original" or "transformers" under the key `exact`."""
+        fields = dict(values)
+        if "exact" in fields:
+            is_original = fields.pop("exact") == "original"
+            high = {"resizes_in_float32": is_original, **fields.get("high", {})}
+            fields |= {"makes_low": is_original, "high": high}
+        return from_dict(cls, fields)
 
     @property
     def width(self) -> int:
@@ -75,7 +89,7 @@ class HybridTower(nn.Module):
     def __init__(self, config: HybridTowerConfig) -> None:
         super().__init__()
         self.config = config
-        self.high = SamTower(config.high, config.exact)
+        self.high = config.high.build()
         self.low = config.low.build()
 
     @property
@@ -85,16 +99,16 @@ class HybridTower(nn.Module):
     def forward(
         self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor, low_pixels_N3hw: Tensor | None = None
     ) -> VisionFeatures:
-        """Large pictures, and the small ones where exactness says that they come from outside, to tokens (N, P, V).
+        """Large pictures, and the small ones unless the tower makes them, to tokens (N, P, V).
 
         Raises InputError for a small picture too many or too few, ShapeError for sizes that do not fit.
         """
-        if self.config.exact is Exactness.ORIGINAL:
+        if self.config.makes_low:
             if low_pixels_N3hw is not None:
                 raise InputError(
                     "low_pixel_values are given, but this tower makes them of pixel_values",
                     expected="pixel_values only, from 0 to 1",
-                    hint='they belong to exact="transformers"',
+                    hint="they belong to a tower with makes_low=False",
                 )
             low_pixels_N3hw = normalised(self._small(pixels_N3HW), LOW_MEAN, LOW_STD)
             pixels_N3HW = normalised(pixels_N3HW, HIGH_MEAN, HIGH_STD)

@@ -7,10 +7,10 @@ learned number that starts at zero (`neck_hd`, `alpha`).
 
 Where we differ: resize and downsampling are linear and have no bias, so both ways are added in front of them instead of
 behind, which saves one of two passes (5e-7 relative, float32). For the bias of attention see below.
-transformers' port resizes in the model's precision, the original in float32 (`Exactness`). In bfloat16 on a CPU this
-changes one value in 8000, since the neck leaves its map with channels last; it would be 45% of a map in rows. Softmax
-sums in float32 either way; the original rounds the logits to the model's precision first, ours and transformers' do
-not.
+transformers' port resizes in the model's precision, the original in float32 (`resizes_in_float32`). In bfloat16 on a
+CPU this changes one value in 8000, since the neck leaves its map with channels last; it would be 45% of a map in rows.
+Softmax sums in float32 either way; the original rounds the logits to the model's precision first, ours and
+transformers' do not.
 
 Parameters (transformers' names, with `high_res_vision_neck`, `high_res_vision_proj` and `high_res_vision_alpha` as
 `neck_hd`, `proj` and `alpha`):
@@ -20,19 +20,16 @@ Parameters (transformers' names, with `high_res_vision_neck`, `high_res_vision_p
     neck.{conv1,conv2}.weight; neck.{layer_norm1,layer_norm2}.{weight,bias}; neck_hd.* as neck.*;
     proj.{conv1,conv2}.weight; alpha (1,).
 
-Legend: N pictures, H W pixels, Hp Wp patch grid, C trunk width, d head width, s side of a layer's grid (window or
-patch grid), O neck width, t side of the square of tokens, P = t*t tokens, V = 4*O token width.
+The trunk is a plain ViT whose layers mostly attend within windows (ViTDet, arXiv 2203.16527). Attention logits have a
+decomposed relative-position bias (MViTv2, arXiv 2112.01526, section 4.1): what a query says of each row of keys, plus
+what it says of each column. Written out it is a number for every query and key, 768 MiB a global layer. Where we
+differ: it never exists whole. On a CPU it is written out for a thousand queries at a time, which changes no bit of the
+result; on a GPU it is folded into queries and keys, so that flash kernels, which take no bias, apply (`attend_folded`;
+differs by about 3e-6 in float32, and rounds once less in bfloat16).
 
-The parts of SAM's image encoder: a plain ViT whose layers mostly attend within windows (ViTDet, arXiv 2203.16527).
-
-Attention logits have a decomposed relative-position bias (MViTv2, arXiv 2112.01526, section 4.1): what a query says of
-each row of keys, plus what it says of each column. Written out it is a number for every query and key, 768 MiB a
-global layer. Where we differ: it never exists whole. On a CPU it is written out for a thousand queries at a time, which
-changes no bit of the result; on a GPU it is folded into queries and keys, so that flash kernels, which take no bias,
-apply (`attend_folded`; differs by about 3e-6 in float32, and rounds once less in bfloat16).
-
-Legend: N pictures, G grids (whole pictures, or all their windows), s side of a grid, S = s*s cells, C width, h heads,
-d head width, Q queries of a chunk, Hp Wp patch grid of a picture, O neck width, R = 2s - 1 distances.
+Legend: N pictures, H W pixels, Hp Wp patch grid, C trunk width, G grids (whole pictures, or all their windows), s side
+of a grid (window or patch grid), S = s*s cells, h heads, d head width, Q queries of a chunk, R = 2s - 1 distances, O
+neck width, t side of the square of tokens, P = t*t tokens, V = 4*O token width.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,7 +41,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lensmith.core.errors import ConfigError, ShapeError
-from lensmith.models.exactness import Exactness
 from lensmith.models.towers.base import VisionFeatures
 
 BIAS_VALUES = 4 * 1024 * 1024
@@ -283,6 +279,7 @@ class SamTowerConfig:
     neck_width: int = 256
     tokens_side: int = 24
     norm_eps: float = 1e-6
+    resizes_in_float32: bool = True
 
     def __post_init__(self) -> None:
         if self.trunk_width % self.heads:
@@ -321,10 +318,9 @@ class SamTowerConfig:
 class SamTower(nn.Module):
     """Pixels to P tokens a picture. Pictures are squares of one size: a partial mask is refused."""
 
-    def __init__(self, config: SamTowerConfig, exact: Exactness = Exactness.ORIGINAL) -> None:
+    def __init__(self, config: SamTowerConfig) -> None:
         super().__init__()
         self.config = config
-        self.exact = exact
         side, width = config.grid_side, config.trunk_width
         self.patch_embed = SamPatches(width, config.patch_px)
         self.pos_embed = nn.Parameter(torch.randn(1, side, side, width) * 0.02)
@@ -366,7 +362,7 @@ class SamTower(nn.Module):
         return VisionFeatures(tokens_NPV, tokens_NPV.new_ones(tokens_NPV.shape[:2], dtype=torch.bool))
 
     def _resized(self, late_NOHW: Tensor, early_NOHW: Tensor) -> Tensor:
-        precision = torch.float32 if self.exact is Exactness.ORIGINAL else late_NOHW.dtype
+        precision = torch.float32 if self.config.resizes_in_float32 else late_NOHW.dtype
         both_NOHW = late_NOHW.to(precision) + self.alpha.to(precision) * early_NOHW.to(precision)
         side = 4 * self.config.tokens_side
         resized = nn.functional.interpolate(both_NOHW, size=(side, side), mode="bilinear", align_corners=False)

@@ -9,11 +9,9 @@ from dataclasses import replace
 
 from lensmith.core.endpoint import Finish, Request
 from lensmith.core.exposure import Exposure
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import Decoding
 from lensmith.models.inference.decoder import Answers, Decoder, Failed, Job, Piece, PromptRead
 from lensmith.models.inference.endpoint import CACHE_BYTES, Answering
-from lensmith.models.inference.loading import dtype_named, load_answering
+from lensmith.models.inference.loading import dtype_named, given_options, load_answering
 from lensmith.models.inference.prefill import Reader
 from lensmith.workflows.chat.conversation import IsStopped, OnText, Spoken
 
@@ -101,9 +99,8 @@ def local_speaker(
 
     `dtype` "int8": the language model's weights as 8-bit integers, the rest in bfloat16 (`models.int8`).
     """
-    whose = None if exact is None else Exactness.named(exact)
-    reads = None if picture_decoding is None else Decoding.named(picture_decoding)
-    answering = load_answering(model, dtype=dtype_named(dtype), device=device, exact=whose, picture_decoding=reads)
+    options = given_options(exact=exact, picture_decoding=picture_decoding)
+    answering = load_answering(model, dtype=dtype_named(dtype), device=device, options=options)
     return LocalSpeaker(_remembering(answering))
 
 

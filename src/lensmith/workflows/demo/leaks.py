@@ -15,6 +15,7 @@ from lensmith.audit.findings.cures import SAFE_WORDS
 from lensmith.audit.findings.finding import AuditReport, Finding
 from lensmith.core.exposure import Exposure
 from lensmith.guard.run import Options, guard_config, running_guard
+from lensmith.models.families.registry import DEFAULT_MODEL
 from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.engine import Engine
 from lensmith.serve.run import running
@@ -55,7 +56,7 @@ def run_leaks(
     """Serves, audits, guards and audits again. Writes both reports below `out_dir`."""
     shutil.rmtree(out_dir, ignore_errors=True)  # an earlier demonstration was of another address
     told = on_progress or (lambda done, total: None)
-    answering = Answering.of(writer.model, writer.processor, name="sightseer_nano")
+    answering = Answering.of(writer.model, writer.processor, name=DEFAULT_MODEL)
     with running(Engine(answering, Exposure.everything(), slots=SLOTS)) as url:
         first = audit_url(_options(url, out_dir / "open"))
         told(1, LEAK_STEPS)

@@ -11,7 +11,6 @@ from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.real import fetch_real_pages
 from lensmith.evaluate.visual.score import VisualScore, score_pages
 from lensmith.evaluate.visual.summary import VisualSummary, summarise
-from lensmith.models.families.sightseer import load, shipped_model
 from lensmith.models.linear.packed import count_parameters
 from lensmith.workflows.demo.chat import ChatResult, chat_chapter, run_chat
 from lensmith.workflows.demo.leaks import LEAK_STEPS, LeaksResult, leaks_chapter, run_leaks
@@ -70,7 +69,7 @@ def run(
     ]
     named += [(f"{page.package}: {page.name}", page.html) for page in real]
     scored: list[ScoredPage] = []
-    writer = LocalWriter(*load(model or shipped_model()))
+    writer = LocalWriter.load(model)
     millions = count_parameters(writer.model) / 1e6
     with Converter(writer) as converter:
         for name, document in named:

@@ -23,7 +23,6 @@ from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.markup.repair import repair
 from lensmith.evaluate.visual.score import PictureScore, score_pictures
-from lensmith.models.families.sightseer import load, shipped_model
 from lensmith.models.inference.generate import Completion
 from lensmith.render import Capture, RenderConfig, Renderer
 from lensmith.workflows.html.writers import LocalWriter, PageWriter
@@ -100,7 +99,7 @@ class Converter:
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Self:
         """The model in `folder`, or the one that ships. Raises InputError where there is none."""
-        return cls(LocalWriter(*load(folder or shipped_model())))
+        return cls(LocalWriter.load(folder))
 
     def __enter__(self) -> Self:
         self.renderer.__enter__()

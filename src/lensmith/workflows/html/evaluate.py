@@ -20,7 +20,8 @@ from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbn
 from lensmith.evaluate.visual.pixels import RgbArray
 from lensmith.evaluate.visual.score import VisualScore, score_pages
 from lensmith.evaluate.visual.summary import VisualSummary, summarise
-from lensmith.recipes.sightseer import sightseer_nano
+from lensmith.models.families.registry import DEFAULT_MODEL
+from lensmith.recipes import recipe_named
 from lensmith.render import Capture, Renderer
 from lensmith.workflows.html.convert import CAPTURE, Candidate, Converter
 from lensmith.workflows.html.gallery import ReportPage, write_report
@@ -191,7 +192,7 @@ def nearest_scores(targets: Sequence[TargetPage], renderer: Renderer, among: int
 
 
 def _training_document(index: int) -> str:
-    return stand_alone(generate_page(sightseer_nano().page_seed, index).html)
+    return stand_alone(generate_page(recipe_named(DEFAULT_MODEL).page_seed, index).html)
 
 
 def _training_pages(renderer: Renderer, among: int) -> Iterator[tuple[RgbArray, int]]:

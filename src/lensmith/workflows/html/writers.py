@@ -8,15 +8,19 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 from PIL import Image
 
 from lensmith.core.endpoint import Choice, Endpoint, Finish, Request
+from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
 from lensmith.endpoints.http.client import connect
 from lensmith.models import VisionLanguageModel
+from lensmith.models.families.registry import resolved
 from lensmith.models.inference.generate import Completion, generate_batch, generate_stream
+from lensmith.models.inference.loading import load_vision_language
 from lensmith.models.inference.sampling import GenerateSettings
 from lensmith.models.processor import VisionLanguageProcessor
 
@@ -51,6 +55,15 @@ class LocalWriter:
     def __init__(self, model: VisionLanguageModel, processor: VisionLanguageProcessor) -> None:
         self.model = model
         self.processor = processor
+
+    @classmethod
+    def load(cls, source: str | Path | None = None) -> Self:
+        """The model in a folder, or the one that ships. Raises InputError where there is none."""
+        source = resolved(source)
+        loaded = load_vision_language(source)
+        if loaded is None:
+            raise InputError("there is no model that reads pictures", expected="a model's folder", actual=source)
+        return cls(*loaded)
 
     @property
     def prompt(self) -> str:

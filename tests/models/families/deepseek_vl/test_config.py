@@ -14,9 +14,9 @@ from transformers import (
 from lensmith.core.errors import ConfigError
 from lensmith.models import VisionLanguageConfig, VisionLanguageModel
 from lensmith.models.connectors import PerceiverConnectorConfig
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl import Layout, deepseek_vl_config, tiny_config
-from lensmith.models.families.deepseek_vl.config import SIZES, parts_of
+from lensmith.models.families.deepseek_vl import CheckpointLayout, deepseek_vl_config, tiny_config
+from lensmith.models.families.deepseek_vl.config import SIZES, exactness_of, parts_of
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.published_config import (
     read_original,
     read_transformers,
@@ -196,7 +196,7 @@ def test_what_is_written_for_a_layout_is_read_again(name):
     config = CONFIGS[name]
     image = config.image_token_id
     assert read_original(write_original(config, "bfloat16"), image_token_id=image) == config
-    for layout in (Layout.TRANSFORMERS, Layout.TRANSFORMERS_4):
+    for layout in (CheckpointLayout.TRANSFORMERS, CheckpointLayout.TRANSFORMERS_4):
         assert read_transformers(write_transformers(config, "bfloat16", layout)) == config
 
 
@@ -204,7 +204,7 @@ def test_what_is_written_for_a_layout_is_read_again(name):
 def test_every_file_says_that_head_and_embeddings_are_two(name):
     original = write_original(CONFIGS[name], "float32")
     assert original["language_config"]["tie_word_embeddings"] is False
-    for layout in (Layout.TRANSFORMERS, Layout.TRANSFORMERS_4):
+    for layout in (CheckpointLayout.TRANSFORMERS, CheckpointLayout.TRANSFORMERS_4):
         values = write_transformers(CONFIGS[name], "float32", layout)
         assert (values["tie_word_embeddings"], values["text_config"]["tie_word_embeddings"]) == (False, False)
 
@@ -220,7 +220,7 @@ def test_published_sizes_are_written_under_the_original_names():
 
 
 def test_transformers_4_reads_rotary_positions_under_their_old_names():
-    text = write_transformers(deepseek_vl_config("1.3b"), "float16", Layout.TRANSFORMERS_4)["text_config"]
+    text = write_transformers(deepseek_vl_config("1.3b"), "float16", CheckpointLayout.TRANSFORMERS_4)["text_config"]
     assert (text["rope_theta"], text["rope_scaling"], "rope_parameters" in text) == (10000.0, None, False)
 
 
@@ -233,8 +233,8 @@ def test_the_original_counts_layers_from_the_end():
 
 
 def test_exactness_is_the_towers():
-    assert read_original(ORIGINAL["7b"], exact=Exactness.TRANSFORMERS).vision.exact is Exactness.TRANSFORMERS
-    assert read_transformers(THEIRS["7b"]).vision.exact is Exactness.ORIGINAL
+    assert exactness_of(read_original(ORIGINAL["7b"], exact=Exactness.TRANSFORMERS).vision) is Exactness.TRANSFORMERS
+    assert exactness_of(read_transformers(THEIRS["7b"]).vision) is Exactness.ORIGINAL
 
 
 def changed(values, path, value):

@@ -24,7 +24,7 @@ from transformers import (
 
 from lensmith.core.errors import CheckpointError, ConfigError, InputError
 from lensmith.core.types import Message
-from lensmith.models.families.deepseek_vl import Layout, load, load_model
+from lensmith.models.families.deepseek_vl import CheckpointLayout, load, load_model
 from lensmith.models.families.deepseek_vl import convert as convert_module
 from lensmith.models.families.deepseek_vl.checkpoint import open_checkpoint
 from lensmith.models.families.deepseek_vl.convert import convert
@@ -50,15 +50,15 @@ def assert_same(one, other):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_layout_becomes_every_other_and_comes_back_bit_by_bit(tmp_path, family):
     model = tiny_model(family)
-    folders = {layout: save_as(tmp_path / f"first-{layout.value}", model, layout) for layout in Layout}
+    folders = {layout: save_as(tmp_path / f"first-{layout.value}", model, layout) for layout in CheckpointLayout}
     for source, folder in folders.items():
-        for target in Layout:
+        for target in CheckpointLayout:
             # What comes back is what was there first: `first-...` was written straight from the model.
             made = convert(folder, tmp_path / f"{source.value}-{target.value}", target, shard_bytes=300_000).folder
             assert_same(weights_in(made), weights_in(folders[target]))
             assert open_checkpoint(made).form.layout is target
         assert_same(dict(load_model(folder).state_dict()), dict(model.state_dict()))
-    config = load_model(folders[Layout.LENSMITH]).config
+    config = load_model(folders[CheckpointLayout.LENSMITH]).config
     for folder in folders.values():
         loaded = load_model(folder).config
         assert (loaded.vision, loaded.connector) == (config.vision, config.connector)
@@ -72,8 +72,8 @@ def test_precision_and_odd_bits_are_kept(tmp_path, dtype):
     with torch.no_grad():
         weight = model.language_model.lm_head.weight
         weight[0, :4] = torch.tensor([torch.nan, torch.inf, -0.0, torch.finfo(dtype).smallest_normal])
-    folder = save_as(tmp_path / "a", model, Layout.ORIGINAL)
-    back = convert(folder, tmp_path / "b", Layout.TRANSFORMERS).folder
+    folder = save_as(tmp_path / "a", model, CheckpointLayout.ORIGINAL)
+    back = convert(folder, tmp_path / "b", CheckpointLayout.TRANSFORMERS).folder
     head = weights_in(back)["lm_head.weight"]
     assert head.dtype is dtype
     assert torch.equal(head.view(torch.int16), weight.view(torch.int16))
@@ -82,7 +82,7 @@ def test_precision_and_odd_bits_are_kept(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("layout", [Layout.TRANSFORMERS, Layout.TRANSFORMERS_4])
+@pytest.mark.parametrize("layout", [CheckpointLayout.TRANSFORMERS, CheckpointLayout.TRANSFORMERS_4])
 def test_transformers_reads_the_result_and_ties_nothing(tmp_path, family, layout):
     model = tiny_model(family)
     folder = save_as(tmp_path / "a", model, layout)
@@ -96,7 +96,7 @@ def test_transformers_reads_the_result_and_ties_nothing(tmp_path, family, layout
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("layout", [Layout.TRANSFORMERS, Layout.TRANSFORMERS_4])
+@pytest.mark.parametrize("layout", [CheckpointLayout.TRANSFORMERS, CheckpointLayout.TRANSFORMERS_4])
 def test_transformers_reads_the_processor(tmp_path, family, layout):
     folder = save_as(tmp_path / "a", tiny_model(family), layout)
     theirs = AutoProcessor.from_pretrained(folder)
@@ -136,7 +136,7 @@ def test_a_text_begins_with_its_token_although_the_published_tokenizer_does_not_
     ],
 )
 def test_the_chat_template_writes_the_original_prompts(tmp_path, messages):
-    folder = save_as(tmp_path / "a", tiny_model("mlp"), Layout.TRANSFORMERS)
+    folder = save_as(tmp_path / "a", tiny_model("mlp"), CheckpointLayout.TRANSFORMERS)
     theirs = AutoProcessor.from_pretrained(folder)
     expected = chat_prompt([Message(role=role, parts=tuple(parts)) for role, parts in messages])
     parts = [{"role": r, "content": [{"type": "text", "text": text} for text in p]} for r, p in messages]
@@ -152,10 +152,10 @@ def test_files_are_those_of_the_layout(tmp_path, family):
     common = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     theirs = {"processor_config.json", "chat_template.jinja"}
     expected = {
-        Layout.ORIGINAL: common | {"preprocessor_config.json", "processor_config.json"},
-        Layout.TRANSFORMERS_4: common | theirs | {"preprocessor_config.json"},
-        Layout.TRANSFORMERS: common | theirs,
-        Layout.LENSMITH: common | {"processor_config.json"},
+        CheckpointLayout.ORIGINAL: common | {"preprocessor_config.json", "processor_config.json"},
+        CheckpointLayout.TRANSFORMERS_4: common | theirs | {"preprocessor_config.json"},
+        CheckpointLayout.TRANSFORMERS: common | theirs,
+        CheckpointLayout.LENSMITH: common | {"processor_config.json"},
     }
     model = tiny_model(family)
     for layout, files in expected.items():
@@ -170,7 +170,7 @@ def test_files_are_those_of_the_layout(tmp_path, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_a_folder_says_of_pictures_is_carried_through_every_layout(tmp_path, family):
-    folder = save_as(tmp_path / "a", tiny_model(family), Layout.ORIGINAL)
+    folder = save_as(tmp_path / "a", tiny_model(family), CheckpointLayout.ORIGINAL)
     path = folder / "preprocessor_config.json"
     told = json.loads(path.read_text()) | {
         "min_size": 20,
@@ -193,14 +193,22 @@ def test_what_a_folder_says_of_pictures_is_carried_through_every_layout(tmp_path
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("between", [Layout.ORIGINAL, Layout.TRANSFORMERS, Layout.TRANSFORMERS_4, Layout.LENSMITH])
+@pytest.mark.parametrize(
+    "between",
+    [
+        CheckpointLayout.ORIGINAL,
+        CheckpointLayout.TRANSFORMERS,
+        CheckpointLayout.TRANSFORMERS_4,
+        CheckpointLayout.LENSMITH,
+    ],
+)
 def test_what_a_folder_says_of_pictures_is_carried_through_our_own_layout(tmp_path, family, between):
-    first = save_as(tmp_path / "a", tiny_model(family), Layout.ORIGINAL)
+    first = save_as(tmp_path / "a", tiny_model(family), CheckpointLayout.ORIGINAL)
     path = first / "preprocessor_config.json"
     own = {"min_size": 20, "image_mean": [0.25, 0.5, 0.75], "image_std": [0.3, 0.3, 0.3]}
     told = json.loads(path.read_text()) | own | {"background_color": [63, 127, 191]}
     path.write_text(json.dumps(told))
-    folder = first if between is Layout.ORIGINAL else convert(first, tmp_path / "b", between).folder
+    folder = first if between is CheckpointLayout.ORIGINAL else convert(first, tmp_path / "b", between).folder
     ours = convert(folder, tmp_path / "c", "lensmith").folder
     pictures = load(ours)[1].pictures
     assert (pictures.min_px, pictures.mean, pictures.std) == (20, (0.25, 0.5, 0.75), (0.3, 0.3, 0.3))
@@ -214,7 +222,7 @@ def test_what_a_folder_says_of_pictures_is_carried_through_our_own_layout(tmp_pa
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_only_transformers_file_says_is_carried_through_our_own_layout(tmp_path, family):
-    folder = save_as(tmp_path / "a", tiny_model(family), Layout.TRANSFORMERS)
+    folder = save_as(tmp_path / "a", tiny_model(family), CheckpointLayout.TRANSFORMERS)
     path = folder / "processor_config.json"
     told = json.loads(path.read_text())
     changes = {"resample": 1, "image_mean": [0.1, 0.2, 0.3]} if family == "hybrid" else {"do_normalize": False}
@@ -243,7 +251,7 @@ def test_settings_of_generation_are_carried_over(tmp_path):
 
 
 def test_unused_tensors_are_left_out_and_named(tmp_path):
-    source = save_as(tmp_path / "a", tiny_model("hybrid"), Layout.ORIGINAL)
+    source = save_as(tmp_path / "a", tiny_model("hybrid"), CheckpointLayout.ORIGINAL)
     weights = load_file(source / "model.safetensors")
     unused = ["vision_model.high_layer_norm.bias", "vision_model.vision_tower_low.vision_tower.attn_pool.q.weight"]
     save_file(weights | {name: torch.ones(3) for name in unused}, source / "model.safetensors")
@@ -267,11 +275,13 @@ def test_a_folder_without_tokenizer_is_converted_without_it(tmp_path):
 def test_progress_ends_with_all(tmp_path):
     own = save_own(tmp_path / "own", tiny_model("mlp"))
     told = []
-    convert_module._MEGABYTE, before = 10_000, convert_module._MEGABYTE
-    try:
-        result = convert(own, tmp_path / "a", "original", on_progress=lambda done, total: told.append((done, total)))
-    finally:
-        convert_module._MEGABYTE = before
+    result = convert(
+        own,
+        tmp_path / "a",
+        "original",
+        on_progress=lambda done, total: told.append((done, total)),
+        progress_bytes=10_000,
+    )
     total = -(-result.weight_bytes // 10_000)
     assert told[-1] == (total, total)
     assert len(told) > 10
@@ -289,7 +299,7 @@ def test_what_is_there_already_is_not_touched_unless_asked(tmp_path):
         convert(own, out, "transformers")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     convert(own, out, "transformers", overwrite=True)
-    assert open_checkpoint(out).form.layout is Layout.TRANSFORMERS
+    assert open_checkpoint(out).form.layout is CheckpointLayout.TRANSFORMERS
     assert not (out / "mine.txt").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="not a folder"):
@@ -315,7 +325,7 @@ def test_an_interruption_leaves_what_was_there(tmp_path, overwrite):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert out.exists() is overwrite
     if overwrite:
-        assert open_checkpoint(out).form.layout is Layout.ORIGINAL
+        assert open_checkpoint(out).form.layout is CheckpointLayout.ORIGINAL
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):

@@ -12,9 +12,9 @@ from transformers import (
 )
 
 from lensmith.core.errors import CheckpointError, ConfigError
-from lensmith.models.families.deepseek_vl import Family, Layout, deepseek_vl_config, tiny_config
+from lensmith.models.families.deepseek_vl import CheckpointLayout, Variant, deepseek_vl_config, tiny_config
 from lensmith.models.families.deepseek_vl.checkpoint import state_shapes
-from lensmith.models.families.deepseek_vl.layouts import Form, layout_named, plan_for, recognise
+from lensmith.models.families.deepseek_vl.layouts import CheckpointForm, layout_named, plan_for, recognise
 from lensmith.models.families.deepseek_vl.published_config import write_transformers
 from tests.support.tiny_deepseek import FAMILIES, PUBLISHED_LAYOUTS
 
@@ -27,15 +27,15 @@ ATTENTION_POOL = [
 @pytest.fixture(scope="module", params=FAMILIES)
 def tiny(request):
     config = tiny_config(request.param)
-    return Family(request.param), config, state_shapes(config)
+    return Variant(request.param), config, state_shapes(config)
 
 
 def their_shapes(config, family):
     kind, their_config = DeepseekVLForConditionalGeneration, DeepseekVLConfig
-    if family is Family.HYBRID:
+    if family is Variant.HYBRID:
         kind, their_config = DeepseekVLHybridForConditionalGeneration, DeepseekVLHybridConfig
     with torch.device("meta"):
-        model = kind(their_config.from_dict(write_transformers(config, "float32", Layout.TRANSFORMERS)))
+        model = kind(their_config.from_dict(write_transformers(config, "float32", CheckpointLayout.TRANSFORMERS)))
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -45,7 +45,7 @@ def shapes_of(plan):
 
 def test_transformers_5_has_these_names_and_shapes(tiny):
     family, config, shapes = tiny
-    assert shapes_of(plan_for(shapes, Layout.TRANSFORMERS)) == their_shapes(config, family)
+    assert shapes_of(plan_for(shapes, CheckpointLayout.TRANSFORMERS)) == their_shapes(config, family)
 
 
 def test_transformers_4_has_siglip_one_level_deeper(tiny):
@@ -54,13 +54,13 @@ def test_transformers_4_has_siglip_one_level_deeper(tiny):
         re.sub(r"^model\.vision_model\.", "model.vision_model.vision_model.", name): shape
         for name, shape in their_shapes(config, family).items()
     }
-    assert shapes_of(plan_for(shapes, Layout.TRANSFORMERS_4)) == deeper
+    assert shapes_of(plan_for(shapes, CheckpointLayout.TRANSFORMERS_4)) == deeper
 
 
 @pytest.mark.parametrize(("size", "used", "unused"), [("1.3b", 516, 13), ("7b", 758, 17)])
 def test_the_original_has_as_many_tensors_as_its_own_classes_make(size, used, unused):
     # 529 and 775 were counted on the state dicts of the original repository's classes at full size.
-    plan = plan_for(state_shapes(deepseek_vl_config(size)), Layout.ORIGINAL)
+    plan = plan_for(state_shapes(deepseek_vl_config(size)), CheckpointLayout.ORIGINAL)
     assert len(plan.stored) == used
     prefix = "vision_model.vision_tower." if size == "1.3b" else "vision_model.vision_tower_low.vision_tower."
     known = [f"{prefix}attn_pool.{name}" for name in ATTENTION_POOL]
@@ -73,9 +73,9 @@ def test_the_original_has_as_many_tensors_as_its_own_classes_make(size, used, un
 
 def test_the_original_keeps_q_k_and_v_together_and_positions_a_dimension_deeper(tiny):
     family, _, shapes = tiny
-    stored = plan_for(shapes, Layout.ORIGINAL).stored
-    low = "vision_model.vision_tower." if family is Family.MLP else "vision_model.vision_tower_low.vision_tower."
-    ours = "vision_tower.siglip." if family is Family.MLP else "vision_tower.low.siglip."
+    stored = plan_for(shapes, CheckpointLayout.ORIGINAL).stored
+    low = "vision_model.vision_tower." if family is Variant.MLP else "vision_model.vision_tower_low.vision_tower."
+    ours = "vision_tower.siglip." if family is Variant.MLP else "vision_tower.low.siglip."
     qkv = stored[f"{low}blocks.1.attn.qkv.weight"]
     assert qkv.shape == (96, 32)
     assert qkv.pieces == tuple(f"{ours}encoder.layers.1.self_attn.{part}_proj.weight" for part in "qkv")
@@ -89,13 +89,13 @@ def test_the_original_keeps_q_k_and_v_together_and_positions_a_dimension_deeper(
     assert torch.equal(place.join(place.split(table).__getitem__), table)
 
 
-@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("layout", CheckpointLayout)
 def test_a_layout_is_recognised_by_its_keys(tiny, layout):
     family, _, shapes = tiny
     names = plan_for(shapes, layout).stored
-    assert recognise(names) == Form(layout=layout, family=family)
+    assert recognise(names) == CheckpointForm(layout=layout, family=family)
     # A key that the model lacks does not change what it is.
-    assert recognise([*names, "something.else"]) == Form(layout=layout, family=family)
+    assert recognise([*names, "something.else"]) == CheckpointForm(layout=layout, family=family)
 
 
 def test_other_weights_are_not_recognised():
@@ -131,7 +131,7 @@ def test_all_that_is_wrong_is_told_at_once(tiny, layout):
 
 def test_nothing_is_told_where_all_is_well(tiny):
     _, _, shapes = tiny
-    for layout in Layout:
+    for layout in CheckpointLayout:
         plan = plan_for(shapes, layout)
         plan.check(shapes_of(plan))
         assert plan.unused(plan.stored) == []
@@ -140,10 +140,10 @@ def test_nothing_is_told_where_all_is_well(tiny):
 @pytest.mark.parametrize(
     ("layout", "name"),
     [
-        (Layout.ORIGINAL, "language_model.model.layers.3.self_attn.rotary_emb.inv_freq"),
-        (Layout.TRANSFORMERS, "model.vision_model.head.probe"),
-        (Layout.TRANSFORMERS_4, "model.vision_model.vision_model.head.attention.in_proj_weight"),
-        (Layout.TRANSFORMERS_4, "model.vision_model.vision_model.embeddings.position_ids"),
+        (CheckpointLayout.ORIGINAL, "language_model.model.layers.3.self_attn.rotary_emb.inv_freq"),
+        (CheckpointLayout.TRANSFORMERS, "model.vision_model.head.probe"),
+        (CheckpointLayout.TRANSFORMERS_4, "model.vision_model.vision_model.head.attention.in_proj_weight"),
+        (CheckpointLayout.TRANSFORMERS_4, "model.vision_model.vision_model.embeddings.position_ids"),
     ],
 )
 def test_what_is_known_to_be_unused_may_be_there_in_its_own_layout_only(tiny, layout, name):
@@ -151,7 +151,7 @@ def test_what_is_known_to_be_unused_may_be_there_in_its_own_layout_only(tiny, la
     plan = plan_for(shapes, layout)
     plan.check(shapes_of(plan) | {name: (1,)})
     with pytest.raises(CheckpointError, match=r"1 unexpected[\s\S]*" + re.escape(name)):
-        own = plan_for(shapes, Layout.LENSMITH)
+        own = plan_for(shapes, CheckpointLayout.LENSMITH)
         own.check(shapes_of(own) | {name: (1,)})
     with pytest.raises(CheckpointError, match="1 unexpected"):
         plan.check(shapes_of(plan) | {f"{name}.more": (1,)})
@@ -159,6 +159,6 @@ def test_what_is_known_to_be_unused_may_be_there_in_its_own_layout_only(tiny, la
 
 def test_a_name_without_a_place_and_a_layout_that_is_none():
     with pytest.raises(CheckpointError, match="no place"):
-        plan_for({"vision_tower.siglip.head.probe.more": (1,)}, Layout.ORIGINAL)
+        plan_for({"vision_tower.siglip.head.probe.more": (1,)}, CheckpointLayout.ORIGINAL)
     with pytest.raises(ConfigError, match="original, transformers-4, transformers, lensmith"):
         layout_named("gguf")

@@ -19,26 +19,26 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from lensmith.core.errors import CheckpointError, ConfigError, InputError
 from lensmith.core.images import DEFAULT_LIMITS
 from lensmith.models import VisionLanguageModel
-from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import (
+    CheckpointLayout,
     Decoding,
     DeepseekVlProcessor,
-    Layout,
-    is_deepseek_vl,
     load,
     load_model,
     tiny_config,
 )
-from lensmith.models.families.deepseek_vl.checkpoint import open_checkpoint
+from lensmith.models.families.deepseek_vl.checkpoint import is_published, open_checkpoint
+from lensmith.models.families.deepseek_vl.config import exactness_of
 from lensmith.models.families.deepseek_vl.convert import convert
 from lensmith.models.families.deepseek_vl.loading import model_without_weights
+from lensmith.models.families.deepseek_vl.options import Exactness
 from tests.support.tiny_deepseek import FAMILIES, PUBLISHED_LAYOUTS, save_as, tiny_model
 
 HEADS = {
-    Layout.ORIGINAL: ("language_model.lm_head.weight", "language_model.model.embed_tokens.weight"),
-    Layout.TRANSFORMERS_4: ("lm_head.weight", "model.language_model.embed_tokens.weight"),
-    Layout.TRANSFORMERS: ("lm_head.weight", "model.language_model.embed_tokens.weight"),
-    Layout.LENSMITH: ("language_model.lm_head.weight", "language_model.model.embed_tokens.weight"),
+    CheckpointLayout.ORIGINAL: ("language_model.lm_head.weight", "language_model.model.embed_tokens.weight"),
+    CheckpointLayout.TRANSFORMERS_4: ("lm_head.weight", "model.language_model.embed_tokens.weight"),
+    CheckpointLayout.TRANSFORMERS: ("lm_head.weight", "model.language_model.embed_tokens.weight"),
+    CheckpointLayout.LENSMITH: ("language_model.lm_head.weight", "language_model.model.embed_tokens.weight"),
 }
 
 
@@ -49,7 +49,7 @@ def folders(tmp_path_factory):
     return {
         (family, layout): save_as(root / f"{family}-{layout.value}", tiny_model(family), layout)
         for family in FAMILIES
-        for layout in Layout
+        for layout in CheckpointLayout
     }
 
 
@@ -57,7 +57,7 @@ def folders(tmp_path_factory):
 def copied(folders, tmp_path):
     """A copy of one, to be changed."""
 
-    def copy(family="mlp", layout=Layout.ORIGINAL):
+    def copy(family="mlp", layout=CheckpointLayout.ORIGINAL):
         return shutil.copytree(folders[family, layout], tmp_path / "copied")
 
     return copy
@@ -78,7 +78,7 @@ def picture():
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("layout", CheckpointLayout)
 def test_a_folder_of_any_layout_gives_the_same_model(folders, family, layout):
     expected = tiny_model(family)
     model, processor = load(folders[family, layout])
@@ -93,7 +93,7 @@ def test_a_folder_of_any_layout_gives_the_same_model(folders, family, layout):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_saved_again_is_read_by_the_auto_classes(folders, tmp_path, family):
-    model, processor = load(folders[family, Layout.ORIGINAL], exact="transformers")
+    model, processor = load(folders[family, CheckpointLayout.ORIGINAL], exact="transformers")
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     expected = model.config
@@ -110,7 +110,7 @@ def test_what_is_saved_again_is_read_by_the_auto_classes(folders, tmp_path, fami
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_head_that_differs_from_the_embeddings_stays_so(folders, tmp_path, family):
-    for layout in Layout:
+    for layout in CheckpointLayout:
         model = load_model(folders[family, layout])
         head, embeddings = model.language_model.lm_head.weight, model.get_input_embeddings().weight
         assert not torch.equal(head, embeddings)
@@ -125,19 +125,19 @@ def test_a_head_that_differs_from_the_embeddings_stays_so(folders, tmp_path, fam
             assert torch.equal(again.get_input_embeddings().weight, embeddings)
 
 
-@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("layout", CheckpointLayout)
 def test_a_file_that_says_tied_but_has_a_head_keeps_it(copied, layout):
     folder = copied(layout=layout)
     values = json.loads((folder / "config.json").read_text())
     for part in (values, *(values[key] for key in ("text_config", "language_config", "language") if key in values)):
         part["tie_word_embeddings"] = True
-    if layout is Layout.LENSMITH:
+    if layout is CheckpointLayout.LENSMITH:
         del values["tie_word_embeddings"]  # it has no such key
     (folder / "config.json").write_text(json.dumps(values))
     assert_equal_models(load_model(folder), tiny_model("mlp"))
 
 
-@pytest.mark.parametrize("layout", [Layout.ORIGINAL, Layout.TRANSFORMERS])
+@pytest.mark.parametrize("layout", [CheckpointLayout.ORIGINAL, CheckpointLayout.TRANSFORMERS])
 def test_a_checkpoint_without_a_head_is_tied_only_if_it_says_so(copied, tmp_path, layout):
     folder = copied(layout=layout)
     head, embeddings = HEADS[layout]
@@ -147,7 +147,9 @@ def test_a_checkpoint_without_a_head_is_tied_only_if_it_says_so(copied, tmp_path
     with pytest.raises(CheckpointError, match=f"1 missing[\\s\\S]*missing: {head}"):
         load_model(folder)
     values = json.loads((folder / "config.json").read_text())
-    values["text_config" if layout is Layout.TRANSFORMERS else "language_config"]["tie_word_embeddings"] = True
+    values["text_config" if layout is CheckpointLayout.TRANSFORMERS else "language_config"]["tie_word_embeddings"] = (
+        True
+    )
     (folder / "config.json").write_text(json.dumps(values))
     model = load_model(folder)
     assert model.language_model.lm_head.weight is model.get_input_embeddings().weight
@@ -158,7 +160,7 @@ def test_a_checkpoint_without_a_head_is_tied_only_if_it_says_so(copied, tmp_path
 
 
 def test_precision_is_the_files_or_the_one_asked_for(copied):
-    folder = copied(layout=Layout.TRANSFORMERS)
+    folder = copied(layout=CheckpointLayout.TRANSFORMERS)
     weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
     weights["model.vision_model.post_layernorm.bias"] = weights["model.vision_model.post_layernorm.bias"].float()
     save_file(weights, folder / "model.safetensors")
@@ -170,7 +172,7 @@ def test_precision_is_the_files_or_the_one_asked_for(copied):
 
 
 def test_in_its_own_precision_nothing_is_copied_and_the_file_is_not_written_to(copied):
-    folder = copied(layout=Layout.ORIGINAL)
+    folder = copied(layout=CheckpointLayout.ORIGINAL)
     before = (folder / "model.safetensors").read_bytes()
     model = load_model(folder)
     maps = Path("/proc/self/maps").read_text().splitlines()
@@ -211,12 +213,12 @@ for dtype in (torch.bfloat16, torch.float32):
 
 
 def test_the_weights_are_in_memory_once_at_most(folders, tmp_path):
-    small = folders["mlp", Layout.ORIGINAL]
+    small = folders["mlp", CheckpointLayout.ORIGINAL]
     large = tmp_path / "large"
     config = tiny_config("mlp", vocabulary_size=60_000)
     config.language.hidden_size, config.language.intermediate_size = 256, 3000
     config.language.head_dim = 64
-    save_as(large, VisionLanguageModel(config).to(torch.bfloat16), Layout.ORIGINAL)
+    save_as(large, VisionLanguageModel(config).to(torch.bfloat16), CheckpointLayout.ORIGINAL)
     command = [sys.executable, "-c", MEASURE, str(small), str(large)]
     result = subprocess.run(command, capture_output=True, check=True, text=True)
     as_stored, wider = map(float, result.stdout.split())
@@ -274,7 +276,9 @@ def test_integers_are_no_weights_here(copied):
 
 @pytest.fixture
 def sharded(folders, tmp_path):
-    return convert(folders["mlp", Layout.ORIGINAL], tmp_path / "sharded", "original", shard_bytes=100_000).folder
+    return convert(
+        folders["mlp", CheckpointLayout.ORIGINAL], tmp_path / "sharded", "original", shard_bytes=100_000
+    ).folder
 
 
 def shards_of(folder):
@@ -401,7 +405,7 @@ def test_a_configuration_that_is_none(copied, content, error, said):
 
 def test_configuration_and_weights_of_two_models(copied, folders):
     folder = copied("mlp")
-    shutil.copy(folders["hybrid", Layout.ORIGINAL] / "config.json", folder)
+    shutil.copy(folders["hybrid", CheckpointLayout.ORIGINAL] / "config.json", folder)
     with pytest.raises(CheckpointError, match="belong to different models"):
         load_model(folder)
 
@@ -447,28 +451,29 @@ def test_without_network_a_name_is_a_clear_error(tmp_path, monkeypatch):
 
 
 def test_our_own_layout_needs_no_saved_processor(copied):
-    folder = copied("hybrid", Layout.LENSMITH)
+    folder = copied("hybrid", CheckpointLayout.LENSMITH)
     (folder / "processor_config.json").unlink()
     model, processor = load(folder)
-    assert processor.exact is model.config.vision.exact is Exactness.ORIGINAL
+    assert processor.exact is exactness_of(model.config.vision) is Exactness.ORIGINAL
 
 
 def test_exactness_reaches_tower_and_processor(folders):
     for family in FAMILIES:
         for asked, expected in ((None, Exactness.ORIGINAL), ("transformers", Exactness.TRANSFORMERS)):
-            model, processor = load(folders[family, Layout.TRANSFORMERS], exact=asked)
+            model, processor = load(folders[family, CheckpointLayout.TRANSFORMERS], exact=asked)
             assert processor.exact is expected
             if family == "hybrid":
-                assert model.config.vision.exact is expected
-    own = load_model(folders["hybrid", Layout.LENSMITH], exact=Exactness.TRANSFORMERS)
-    assert own.config.vision.exact is own.vision_tower.high.exact is Exactness.TRANSFORMERS
+                assert exactness_of(model.config.vision) is expected
+    own = load_model(folders["hybrid", CheckpointLayout.LENSMITH], exact=Exactness.TRANSFORMERS)
+    assert exactness_of(own.config.vision) is Exactness.TRANSFORMERS
+    assert not own.vision_tower.high.config.resizes_in_float32
 
 
 def test_how_pictures_are_read_can_be_chosen_and_is_saved(folders, tmp_path):
     for exact, default in (("original", Decoding.STORED), ("transformers", Decoding.UPRIGHT)):
-        _, processor = load(folders["mlp", Layout.ORIGINAL], exact=exact)
+        _, processor = load(folders["mlp", CheckpointLayout.ORIGINAL], exact=exact)
         assert processor.pictures.reads is default
-    model, processor = load(folders["mlp", Layout.ORIGINAL], decoding="as-seen")
+    model, processor = load(folders["mlp", CheckpointLayout.ORIGINAL], decoding="as-seen")
     assert processor.exact is Exactness.ORIGINAL
     clear = io.BytesIO()
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(clear, "PNG")
@@ -484,7 +489,7 @@ def test_how_pictures_are_read_can_be_chosen_and_is_saved(folders, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_was_saved_of_pictures_stays_where_other_numbers_are_followed(folders, tmp_path, family):
-    path = folders[family, Layout.ORIGINAL]
+    path = folders[family, CheckpointLayout.ORIGINAL]
     model, processor = load(path)
     own = {"min_px": 20, "mean": (0.25, 0.5, 0.75), "std": (0.3, 0.3, 0.3)}
     processor.pictures = replace(processor.pictures, **own)
@@ -503,10 +508,10 @@ def test_what_was_saved_of_pictures_stays_where_other_numbers_are_followed(folde
 
 def test_published_layouts_are_told_from_others(folders, tmp_path):
     for (_, layout), folder in folders.items():
-        assert is_deepseek_vl(folder) is (layout is not Layout.LENSMITH)
-    assert not is_deepseek_vl(tmp_path)
+        assert is_published(folder) is (layout is not CheckpointLayout.LENSMITH)
+    assert not is_published(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "multi_modality", "gen_vision_config": {}}')
-    assert not is_deepseek_vl(tmp_path)
+    assert not is_published(tmp_path)
 
 
 def test_models_built_elsewhere_at_the_same_time_keep_their_weights():
@@ -528,7 +533,7 @@ def test_models_built_elsewhere_at_the_same_time_keep_their_weights():
 
 
 def test_every_part_of_a_checkpoint_is_a_view_until_it_is_used(folders):
-    checkpoint = open_checkpoint(folders["hybrid", Layout.ORIGINAL])
+    checkpoint = open_checkpoint(folders["hybrid", CheckpointLayout.ORIGINAL])
     expected = tiny_model("hybrid").state_dict()
     assert checkpoint.shapes.keys() == expected.keys()
     for name in checkpoint.shapes:

@@ -8,8 +8,8 @@ from PIL import Image
 
 from lensmith.core.errors import ConfigError, ImageError
 from lensmith.core.images import ImageLimits, open_picture
-from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import pictures
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.pictures import (
     Decoding,
     DeepseekPictureConfig,

@@ -16,9 +16,9 @@ from lensmith.core.endpoint import Request
 from lensmith.core.errors import CheckpointError, ConfigError, ImageError, InputError
 from lensmith.core.types import Message, Picture
 from lensmith.models import PictureConfig, VisionLanguageModel
-from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl.config import deepseek_vl_config, tiny_config
-from lensmith.models.families.deepseek_vl.pictures import Decoding, DeepseekPictureConfig
+from lensmith.models.families.deepseek_vl.options import Decoding, Exactness
+from lensmith.models.families.deepseek_vl.pictures import DeepseekPictureConfig
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import BEGIN, END, IMAGE, load_tokenizer, tiny_tokenizer
 from lensmith.models.inference.endpoint import LocalEndpoint

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
-from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.prompt import DEFAULT_SYSTEM, Turn, chat_prompt, original_prompt
 from lensmith.models.families.deepseek_vl.tokenizer import END, IMAGE
 

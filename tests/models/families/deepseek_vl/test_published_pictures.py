@@ -9,11 +9,11 @@ from transformers import DeepseekVLHybridImageProcessorPil, DeepseekVLImageProce
 
 from lensmith.core.errors import CheckpointError, ConfigError
 from lensmith.models import VisionLanguageModel
-from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import load
 from lensmith.models.families.deepseek_vl.config import tiny_config
 from lensmith.models.families.deepseek_vl.convert import convert
 from lensmith.models.families.deepseek_vl.loading import published_pictures
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.pictures import CLIP_MEAN, CLIP_STD, DeepseekPictureConfig, prepare_squares
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer

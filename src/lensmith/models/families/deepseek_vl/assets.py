@@ -13,10 +13,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from lensmith.models.checkpoints.folder import PROCESSOR, read_json
 from lensmith.models.config import VisionLanguageConfig
-from lensmith.models.families.deepseek_vl.checkpoint import Checkpoint, read_json
+from lensmith.models.families.deepseek_vl.checkpoint import PublishedCheckpoint
 from lensmith.models.families.deepseek_vl.config import IMAGE_TOKEN, parts_of
-from lensmith.models.families.deepseek_vl.layouts import Family, Layout
+from lensmith.models.families.deepseek_vl.layouts import CheckpointLayout, Variant
 from lensmith.models.families.deepseek_vl.loading import published_values, read_processor
 from lensmith.models.families.deepseek_vl.prompt import DEFAULT_SYSTEM
 from lensmith.models.families.deepseek_vl.tokenizer import load_tokenizer
@@ -24,7 +25,7 @@ from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD, LOW_MEAN, LOW_STD
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 GENERATION = "generation_config.json"
-PREPROCESSOR, PROCESSOR, TEMPLATE = "preprocessor_config.json", "processor_config.json", "chat_template.jinja"
+PREPROCESSOR, TEMPLATE = "preprocessor_config.json", "chat_template.jinja"
 _SENTENCEPIECE = "tokenizer.model"
 _BICUBIC, _BILINEAR = 3, 2
 _MIN_SIDE_PX = 14
@@ -63,7 +64,7 @@ CHAT_TEMPLATE = (
 """Turns of "User: ..." and "Assistant: ..."; two newlines after the first, the end token after the second."""
 
 
-def write_assets(checkpoint: Checkpoint, out: Path, layout: Layout) -> bool:
+def write_assets(checkpoint: PublishedCheckpoint, out: Path, layout: CheckpointLayout) -> bool:
     """Writes into `out` what a model of this layout has beside weights and `config.json`; False: no tokenizer is there.
 
     Raises CheckpointError where the checkpoint's own files cannot be read.
@@ -71,32 +72,32 @@ def write_assets(checkpoint: Checkpoint, out: Path, layout: Layout) -> bool:
     folder, config = checkpoint.folder, checkpoint.config
     _write(out / GENERATION, _generation(checkpoint, layout))
     has_tokenizer = (folder / TOKENIZER).is_file()
-    if layout is Layout.LENSMITH:
+    if layout is CheckpointLayout.LENSMITH:
         if has_tokenizer:
             read_processor(checkpoint).save_pretrained(out)
         return has_tokenizer
     if has_tokenizer:
         _write_tokenizer(folder, out, layout, parts_of(config).family)
-    is_hybrid = parts_of(config).family is Family.HYBRID
+    is_hybrid = parts_of(config).family is Variant.HYBRID
     image = _with_sources_own(image_processor_values(config, layout), folder, is_hybrid=is_hybrid)
     processor = processor_values(config, layout)
-    if layout is Layout.TRANSFORMERS:
+    if layout is CheckpointLayout.TRANSFORMERS:
         _write(out / PROCESSOR, {"image_processor": image, **processor})
     else:
         _write(out / PREPROCESSOR, image | {"processor_class": processor["processor_class"]})
         _write(out / PROCESSOR, processor)
-    if layout is not Layout.ORIGINAL:
+    if layout is not CheckpointLayout.ORIGINAL:
         (out / TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
     return has_tokenizer
 
 
-def image_processor_values(config: VisionLanguageConfig, layout: Layout) -> dict[str, Any]:
+def image_processor_values(config: VisionLanguageConfig, layout: CheckpointLayout) -> dict[str, Any]:
     """How pictures become pixels, in the words of the original's or transformers' image processor."""
     parts = parts_of(config)
     low_px, sam = parts.siglip.native_px, parts.sam
     is_hybrid = sam is not None
     common = {"min_size": _MIN_SIDE_PX, "rescale_factor": 1 / 255}
-    if layout is Layout.ORIGINAL:
+    if layout is CheckpointLayout.ORIGINAL:
         # 7B is normalised inside its towers.
         mean, std = (HIGH_MEAN, HIGH_STD) if is_hybrid else (LOW_MEAN, LOW_STD)
         return common | {
@@ -150,10 +151,10 @@ def _with_sources_own(values: dict[str, Any], folder: Path, *, is_hybrid: bool) 
     return values | taken | backgrounds
 
 
-def processor_values(config: VisionLanguageConfig, layout: Layout) -> dict[str, Any]:
+def processor_values(config: VisionLanguageConfig, layout: CheckpointLayout) -> dict[str, Any]:
     """What the processor's own file says, without the image processor."""
     parts = parts_of(config)
-    if layout is Layout.ORIGINAL:
+    if layout is CheckpointLayout.ORIGINAL:
         return {
             "add_special_token": False,
             "ignore_id": -100,
@@ -169,7 +170,7 @@ def processor_values(config: VisionLanguageConfig, layout: Layout) -> dict[str, 
     }
 
 
-def _write_tokenizer(folder: Path, out: Path, layout: Layout, family: Family) -> None:
+def _write_tokenizer(folder: Path, out: Path, layout: CheckpointLayout, family: Variant) -> None:
     tokenizer = load_tokenizer(folder)
     content = read_json(folder / TOKENIZER)
     content["post_processor"] = json.loads(tokenizer.backend_tokenizer.to_str())["post_processor"]
@@ -179,7 +180,7 @@ def _write_tokenizer(folder: Path, out: Path, layout: Layout, family: Family) ->
         (out / _SENTENCEPIECE).write_bytes((folder / _SENTENCEPIECE).read_bytes())
 
 
-def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: Layout, family: Family) -> dict[str, Any]:
+def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: CheckpointLayout, family: Variant) -> dict[str, Any]:
     values = {
         "add_bos_token": True,
         "add_eos_token": False,
@@ -189,10 +190,10 @@ def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: Layout, family
         "model_max_length": tokenizer.model_max_length,
         "pad_token": tokenizer.pad_token,
         "padding_side": "left",
-        "tokenizer_class": "TokenizersBackend" if layout is Layout.TRANSFORMERS else "LlamaTokenizerFast",
+        "tokenizer_class": "TokenizersBackend" if layout is CheckpointLayout.TRANSFORMERS else "LlamaTokenizerFast",
         "unk_token": None,
     }
-    if layout is Layout.ORIGINAL:
+    if layout is CheckpointLayout.ORIGINAL:
         return values | {"processor_class": "VLChatProcessor"}
     return values | {
         "extra_special_tokens": {"image_token": IMAGE_TOKEN},
@@ -201,7 +202,7 @@ def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: Layout, family
     }
 
 
-def _generation(checkpoint: Checkpoint, layout: Layout) -> dict[str, Any]:
+def _generation(checkpoint: PublishedCheckpoint, layout: CheckpointLayout) -> dict[str, Any]:
     """The checkpoint's own settings; the special tokens are the tokenizer's."""
     path = checkpoint.folder / GENERATION
     values = dict(read_json(path)) if path.is_file() else {}
@@ -211,7 +212,7 @@ def _generation(checkpoint: Checkpoint, layout: Layout) -> dict[str, Any]:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if getattr(language, name) is not None:
             values[name] = getattr(language, name)
-    if layout is Layout.LENSMITH:
+    if layout is CheckpointLayout.LENSMITH:
         values["suppress_tokens"] = [checkpoint.config.image_token_id]
     elif values.get("suppress_tokens") == [checkpoint.config.image_token_id]:
         del values["suppress_tokens"]
@@ -222,8 +223,8 @@ def _background(mean: Sequence[float]) -> list[int]:
     return [int(255 * value) for value in mean]
 
 
-def _hybrid(family: Family) -> str:
-    return "Hybrid" if family is Family.HYBRID else ""
+def _hybrid(family: Variant) -> str:
+    return "Hybrid" if family is Variant.HYBRID else ""
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

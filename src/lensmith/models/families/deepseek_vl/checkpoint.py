@@ -1,7 +1,7 @@
 """A folder with a DeepSeek-VL checkpoint of any layout: recognised, checked, and nothing of its weights read yet."""
 
 import functools
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,38 +11,38 @@ import torch
 from torch import Tensor
 
 from lensmith.core.errors import CheckpointError, ConfigError, LensmithError
-from lensmith.models.checkpoints.shards import Weights, on_its_own, open_weights
+from lensmith.models.checkpoints.folder import CONFIG, PROCESSOR, declared, is_saved, read_json
+from lensmith.models.checkpoints.shards import Shape, Weights, on_its_own, open_weights
 from lensmith.models.config import VisionLanguageConfig
-from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl import published_config
-from lensmith.models.families.deepseek_vl.config import IMAGE_TOKEN, IMAGE_TOKEN_ID, parts_of
+from lensmith.models.families.deepseek_vl.config import IMAGE_TOKEN, IMAGE_TOKEN_ID, following, parts_of
 from lensmith.models.families.deepseek_vl.layouts import (
     EMBEDDINGS,
     HEAD,
-    Form,
-    Plan,
-    Shape,
+    CheckpointForm,
+    KeyPlan,
     Stored,
     plan_for,
     recognise,
 )
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.published_config import MODEL_TYPES, read_transformers
+from lensmith.models.towers import HybridTowerConfig
 from lensmith.models.vlm import VisionLanguageModel
 
-CONFIG = "config.json"
 _JANUS = "gen_vision_config"
 """Janus has the model type of DeepSeek-VL's original layout, and parts that draw pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class PublishedCheckpoint:
     """`config`: our configuration of it. `shapes`: our state dict. `is_tied`: it has no head of its own."""
 
     folder: Path
-    form: Form
+    form: CheckpointForm
     config: VisionLanguageConfig
     shapes: Mapping[str, Shape]
-    plan: Plan
+    plan: KeyPlan
     weights: Weights
     is_tied: bool
 
@@ -70,13 +70,13 @@ class Checkpoint:
         return {own: (name, stored) for name, stored in self.plan.stored.items() for own in stored.pieces}
 
 
-def open_checkpoint(folder: str | Path, *, exact: Exactness | None = None) -> Checkpoint:
+def open_checkpoint(folder: str | Path, *, exact: Exactness | None = None) -> PublishedCheckpoint:
     """`exact` None: the original's, or what a folder of our own layout says.
 
     Raises CheckpointError or ConfigError, and lists every key that is missing, unexpected or has the wrong shape.
     """
     folder = Path(folder)
-    values = read_config(folder)
+    values = read_json(folder / CONFIG)
     weights = open_weights(folder)
     form = recognise(weights.tensors)
     head = plan_for({HEAD: ()}, form.layout)
@@ -99,36 +99,27 @@ def open_checkpoint(folder: str | Path, *, exact: Exactness | None = None) -> Ch
             expected="floating-point tensors",
             actual="\n    ".join([f"{len(not_numbers)} of them are others", *not_numbers]),
         )
-    return Checkpoint(
+    return PublishedCheckpoint(
         folder=folder, form=form, config=config, shapes=shapes, plan=plan, weights=weights, is_tied=is_tied
     )
 
 
-def is_deepseek_vl(folder: str | Path) -> bool:
+def is_published(folder: str | Path) -> bool:
     """Whether a folder's `config.json` is that of a DeepSeek-VL checkpoint in one of the published layouts."""
-    try:
-        values = read_config(Path(folder))
-    except CheckpointError:
-        return False
-    return values.get("model_type") in _PUBLISHED and _JANUS not in values
+    is_named = declared(folder, CONFIG, "model_type") in _PUBLISHED
+    return is_named and _JANUS not in read_json(Path(folder) / CONFIG)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The content of `config.json`. Raises CheckpointError."""
-    return read_json(folder / CONFIG)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file. Raises CheckpointError."""
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}", expected="a model's folder", actual=error.strerror) from error
-    except ValueError as error:
-        raise CheckpointError(f"cannot read {path}", expected="JSON", actual=error) from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"cannot read {path}", expected="an object", actual=type(values).__name__)
-    return values
+def is_deepseek_vl(source: str | Path) -> bool:
+    """Whether a folder holds a DeepSeek-VL model in one of the published layouts, or in ours with its processor; or
+    whether a name is that of a published model on the Hub. Raises CheckpointError where a folder's files are damaged.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        return _PUBLISHED_NAME.fullmatch(str(source)) is not None
+    if is_published(folder):
+        return True
+    return is_saved(folder) and declared(folder, PROCESSOR, "processor_class") == _PROCESSOR_CLASS
 
 
 def configuration(
@@ -171,6 +162,9 @@ def state_shapes(config: VisionLanguageConfig) -> dict[str, Shape]:
 
 
 _PUBLISHED = (published_config.MODEL_TYPE, *MODEL_TYPES)
+_PUBLISHED_NAME = re.compile(r"[\w.-]+/deepseek-vl-(1\.3b|7b)-(base|chat)")
+_PROCESSOR_CLASS = "DeepseekVlProcessor"
+"""What a folder that `save_pretrained` wrote says of its processor; the class itself is not needed here."""
 
 
 def _understood(
@@ -191,9 +185,10 @@ def _understood(
 
 def _with_exactness(values: Mapping[str, Any], exact: Exactness | None) -> dict[str, Any]:
     vision = values.get("vision")
-    if exact is None or not isinstance(vision, Mapping) or vision.get("kind") != "hybrid":
+    if exact is None or not isinstance(vision, Mapping) or vision.get("kind") != HybridTowerConfig.kind:
         return dict(values)
-    return {**values, "vision": {**vision, "exact": exact.value}}
+    read = HybridTowerConfig.from_saved({key: value for key, value in vision.items() if key != "kind"})
+    return {**values, "vision": following(read, exact)}
 
 
 def _says_tied(values: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ the releases. The language model is a Llama whose word embeddings and head are t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from transformers import LlamaConfig
@@ -17,8 +17,8 @@ from lensmith.core.errors import ConfigError
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.connectors import ConnectorConfig, MlpConnectorConfig
 from lensmith.models.connectors.hybrid_mlp import HybridMlpConnectorConfig
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl.layouts import Family
+from lensmith.models.families.deepseek_vl.layouts import Variant
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.towers import SiglipTowerConfig, TowerConfig
 from lensmith.models.towers.hybrid import HybridTowerConfig
 from lensmith.models.towers.sam import SamTowerConfig
@@ -33,7 +33,7 @@ PUBLISHED_VOCABULARY = 102400
 class Size:
     """A published size. `parameters` are what `VisionLanguageModel` has: without what the original never uses."""
 
-    family: Family
+    family: Variant
     hidden_size: int
     intermediate_size: int
     layers: int
@@ -44,7 +44,7 @@ class Size:
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "1.3b": Size(
-            family=Family.MLP,
+            family=Variant.MLP,
             hidden_size=2048,
             intermediate_size=5632,
             layers=24,
@@ -52,7 +52,7 @@ SIZES: Mapping[str, Size] = MappingProxyType(
             parameters=1_962_640_384,
         ),
         "7b": Size(
-            family=Family.HYBRID,
+            family=Variant.HYBRID,
             hidden_size=4096,
             intermediate_size=11008,
             layers=30,
@@ -83,13 +83,13 @@ def deepseek_vl_config(size: str, *, exact: Exactness = Exactness.ORIGINAL) -> V
     siglip = SiglipTowerConfig(
         width=1024, hidden_width=4096, layers=24, heads=16, patch_px=16, native_px=384, activation="gelu"
     )
-    if published.family is Family.HYBRID:
+    if published.family is Variant.HYBRID:
         return hybrid_config(SamTowerConfig(), siglip, language, IMAGE_TOKEN_ID, exact=exact)
     return mlp_config(siglip, language, IMAGE_TOKEN_ID)
 
 
 def tiny_config(
-    family: str | Family,
+    family: str | Variant,
     *,
     exact: Exactness = Exactness.ORIGINAL,
     vocabulary_size: int = 320,
@@ -114,7 +114,7 @@ def tiny_config(
     siglip = SiglipTowerConfig(
         width=32, hidden_width=40, layers=2, heads=4, patch_px=16, native_px=64, activation="gelu"
     )
-    if Family(family) is Family.MLP:
+    if Variant(family) is Variant.MLP:
         return mlp_config(siglip, language, image_token_id)
     sam = SamTowerConfig(
         image_px=128,
@@ -147,15 +147,26 @@ def hybrid_config(
     exact: Exactness = Exactness.ORIGINAL,
 ) -> VisionLanguageConfig:
     """SAM and SigLIP (7B)."""
-    tower = HybridTowerConfig(high=sam, low=siglip, exact=exact)
+    tower = following(HybridTowerConfig(high=sam, low=siglip), exact)
     return _config(tower, HybridMlpConnectorConfig(high_width=sam.width, depth=depth), language, image_token_id)
+
+
+def following(tower: HybridTowerConfig, exact: Exactness) -> HybridTowerConfig:
+    """The same tower with these numbers: the original makes the small picture within, and resizes in float32."""
+    is_original = exact is Exactness.ORIGINAL
+    return replace(tower, makes_low=is_original, high=replace(tower.high, resizes_in_float32=is_original))
+
+
+def exactness_of(tower: HybridTowerConfig) -> Exactness:
+    """Whose numbers a hybrid tower computes."""
+    return Exactness.ORIGINAL if tower.makes_low else Exactness.TRANSFORMERS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """What a configuration of this make consists of. `sam` is the hybrid family's."""
 
-    family: Family
+    family: Variant
     siglip: SiglipTowerConfig
     sam: SamTowerConfig | None
     language: LlamaConfig
@@ -171,10 +182,10 @@ def parts_of(config: VisionLanguageConfig) -> Parts:
     vision, connector, language = config.vision, config.connector, config.language
     if isinstance(language, LlamaConfig):
         if isinstance(vision, SiglipTowerConfig) and isinstance(connector, MlpConnectorConfig) and not connector.norm:
-            return Parts(family=Family.MLP, siglip=vision, sam=None, language=language, depth=connector.depth)
+            return Parts(family=Variant.MLP, siglip=vision, sam=None, language=language, depth=connector.depth)
         if isinstance(vision, HybridTowerConfig) and isinstance(connector, HybridMlpConnectorConfig):
             return Parts(
-                family=Family.HYBRID, siglip=vision.low, sam=vision.high, language=language, depth=connector.depth
+                family=Variant.HYBRID, siglip=vision.low, sam=vision.high, language=language, depth=connector.depth
             )
     raise ConfigError(
         "not a DeepSeek-VL model",

@@ -17,17 +17,17 @@ from pathlib import Path
 import torch
 
 from lensmith.core.errors import CheckpointError, InputError
+from lensmith.models.checkpoints.folder import CONFIG
 from lensmith.models.checkpoints.writing import SHARD_BYTES, Header, write_weights
 from lensmith.models.families.deepseek_vl.assets import write_assets
-from lensmith.models.families.deepseek_vl.checkpoint import CONFIG, Checkpoint, open_checkpoint
-from lensmith.models.families.deepseek_vl.layouts import Family, Layout, Plan, layout_named, plan_for
+from lensmith.models.families.deepseek_vl.checkpoint import PublishedCheckpoint, open_checkpoint
+from lensmith.models.families.deepseek_vl.layouts import CheckpointLayout, KeyPlan, Variant, layout_named, plan_for
 from lensmith.models.families.deepseek_vl.loading import as_folder
 from lensmith.models.families.deepseek_vl.published_config import write_original, write_transformers
 
 _UNFINISHED = ".converting"
 _MARGIN_BYTES = 64 << 20
 """For everything but the weights."""
-_MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,9 @@ class Converted:
     """
 
     folder: Path
-    source_layout: Layout
-    layout: Layout
-    family: Family
+    source_layout: CheckpointLayout
+    layout: CheckpointLayout
+    family: Variant
     tensors: int
     weight_bytes: int
     unused: tuple[str, ...]
@@ -61,13 +61,14 @@ class Converted:
 def convert(
     source: str | Path,
     out: str | Path,
-    layout: Layout | str,
+    layout: CheckpointLayout | str,
     *,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     on_progress: Callable[[int, int], None] | None = None,
+    progress_bytes: int = 1_000_000,
 ) -> Converted:
-    """`source`: a folder of any layout, or a name on the Hub. `on_progress` is told megabytes (done, all).
+    """`source`: a folder of any layout, or a name on the Hub. `on_progress` gets units of `progress_bytes` (done, all).
 
     Raises CheckpointError where the source is not whole (see `open_checkpoint`), InputError where `out` is there
     already and not to be overwritten, lies in the source, or has no room.
@@ -89,7 +90,7 @@ def convert(
             headers,
             lambda name: plan.stored[name].join(checkpoint.read),
             shard_bytes=shard_bytes,
-            on_written=_megabytes(on_progress, total),
+            on_written=_in_units(on_progress, total, progress_bytes),
         )
         open_checkpoint(made)
         _put(made, target)
@@ -105,17 +106,17 @@ def convert(
     )
 
 
-def _header(checkpoint: Checkpoint, plan: Plan, name: str) -> Header:
+def _header(checkpoint: PublishedCheckpoint, plan: KeyPlan, name: str) -> Header:
     stored = plan.stored[name]
     dtypes = [checkpoint.read(piece).dtype for piece in stored.pieces]
     return Header(shape=stored.shape, dtype=functools.reduce(torch.promote_types, dtypes))
 
 
-def _config_text(checkpoint: Checkpoint, layout: Layout) -> str:
+def _config_text(checkpoint: PublishedCheckpoint, layout: CheckpointLayout) -> str:
     config, dtype = checkpoint.config, str(checkpoint.dtype).removeprefix("torch.")
-    if layout is Layout.ORIGINAL:
+    if layout is CheckpointLayout.ORIGINAL:
         values = write_original(config, dtype)
-    elif layout is Layout.LENSMITH:
+    elif layout is CheckpointLayout.LENSMITH:
         values = config.to_dict() | {"architectures": ["VisionLanguageModel"], "dtype": dtype}
         values["language"]["tie_word_embeddings"] = False
     else:
@@ -183,18 +184,18 @@ def _put(made: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _megabytes(on_progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
+def _in_units(on_progress: Callable[[int, int], None] | None, total: int, unit: int) -> Callable[[int], None] | None:
     if on_progress is None:
         return None
-    done = told = 0
-    all_megabytes = -(-total // _MEGABYTE)
+    done = reported = 0
+    all_units = -(-total // unit)
 
     def on_written(size: int) -> None:
-        nonlocal done, told
+        nonlocal done, reported
         done += size
-        megabytes = all_megabytes if done == total else done // _MEGABYTE
-        if megabytes > told:
-            told = megabytes
-            on_progress(megabytes, all_megabytes)
+        units = all_units if done == total else done // unit
+        if units > reported:
+            reported = units
+            on_progress(units, all_units)
 
     return on_written

@@ -4,7 +4,7 @@ Four layouts: the original repository's; that of transformers 4.5x, where SigLIP
 (`vision_model.vision_model`); that of transformers 5; and our own. Two families: `mlp` (1.3B) and `hybrid` (7B).
 `plan_for` says, for each tensor of a checkpoint, which of our tensors it holds. It starts from our own names and
 shapes, so what a checkpoint must hold, what it may hold and what shape each tensor must have are known before a
-weight is read, and `Plan.check` tells all that is wrong at once.
+weight is read, and `KeyPlan.check` tells all that is wrong at once.
 
 Where we differ from transformers' converter: it drops tensors that it does not know without a word. Here only those
 known to be unused may be there (`UNUSED`): SigLIP's attention pool, the original's two LayerNorms that are never
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lensmith.core.errors import CheckpointError, ConfigError
 from lensmith.models.checkpoints.key_rules import Place
+from lensmith.models.checkpoints.shards import Shape
 from lensmith.models.families.deepseek_vl.published_keys import (
     UNUSED_ORIGINAL,
     UNUSED_TRANSFORMERS,
@@ -31,10 +32,8 @@ from lensmith.models.families.deepseek_vl.published_keys import (
 
 EMBEDDINGS, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
 
-Shape = tuple[int, ...]
 
-
-class Layout(enum.Enum):
+class CheckpointLayout(enum.Enum):
     """`TRANSFORMERS` is the one of transformers 5, `LENSMITH` our own state dict."""
 
     ORIGINAL = "original"
@@ -43,15 +42,15 @@ class Layout(enum.Enum):
     LENSMITH = "lensmith"
 
 
-def layout_named(name: str) -> Layout:
+def layout_named(name: str) -> CheckpointLayout:
     """Raises ConfigError for a name that is none, naming those that are."""
-    names = [layout.value for layout in Layout]
+    names = [layout.value for layout in CheckpointLayout]
     if name not in names:
         raise ConfigError("no such layout", expected=", ".join(names), actual=name)
-    return Layout(name)
+    return CheckpointLayout(name)
 
 
-class Family(enum.Enum):
+class Variant(enum.Enum):
     """`MLP`: one SigLIP tower (1.3B). `HYBRID`: SAM and SigLIP (7B)."""
 
     MLP = "mlp"
@@ -59,16 +58,16 @@ class Family(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
-    layout: Layout
-    family: Family
+class CheckpointForm:
+    layout: CheckpointLayout
+    family: Variant
 
 
-_SIGNS: dict[Layout, re.Pattern[str]] = {
-    Layout.ORIGINAL: re.compile(r"vision_model\.(vision_tower|high_layer_norm|low_layer_norm)|aligner\."),
-    Layout.TRANSFORMERS_4: re.compile(r"model\.vision_model\.vision_model\."),
-    Layout.TRANSFORMERS: re.compile(r"model\.vision_model\.(embeddings|encoder|post_layernorm|head)\."),
-    Layout.LENSMITH: re.compile(r"(vision_tower|connector)\."),
+_SIGNS: dict[CheckpointLayout, re.Pattern[str]] = {
+    CheckpointLayout.ORIGINAL: re.compile(r"vision_model\.(vision_tower|high_layer_norm|low_layer_norm)|aligner\."),
+    CheckpointLayout.TRANSFORMERS_4: re.compile(r"model\.vision_model\.vision_model\."),
+    CheckpointLayout.TRANSFORMERS: re.compile(r"model\.vision_model\.(embeddings|encoder|post_layernorm|head)\."),
+    CheckpointLayout.LENSMITH: re.compile(r"(vision_tower|connector)\."),
 }
 """Keys that only this layout has, vision's."""
 
@@ -78,22 +77,22 @@ _HYBRID_SIGN = re.compile(
     r"|vision_tower\.(high|low)\.|connector\.(high|low)_proj\."
 )
 
-UNUSED: dict[Layout, tuple[re.Pattern[str], ...]] = {
-    Layout.ORIGINAL: UNUSED_ORIGINAL,
-    Layout.TRANSFORMERS_4: UNUSED_TRANSFORMERS,
-    Layout.TRANSFORMERS: UNUSED_TRANSFORMERS,
-    Layout.LENSMITH: (),
+UNUSED: dict[CheckpointLayout, tuple[re.Pattern[str], ...]] = {
+    CheckpointLayout.ORIGINAL: UNUSED_ORIGINAL,
+    CheckpointLayout.TRANSFORMERS_4: UNUSED_TRANSFORMERS,
+    CheckpointLayout.TRANSFORMERS: UNUSED_TRANSFORMERS,
+    CheckpointLayout.LENSMITH: (),
 }
 
-_PLACES: dict[Layout, Callable[[str], Place]] = {
-    Layout.ORIGINAL: original_place,
-    Layout.TRANSFORMERS_4: place_of_nested,
-    Layout.TRANSFORMERS: transformers_place,
-    Layout.LENSMITH: Place,
+_PLACES: dict[CheckpointLayout, Callable[[str], Place]] = {
+    CheckpointLayout.ORIGINAL: original_place,
+    CheckpointLayout.TRANSFORMERS_4: place_of_nested,
+    CheckpointLayout.TRANSFORMERS: transformers_place,
+    CheckpointLayout.LENSMITH: Place,
 }
 
 
-def recognise(names: Iterable[str]) -> Form:
+def recognise(names: Iterable[str]) -> CheckpointForm:
     """The form of a checkpoint with these keys. Raises CheckpointError where they are no DeepSeek-VL's.
 
     Where keys of several layouts are mixed it is the one with most of them; the others are unexpected then.
@@ -107,8 +106,8 @@ def recognise(names: Iterable[str]) -> Form:
             expected="keys of the original layout, of transformers' or of lensmith's",
             actual=f"{len(keys)} keys, such as {', '.join(sorted(keys)[:3])}" if keys else "no keys",
         )
-    family = Family.HYBRID if any(_HYBRID_SIGN.match(key) for key in keys) else Family.MLP
-    return Form(layout=layout, family=family)
+    family = Variant.HYBRID if any(_HYBRID_SIGN.match(key) for key in keys) else Variant.MLP
+    return CheckpointForm(layout=layout, family=family)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +132,10 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class KeyPlan:
     """What a checkpoint of this layout holds, by its own keys."""
 
-    layout: Layout
+    layout: CheckpointLayout
     stored: Mapping[str, Stored]
 
     def unused(self, names: Iterable[str]) -> list[str]:
@@ -169,7 +168,7 @@ class Plan:
             )
 
 
-def plan_for(shapes: Mapping[str, Shape], layout: Layout) -> Plan:
+def plan_for(shapes: Mapping[str, Shape], layout: CheckpointLayout) -> KeyPlan:
     """The plan for a model whose state dict has these names and shapes. Raises CheckpointError for a name unknown."""
     parts: dict[str, dict[int, str]] = {}
     places = {own: _PLACES[layout](own) for own in shapes}
@@ -182,4 +181,4 @@ def plan_for(shapes: Mapping[str, Shape], layout: Layout) -> Plan:
         joined = first if len(owns) == 1 else (sum(shapes[own][0] for own in owns), *first[1:])
         in_front = places[owns[0]].in_front
         stored[name] = Stored(shape=(1, *joined) if in_front else joined, pieces=owns, in_front=in_front)
-    return Plan(layout=layout, stored=stored)
+    return KeyPlan(layout=layout, stored=stored)

@@ -28,16 +28,17 @@ from transformers import GenerationConfig
 
 from lensmith.core.config import from_dict, to_dict
 from lensmith.core.errors import CheckpointError, ConfigError, InputError
+from lensmith.models.checkpoints.folder import PROCESSOR, read_json
 from lensmith.models.config import VisionLanguageConfig
-from lensmith.models.exactness import Exactness
-from lensmith.models.families.deepseek_vl.checkpoint import Checkpoint, open_checkpoint, read_json
-from lensmith.models.families.deepseek_vl.layouts import HEAD, Layout
-from lensmith.models.families.deepseek_vl.pictures import HALF, Decoding, DeepseekPictureConfig
+from lensmith.models.families.deepseek_vl.checkpoint import PublishedCheckpoint, open_checkpoint
+from lensmith.models.families.deepseek_vl.layouts import HEAD, CheckpointLayout
+from lensmith.models.families.deepseek_vl.options import EXACT, PICTURE_DECODING, Decoding, Exactness
+from lensmith.models.families.deepseek_vl.pictures import HALF, DeepseekPictureConfig
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import load_tokenizer
 from lensmith.models.vlm import VisionLanguageModel
 
-PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
 _ORIGINALS, _TRANSFORMERS = "VLMImageProcessor", "DeepseekVL"
 _PLAIN = {"min_size": "min_px", "image_mean": "mean", "image_std": "std", "do_normalize": "normalise"}
 _HYBRID = {
@@ -150,8 +151,8 @@ def load(
     ConfigError, which list all that does not fit; InputError where there is no such folder and no such name can be
     fetched.
     """
-    wanted = None if exact is None else Exactness(exact)
-    reads = None if decoding is None else Decoding(decoding)
+    wanted = None if exact is None else EXACT.read(exact)
+    reads = None if decoding is None else PICTURE_DECODING.read(decoding)
     folder = as_folder(source)
     checkpoint = open_checkpoint(folder, exact=wanted)
     model = build(checkpoint, dtype=dtype, device=device)
@@ -169,11 +170,13 @@ def load_model(
     device: str = "cpu",
 ) -> VisionLanguageModel:
     """The model alone: the folder needs no tokenizer. See `load`."""
-    wanted = None if exact is None else Exactness(exact)
+    wanted = None if exact is None else EXACT.read(exact)
     return build(open_checkpoint(as_folder(source), exact=wanted), dtype=dtype, device=device)
 
 
-def build(checkpoint: Checkpoint, *, dtype: torch.dtype | None = None, device: str = "cpu") -> VisionLanguageModel:
+def build(
+    checkpoint: PublishedCheckpoint, *, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> VisionLanguageModel:
     """The model of a checkpoint, with its weights, in evaluation mode."""
     precision = dtype or checkpoint.dtype
     model = model_without_weights(checkpoint.config)
@@ -229,12 +232,12 @@ def _fetch(name: str) -> Path:
     return folder
 
 
-def read_processor(checkpoint: Checkpoint, exact: Exactness | None = None) -> DeepseekVlProcessor:
+def read_processor(checkpoint: PublishedCheckpoint, exact: Exactness | None = None) -> DeepseekVlProcessor:
     """The processor of a checkpoint that was opened with the same `exact`.
 
     What a saved one says of pictures stays, but for what follows from `exact`. Raises CheckpointError or ConfigError.
     """
-    if checkpoint.form.layout is Layout.LENSMITH and (checkpoint.folder / PROCESSOR).is_file():
+    if checkpoint.form.layout is CheckpointLayout.LENSMITH and (checkpoint.folder / PROCESSOR).is_file():
         try:
             processor = DeepseekVlProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
         except (OSError, ValueError) as error:

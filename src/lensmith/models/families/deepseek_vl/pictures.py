@@ -18,7 +18,6 @@ a picture is not read so and looks another way for it, a warning says so, once.
 Legend: N pictures, H W pixels, h w of the small pictures, C colours.
 """
 
-import enum
 import functools
 import logging
 import os
@@ -30,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lensmith.core.errors import ConfigError, ImageError, InputError
+from lensmith.core.errors import ConfigError, ImageError
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits, decode_picture, open_picture, orientation, upright
-from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl.options import Decoding, Exactness
 from lensmith.models.pictures import PictureInput, Pixels
 
 Colour = tuple[float, float, float]
@@ -43,25 +42,6 @@ CLIP_STD: Colour = (0.26862954, 0.26130258, 0.27577711)
 HALF: Colour = (0.5, 0.5, 0.5)
 
 _log = logging.getLogger("lensmith.pictures")
-
-
-class Decoding(enum.Enum):
-    """How a picture looks before it is scaled."""
-
-    STORED = "stored"
-    """As the original reads it: pixels as they are stored, transparency dropped."""
-    UPRIGHT = "upright"
-    """As transformers reads a file: turned as EXIF says, transparency dropped."""
-    AS_SEEN = "as-seen"
-    """As a person sees it: turned as EXIF says, transparent parts over white, the upper 8 of 16 bits."""
-
-    @classmethod
-    def named(cls, name: str) -> "Decoding":
-        """Raises InputError for a name that is none of these."""
-        known = [each.value for each in cls]
-        if name not in known:
-            raise InputError("no such way to read a picture", expected=" or ".join(known), actual=name)
-        return cls(name)
 
 
 @dataclass(frozen=True, kw_only=True)

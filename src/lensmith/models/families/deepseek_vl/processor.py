@@ -19,7 +19,8 @@ from lensmith.core.errors import ConfigError
 from lensmith.core.images import ImageLimits
 from lensmith.core.types import Message
 from lensmith.models.config import VisionLanguageConfig
-from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl.config import exactness_of
+from lensmith.models.families.deepseek_vl.options import EXACT, Exactness
 from lensmith.models.families.deepseek_vl.pictures import DeepseekPictureConfig, open_as, prepare_squares
 from lensmith.models.families.deepseek_vl.prompt import Conversation, chat_prompt, read_conversations
 from lensmith.models.families.deepseek_vl.tokenizer import IMAGE
@@ -62,7 +63,7 @@ class DeepseekVlProcessor(VisionLanguageProcessor):
         `exact` is by default that of `pictures`, else the tower's, else the original's. Raises ConfigError where the
         model is not of this family, or its tower or the tokenizer do not fit.
         """
-        named = getattr(pictures, "exact", None) if exact is None else Exactness(exact)
+        named = getattr(pictures, "exact", None) if exact is None else EXACT.read(exact)
         fitting = _picture_config(config, named)
         given = fitting if pictures is None else pictures
         if not isinstance(given, DeepseekPictureConfig) or _look(given) != _look(fitting):
@@ -170,14 +171,15 @@ def _picture_config(config: VisionLanguageConfig, exact: Exactness | None) -> De
         )
     if not isinstance(tower, HybridTowerConfig):
         raise ConfigError("not a DeepSeek-VL model", expected="vision siglip or hybrid", actual=tower.kind)
-    if exact is not None and exact is not tower.exact:
+    followed = exactness_of(tower)
+    if exact not in (None, followed):
         raise ConfigError(
             "processor and tower differ in whose numbers they follow",
-            expected=tower.exact.value,
-            actual=exact.value,
-            hint="vision.exact in the model's configuration",
+            expected=followed.value,
+            actual=exact and exact.value,
+            hint="vision.makes_low in the model's configuration",
         )
-    return DeepseekPictureConfig.hybrid(image_px=tower.high.image_px, low_px=tower.low.native_px, exact=tower.exact)
+    return DeepseekPictureConfig.hybrid(image_px=tower.high.image_px, low_px=tower.low.native_px, exact=followed)
 
 
 def _look(pictures: DeepseekPictureConfig) -> tuple[object, ...]:

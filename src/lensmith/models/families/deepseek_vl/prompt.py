@@ -31,7 +31,7 @@ from PIL import Image
 
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Part, Picture
-from lensmith.models.exactness import Exactness
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.tokenizer import END, IMAGE
 from lensmith.models.pictures import PictureInput
 

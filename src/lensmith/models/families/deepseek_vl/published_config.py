@@ -23,7 +23,6 @@ from transformers import DeepseekVLConfig, DeepseekVLHybridConfig, LlamaConfig, 
 from lensmith.core.config import from_dict, to_dict
 from lensmith.core.errors import ConfigError
 from lensmith.models.config import VisionLanguageConfig
-from lensmith.models.exactness import Exactness
 from lensmith.models.families.deepseek_vl.config import (
     BOS_TOKEN_ID,
     EOS_TOKEN_ID,
@@ -33,7 +32,8 @@ from lensmith.models.families.deepseek_vl.config import (
     mlp_config,
     parts_of,
 )
-from lensmith.models.families.deepseek_vl.layouts import Family, Layout
+from lensmith.models.families.deepseek_vl.layouts import CheckpointLayout, Variant
+from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.towers import SiglipTowerConfig
 from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD, LOW_MEAN, LOW_STD
 from lensmith.models.towers.sam import SamTowerConfig
@@ -112,7 +112,7 @@ def write_original(config: VisionLanguageConfig, dtype: str) -> dict[str, Any]:
                 "depth": parts.depth,
                 "input_dim": siglip.width,
                 "n_embed": language.hidden_size,
-                "projector_type": "mlp_gelu" if parts.family is Family.MLP else "low_high_hybrid_split_mlp_gelu",
+                "projector_type": "mlp_gelu" if parts.family is Variant.MLP else "low_high_hybrid_split_mlp_gelu",
             },
         },
         "architectures": ["MultiModalityCausalLM"],
@@ -259,7 +259,7 @@ def read_transformers(
     return hybrid_config(sam, siglip, language, config.image_token_id, exact=exact)
 
 
-def write_transformers(config: VisionLanguageConfig, dtype: str, layout: Layout) -> dict[str, Any]:
+def write_transformers(config: VisionLanguageConfig, dtype: str, layout: CheckpointLayout) -> dict[str, Any]:
     """The content of a `config.json` for a model of ours; `dtype` such as "bfloat16". Raises ConfigError."""
     own = parts_of(config)
     if own.depth != 2:
@@ -270,7 +270,7 @@ def write_transformers(config: VisionLanguageConfig, dtype: str, layout: Layout)
     }
     if own.sam is not None:
         parts["high_res_vision_config"] = _plain(_sam_to_transformers(own.sam))
-    old = layout is Layout.TRANSFORMERS_4
+    old = layout is CheckpointLayout.TRANSFORMERS_4
     for part in parts.values():
         part["torch_dtype" if old else "dtype"] = dtype
     text = parts["text_config"]
@@ -278,7 +278,7 @@ def write_transformers(config: VisionLanguageConfig, dtype: str, layout: Layout)
     if old:
         text |= {"rope_theta": llama_rope_theta(own.language), "rope_scaling": None}
         del text["rope_parameters"]
-    is_hybrid = own.family is Family.HYBRID
+    is_hybrid = own.family is Variant.HYBRID
     hybrid = "Hybrid" if is_hybrid else ""
     return {
         "architectures": [f"DeepseekVL{hybrid}ForConditionalGeneration"],

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import UTILITIES
-from lensmith.models.families.sightseer.tokenizer import (
+from lensmith.models.families.sightseer.processor import (
     BEGIN,
     END,
     IMAGE,

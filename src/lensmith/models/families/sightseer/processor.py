@@ -1,13 +1,20 @@
-"""The tokenizer of small Sightseer models: markup in whole words, text in short pieces, any byte as a fallback.
+"""What Sightseer models read: pages as tokens, markup in whole words and text in short pieces; and pictures.
 
 A tag or a class name is one token, for a page has few of them and each is one decision. Text is cut into pieces of at
-most three characters, so that a piece lies under one to three visual tokens and is read, not guessed.
+most three characters, so that a piece lies under one to three visual tokens and is read, not guessed. Any byte is a
+fallback.
+
+Pictures are those of `models.processor` as they are; a prompt is the pictures and BEGIN, without words.
 """
 
 from collections.abc import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from lensmith.models.config import VisionLanguageConfig
+from lensmith.models.pictures import PictureConfig
+from lensmith.models.processor import VisionLanguageProcessor
 
 PAD, IMAGE, BEGIN, END = "<|pad|>", "<|image|>", "<|begin|>", "<|end|>"
 MAX_PIECE_CHARACTERS = 3
@@ -55,3 +62,10 @@ def train_tokenizer(
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
+
+
+def sightseer_processor(
+    config: VisionLanguageConfig, tokenizer: PreTrainedTokenizerFast, pictures: PictureConfig
+) -> VisionLanguageProcessor:
+    """The processor that fits a model. Raises ConfigError where tokenizer or pictures do not."""
+    return VisionLanguageProcessor.for_model(config, tokenizer, pictures, IMAGE)
