@@ -31,7 +31,7 @@ from benchmarks.cores import CORES, keep_to_cores
 from lensmith.audit.estimators.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
 from lensmith.audit.estimators.spectrum import token_blocks
 from lensmith.audit.findings.finding import ReadOut
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.meter import Budget
 from lensmith.audit.session import SessionConfig, open_session
 from lensmith.audit.stages.width import WidthOutcome, find_width
 from lensmith.core.endpoint import (
@@ -279,9 +279,9 @@ def measure(width: int, vocabulary: int) -> Report:
 
 def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthOutcome:
     """The audit's own way, from the first question to the width; how to split the time is counted by the endpoint."""
-    limits = Limits(queries_per_s=None, max_queries=None, max_tokens=None)
+    budget = Budget(queries_per_s=None, max_queries=None, max_tokens=None)
     with tempfile.TemporaryDirectory() as folder:
-        config = SessionConfig(folder=Path(folder), header={}, model="synthetic", seed=0, limits=limits)
+        config = SessionConfig(folder=Path(folder), header={}, model="synthetic", seed=0, budget=budget)
         whole = Clock()
         whole.start()
         with open_session(endpoint, config) as session:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.readout_data import Float32Server, TrueLogits, true_logits
 from lensmith.audit.findings.finding import Cost
-from lensmith.audit.readouts.base import Prior, Reader, Reading
+from lensmith.audit.readouts.base import LogitReader, Prior, Reading
 from lensmith.audit.readouts.greedy import GreedyReader
 from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader
 from lensmith.core.endpoint import IdArray, Request
@@ -96,7 +96,7 @@ class Way:
     returns: str
     name: str
     bias: str
-    reader: Callable[[Known, float], Reader]
+    reader: Callable[[Known, float], LogitReader]
     paper: Paper | None = None
     part: float = 1.0
     decimals: int | None = None
@@ -139,21 +139,21 @@ def ways() -> list[Way]:
             returns="top-1",
             name="tie-seeking",
             bias="ties",
-            reader=lambda _, __: SingleTopReader(told_nats=FLOAT32_TOP_NATS, accept_nats=1e-5),
+            reader=lambda _, __: SingleTopReader(logprob_error_nats=FLOAT32_TOP_NATS, accept_nats=1e-5),
             paper=TOP_1,
         ),
         Way(
             returns="top-1",
             name="tie-seeking to the last bit",
             bias="ties",
-            reader=lambda _, __: SingleTopReader(told_nats=FLOAT32_TOP_NATS, accept_nats=5e-7),
+            reader=lambda _, __: SingleTopReader(logprob_error_nats=FLOAT32_TOP_NATS, accept_nats=5e-7),
             paper=TOP_1,
         ),
         Way(
             returns="top-1, 4 decimals",
             name="tie-seeking",
             bias="ties",
-            reader=lambda _, __: SingleTopReader(told_nats=3e-5, accept_nats=5e-4),
+            reader=lambda _, __: SingleTopReader(logprob_error_nats=3e-5, accept_nats=5e-4),
             decimals=4,
         ),
         Way(

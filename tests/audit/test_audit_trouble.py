@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lensmith.audit.findings.finding import ReadOut, Severity, Verdict
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.meter import Budget
 from lensmith.audit.report.files import as_dict, as_text, write_report
 from lensmith.audit.report.html import FIGURES
 from lensmith.audit.run import AuditConfig, audit
@@ -51,12 +51,12 @@ class BreaksOn(Dying):
         return super().answer(requests)
 
 
-def limited(endpoint, folder, **limits):
+def budgeted(endpoint, folder, **budget):
     config = AuditConfig(
         target="http://127.0.0.1:1/v1",
         model="fake",
         out=folder / "audit",
-        limits=Limits(**{"queries_per_s": None, "max_queries": None, "max_tokens": None, **limits}),
+        budget=Budget(**{"queries_per_s": None, "max_queries": None, "max_tokens": None, **budget}),
     )
     return audit(endpoint, config)
 
@@ -93,7 +93,7 @@ def test_a_restricted_audit_of_an_interface_that_is_otherwise_closed_is_clean_an
 
 
 @pytest.mark.parametrize(
-    ("limits", "verdict", "found"),
+    ("budget", "verdict", "found"),
     [
         ({"max_queries": 20}, Verdict.COULD_NOT_TELL, set()),
         ({"max_tokens": 500}, Verdict.COULD_NOT_TELL, set()),
@@ -103,22 +103,22 @@ def test_a_restricted_audit_of_an_interface_that_is_otherwise_closed_is_clean_an
     ],
     ids=str,
 )
-def test_a_spent_budget_ends_the_audit_and_not_the_report(tmp_path, limits, verdict, found):
+def test_a_spent_budget_ends_the_audit_and_not_the_report(tmp_path, budget, verdict, found):
     endpoint = fake()
-    report = limited(endpoint, tmp_path, **limits)
+    report = budgeted(endpoint, tmp_path, **budget)
     assert report.verdict is verdict and found <= codes(report)
     assert any("budget" in sentence or "queries are left" in sentence for sentence in report.unresolved)
-    assert endpoint.queries <= limits.get("max_queries", endpoint.queries)
+    assert endpoint.queries <= budget.get("max_queries", endpoint.queries)
     write_report(report, tmp_path / "audit")
     assert json.loads((tmp_path / "audit" / "report.json").read_text())["exit_code"] == verdict.exit_code
 
 
 def test_the_next_run_with_a_larger_budget_goes_on_from_there(tmp_path):
     first, second = fake(), fake()
-    limited(first, tmp_path, max_queries=20)
-    report = limited(second, tmp_path, max_queries=300)
+    budgeted(first, tmp_path, max_queries=20)
+    report = budgeted(second, tmp_path, max_queries=300)
     whole = fake()
-    limited(whole, tmp_path / "at-once", max_queries=300)
+    budgeted(whole, tmp_path / "at-once", max_queries=300)
     assert report.width == WIDTH
     assert first.queries + second.queries <= whole.queries + 2
 
@@ -136,7 +136,7 @@ def test_the_next_run_with_a_larger_budget_goes_on_from_there(tmp_path):
     ],
 )
 def test_an_endpoint_that_dies_in_the_middle_leaves_a_report(tmp_path, questions, found):
-    report = limited(Dying(fake(), questions), tmp_path)
+    report = budgeted(Dying(fake(), questions), tmp_path)
     assert found <= codes(report) and "ROTATION" not in codes(report)
     assert report.verdict is (Verdict.FINDINGS if found else Verdict.COULD_NOT_TELL)
     assert any("cannot be reached" in sentence for sentence in report.unresolved)
@@ -144,7 +144,7 @@ def test_an_endpoint_that_dies_in_the_middle_leaves_a_report(tmp_path, questions
 
 def test_an_endpoint_that_breaks_on_one_kind_of_question_is_audited_through_the_others(tmp_path):
     breaks = BreaksOn(fake(), lambda request: len(request.wanted_ids) > 8 and request.seed is not None)
-    report = limited(breaks, tmp_path, max_queries=900)
+    report = budgeted(breaks, tmp_path, max_queries=900)
     assert any(sentence.startswith("P2") and "failed" in sentence for sentence in report.unresolved)
     assert {"LEAK-P1", "WIDTH", "LEAK-P5"} <= codes(report) and "LEAK-P2" not in codes(report)
 
@@ -207,7 +207,7 @@ def test_what_was_paid_beats_what_was_worked_out_and_every_figure_has_a_name(tmp
 
 
 def test_the_whole_layer_is_worked_out_from_what_the_width_took(tmp_path):
-    report = limited(fake(FORCED), tmp_path, max_queries=8_000)
+    report = budgeted(fake(FORCED), tmp_path, max_queries=8_000)
     width, leak = finding(report, "WIDTH"), finding(report, "LEAK-P4a")
     assert "LAYER" not in codes(report) and leak.whole.extrapolated
     a_logit = width.spent.queries / (width.evidence["contexts"] * width.evidence["tokens"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lensmith.audit.findings.finding import Verdict
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.errors import AccessError
 from lensmith.core.exposure import Exposure, Sampled
@@ -26,9 +26,9 @@ def fake(exposure):
 
 def audited(server, folder, **options):
     """An audit over HTTP, as the command makes it."""
-    limits = Limits(queries_per_s=None, max_queries=400, max_tokens=None)
+    budget = Budget(queries_per_s=None, max_queries=400, max_tokens=None)
     with server as url, HttpClient(url, "fake", dialect=server.dialect) as client:
-        config = AuditConfig(target=url, model="fake", out=folder / "audit", limits=limits, **options)
+        config = AuditConfig(target=url, model="fake", out=folder / "audit", budget=budget, **options)
         return audit(client, config, texts=client.vocabulary)
 
 
@@ -117,9 +117,9 @@ def test_a_server_that_refuses_all_from_some_moment_on_is_not_clean(tmp_path, re
 
 def test_a_key_that_ends_is_not_clean_and_one_that_is_mended_goes_on(tmp_path):
     server = FakeServer(fake(WHOLE), dialect="vllm", api_key="right")
-    limits = Limits(queries_per_s=None, max_queries=400, max_tokens=None)
+    budget = Budget(queries_per_s=None, max_queries=400, max_tokens=None)
     with server as url:
-        config = AuditConfig(target=url, model="fake", out=tmp_path / "audit", limits=limits)
+        config = AuditConfig(target=url, model="fake", out=tmp_path / "audit", budget=budget)
         with HttpClient(url, "fake", dialect=server.dialect) as client, pytest.raises(AccessError, match="API key"):
             audit(client, config)
         with HttpClient(url, "fake", dialect=server.dialect, api_key="right") as client:

@@ -9,8 +9,8 @@ import pytest
 
 from lensmith.audit.estimators.layer import PUBLISHED_RMS
 from lensmith.audit.findings.finding import ReadOut, Severity, Verdict
-from lensmith.audit.querying.contexts import Form
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.contexts import ContextForm
+from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.errors import ConfigError, NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
@@ -24,8 +24,8 @@ def run(tmp_path, exposure, *, max_queries=40_000, switches=None, **options):
     endpoint = FakeEndpoint(
         **{"vocabulary": VOCABULARY, "width": WIDTH, "seed": 3, "exposes": exposure, **(switches or {})}
     )
-    limits = Limits(queries_per_s=None, max_queries=max_queries, max_tokens=None)
-    config = AuditConfig(target="http://127.0.0.1:1/v1", model="fake", out=tmp_path / "audit", limits=limits, **options)
+    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
+    config = AuditConfig(target="http://127.0.0.1:1/v1", model="fake", out=tmp_path / "audit", budget=budget, **options)
     return audit(endpoint, config), endpoint
 
 
@@ -165,10 +165,10 @@ def test_only_the_read_outs_that_are_named_are_tried(tmp_path):
 
 
 def test_contexts_of_one_form_can_be_asked_for(tmp_path):
-    report, _ = run(tmp_path, EVERYTHING, form=Form.TOKEN_IDS)
+    report, _ = run(tmp_path, EVERYTHING, form=ContextForm.TOKEN_IDS)
     assert report.width == WIDTH
     with pytest.raises(NotExposedError):
-        run(tmp_path / "other", EVERYTHING, form=Form.PICTURE, switches={"context_tokens": 1})
+        run(tmp_path / "other", EVERYTHING, form=ContextForm.PICTURE, switches={"context_tokens": 1})
 
 
 def test_metadata_that_states_a_size_is_a_finding(tmp_path):

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lensmith.audit.findings.finding import ReadOut, Verdict
-from lensmith.audit.querying.contexts import Form
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.contexts import ContextForm
+from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.exposure import Exposure, Sampled, Taken, Together
 from lensmith.endpoints.http.client import connect
@@ -52,10 +52,10 @@ def byte_tokenizer():
 
 
 def audited(answering, exposure, tmp_path, **options):
-    limits = Limits(queries_per_s=None, max_queries=options.pop("max_queries", 60_000), max_tokens=None)
+    budget = Budget(queries_per_s=None, max_queries=options.pop("max_queries", 60_000), max_tokens=None)
     engine = Engine(answering, exposure, slots=16)
     with running(engine) as url, connect(url, concurrency=16) as client:
-        config = AuditConfig(target=url, model=client.model, out=tmp_path / "audit", limits=limits, **options)
+        config = AuditConfig(target=url, model=client.model, out=tmp_path / "audit", budget=budget, **options)
         return audit(client, config, texts=client.vocabulary, server=client.dialect.name)
 
 
@@ -132,6 +132,6 @@ def test_a_vision_language_model_is_read_through_its_pictures(tmp_path):
     model, processor = load(shipped_model())
     answering = Answering.of(model, processor, name="sightseer_nano")
     report = audited(
-        answering, replace(EVERYTHING, logit_bias=0.0), tmp_path, form=Form.PICTURE, read_outs=(ReadOut.P1,)
+        answering, replace(EVERYTHING, logit_bias=0.0), tmp_path, form=ContextForm.PICTURE, read_outs=(ReadOut.P1,)
     )
     assert report.width == model.config.get_text_config().hidden_size

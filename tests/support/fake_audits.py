@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from lensmith.audit.findings.finding import ReadOut
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
@@ -21,9 +21,9 @@ def fake(exposure=EVERYTHING, **switches):
 
 def audited(endpoint, folder, *, max_queries=3_000, read_outs=(ReadOut.P1,), **options):
     """`read_outs`: empty for all that exist."""
-    limits = Limits(queries_per_s=None, max_queries=max_queries, max_tokens=None)
+    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
     target, out = "http://127.0.0.1:1/v1", folder / "audit"
-    config = AuditConfig(target=target, model="fake", out=out, limits=limits, read_outs=read_outs, **options)
+    config = AuditConfig(target=target, model="fake", out=out, budget=budget, read_outs=read_outs, **options)
     return audit(endpoint, config)
 
 

@@ -23,17 +23,17 @@ import lensmith
 from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Severity
 from lensmith.audit.findings.wording import only_tried
 from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed
-from lensmith.audit.querying.contexts import Form, route_of
-from lensmith.audit.querying.meter import Limits, TokenTexts
+from lensmith.audit.querying.contexts import ContextForm, route_of
+from lensmith.audit.querying.meter import Budget, TokenTexts
 from lensmith.audit.querying.price import CONTEXTS_PER_WIDTH, extrapolated, total, with_price
 from lensmith.audit.readouts.choose import reader_for
 from lensmith.audit.session import Session, SessionConfig, open_session
 from lensmith.audit.stages.image import IMAGE_FILE, find_image
 from lensmith.audit.stages.layer import LayerOutcome, find_layer, with_evidence
-from lensmith.audit.stages.ledger import Ledger
 from lensmith.audit.stages.proof import metadata_finding, prove
 from lensmith.audit.stages.rotation import find_rotation
-from lensmith.audit.stages.stage import Stage
+from lensmith.audit.stages.runner import StageRunner
+from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthOutcome, find_width
 from lensmith.audit.weights.head import open_gain, open_head
 from lensmith.core.endpoint import Endpoint
@@ -90,13 +90,13 @@ ASSUMED_VOCABULARY = 128_000
 """For extrapolating where nothing is known: a common model of 7 billion parameters."""
 
 
-def with_whole_costs(stage: Stage, findings: Sequence[Finding], width: WidthOutcome) -> list[Finding]:
+def with_whole_costs(stage: AuditStage, findings: Sequence[Finding], width: WidthOutcome) -> list[Finding]:
     """The findings, each leak with what the whole last layer takes through it."""
     layer = next((finding for finding in findings if finding.code == "LAYER"), None)
     return [_with_whole_cost(stage, finding, width, layer) for finding in findings]
 
 
-def _with_whole_cost(stage: Stage, finding: Finding, width: WidthOutcome, layer: Finding | None) -> Finding:
+def _with_whole_cost(stage: AuditStage, finding: Finding, width: WidthOutcome, layer: Finding | None) -> Finding:
     """The width is the one found, else the least that is proven, else an assumed one, as the evidence then says."""
     read_out = finding.read_out
     if read_out is None or not finding.code.startswith("LEAK") or not finding.spent.queries:
@@ -120,7 +120,7 @@ def _with_whole_cost(stage: Stage, finding: Finding, width: WidthOutcome, layer:
     return replace(finding, whole=extrapolated(paid, queries, stage.price), evidence=evidence)
 
 
-def _paid_share(stage: Stage, read_out: ReadOut, width: WidthOutcome, paid: Cost) -> float:
+def _paid_share(stage: AuditStage, read_out: ReadOut, width: WidthOutcome, paid: Cost) -> float:
     """What the width's matrix took, as a part of what its reader expected."""
     expected = reader_for(read_out, stage.probed).queries_for(width.rows, width.columns + 1).queries
     return paid.queries / max(1, expected)
@@ -142,10 +142,10 @@ class AuditConfig:
     target: str
     model: str
     out: Path
-    limits: Limits = field(default_factory=Limits)
+    budget: Budget = field(default_factory=Budget)
     threshold: Severity = Severity.MEDIUM
     read_outs: tuple[ReadOut, ...] = ()
-    form: Form | None = None
+    form: ContextForm | None = None
     truth: Path | None = None
     prices: Path | None = None
     seed: int = 0
@@ -187,15 +187,15 @@ def audit(
         seed=config.seed,
         form=config.form,
         every_route=True,
-        limits=config.limits,
+        budget=config.budget,
         prices=config.prices,
         retest=config.retest,
     )
-    reporter = Reporter(config.limits.max_queries, on_progress)
+    reporter = Reporter(config.budget.max_queries, on_progress)
     with open_session(endpoint, opening, texts=texts, server=server, on_spent=reporter.spent) as session:
-        stage, ledger = session.stage, Ledger(session.stage)
-        width = _read(session, config, reporter, ledger)
-        findings = with_whole_costs(stage, ledger.findings, width)
+        stage, runner = session.stage, StageRunner(session.stage)
+        width = _read(session, config, reporter, runner)
+        findings = with_whole_costs(stage, runner.findings, width)
         for finding in findings:
             session.log.write("finding", code=finding.code, severity=finding.severity.name, was_read=finding.was_read)
     return AuditReport(
@@ -207,7 +207,7 @@ def audit(
         threshold=config.threshold,
         capabilities=stage.probed.as_json(),
         findings=tuple(findings),
-        unresolved=tuple(ledger.unresolved),
+        unresolved=tuple(runner.unresolved),
         only_read_outs=config.read_outs,
         width=width.width,
         width_interval=width.interval,
@@ -223,7 +223,7 @@ def check_truth(truth: Path) -> None:
     open_gain(truth)
 
 
-def _read(session: Session, config: AuditConfig, reporter: Reporter, ledger: Ledger) -> WidthOutcome:
+def _read(session: Session, config: AuditConfig, reporter: Reporter, runner: StageRunner) -> WidthOutcome:
     """Proves each read-out that exists, reads the width through the cheapest, and the layer where that is in reach.
 
     Where a query tells many logits, all but the rotation comes before the proofs that follow, which take more than it.
@@ -231,54 +231,56 @@ def _read(session: Session, config: AuditConfig, reporter: Reporter, ledger: Led
     stage, proven = session.stage, list[ReadOut]()
     beyond: _Beyond | None = None
     if session.probe_ended_by is not None:
-        ledger.end("the probe", session.probe_ended_by)
+        runner.stop("the probe", session.probe_ended_by)
     if stage.probed.facts:
-        ledger.findings.append(metadata_finding(stage))
+        runner.findings.append(metadata_finding(stage))
     for read_out in _wanted(stage.probed, config.read_outs):
-        if not _prove(stage, read_out, reporter, ledger):
+        if not _prove(stage, read_out, reporter, runner):
             continue
         proven.append(read_out)
         if beyond is None and read_out in _MANY_A_QUERY:
-            beyond = _width_and_layer(stage, read_out, config, reporter, ledger)
-    ledger.unresolved += _untried(stage.probed, config.read_outs)
-    ledger.unresolved += [f"the probe: {name}: {problem}" for name, problem in stage.probed.undecided().items()]
-    ledger.unresolved += [f"the probe: {session.unprobed}"] if session.unprobed else []
+            beyond = _width_and_layer(stage, read_out, config, reporter, runner)
+    runner.unresolved += _untried(stage.probed, config.read_outs)
+    runner.unresolved += [f"the probe: {name}: {problem}" for name, problem in stage.probed.undecided().items()]
+    runner.unresolved += [f"the probe: {session.unprobed}"] if session.unprobed else []
     if session.other is not None:
-        _read_other_route(session.other, stage, config, reporter, ledger)
+        _read_other_route(session.other, stage, config, reporter, runner)
     if not proven:
-        return WidthOutcome(note="no read-out was read" if ledger.is_cut_short else "no read-out tells logits")
-    beyond = beyond or _width_and_layer(stage, proven[0], config, reporter, ledger)
+        return WidthOutcome(note="no read-out was read" if runner.is_cut_short else "no read-out tells logits")
+    beyond = beyond or _width_and_layer(stage, proven[0], config, reporter, runner)
     if beyond.width.finding is None and not beyond.width.out_of_budget and ReadOut.P7 in proven[1:]:
         # All others read what is told, with the same noise; what is chosen no noise or rounding touches.
-        beyond = _width_and_layer(stage, ReadOut.P7, config, reporter, ledger)
+        beyond = _width_and_layer(stage, ReadOut.P7, config, reporter, runner)
     if beyond.width.finding is None:
-        ledger.unresolved.append(f"the width: {beyond.width.note}")
+        runner.unresolved.append(f"the width: {beyond.width.note}")
     else:
-        _read_rotation(stage, beyond, config, reporter, ledger)
+        _read_rotation(stage, beyond, config, reporter, runner)
     return beyond.width
 
 
-def _prove(stage: Stage, read_out: ReadOut, reporter: Reporter, ledger: Ledger, where: str = "") -> bool:
+def _prove(stage: AuditStage, read_out: ReadOut, reporter: Reporter, runner: StageRunner, where: str = "") -> bool:
     """Whether a read-out reads logits; what it tells goes into the ledger. `where`: the route, if not the main one."""
     name = f"{read_out.value} ({read_out.title}{where})"
     reporter.begin(name)
-    proof = ledger.attempt(name, partial(prove, stage, read_out))
+    proof = runner.attempt(name, partial(prove, stage, read_out))
     if proof is None:
         return False
-    told = [replace(finding, title=f"{finding.title}{where}") for finding in proof.findings]
-    ledger.findings += with_whole_costs(stage, told, WidthOutcome()) if where else told
-    ledger.unresolved += proof.unresolved
+    found = [replace(finding, title=f"{finding.title}{where}") for finding in proof.findings]
+    runner.findings += with_whole_costs(stage, found, WidthOutcome()) if where else found
+    runner.unresolved += proof.unresolved
     return proof.holds
 
 
-def _read_other_route(other: Stage, stage: Stage, config: AuditConfig, reporter: Reporter, ledger: Ledger) -> None:
+def _read_other_route(
+    other: AuditStage, stage: AuditStage, config: AuditConfig, reporter: Reporter, runner: StageRunner
+) -> None:
     """Proves what the other route gives away and the audited one does not."""
     known, where = stage.probed.readable(), f", asked by {route_of(other.form).value}"
     for read_out in _wanted(other.probed, config.read_outs):
         if read_out not in known:
-            _prove(other, read_out, reporter, ledger, where)
+            _prove(other, read_out, reporter, runner, where)
     failed = other.probed.undecided(besides=known)
-    ledger.unresolved += [f"the probe{where}: {name}: {problem}" for name, problem in failed.items()]
+    runner.unresolved += [f"the probe{where}: {name}: {problem}" for name, problem in failed.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,53 +292,55 @@ class _Beyond:
 
 
 def _width_and_layer(
-    stage: Stage, read_out: ReadOut, config: AuditConfig, reporter: Reporter, ledger: Ledger
+    stage: AuditStage, read_out: ReadOut, config: AuditConfig, reporter: Reporter, runner: StageRunner
 ) -> _Beyond:
     """The width, and where it is found, the layer up to a linear map and the image as far as the budget reaches."""
-    width = _width_through(stage, read_out, reporter, ledger)
+    width = _width_through(stage, read_out, reporter, runner)
     if width.finding is None:
         return _Beyond(width=width)
-    ledger.findings.append(replace(width.finding, whole=width.finding.spent))
+    runner.findings.append(replace(width.finding, whole=width.finding.spent))
     reporter.begin("layer")
-    found = ledger.attempt("the layer", lambda: find_layer(stage, width, config.truth, reporter.rows)) or LayerOutcome()
-    ledger.unresolved += found.unresolved
+    found = runner.attempt("the layer", lambda: find_layer(stage, width, config.truth, reporter.rows)) or LayerOutcome()
+    runner.unresolved += found.unresolved
     if found.finding is not None:
-        ledger.findings.append(_after([width.finding], found.finding))
+        runner.findings.append(_after([width.finding], found.finding))
     reporter.begin("image")
     columns, path = found.columns or width.columns, config.out / IMAGE_FILE
-    image = ledger.attempt("the image", lambda: find_image(stage, width, columns, path, reporter.rows))
+    image = runner.attempt("the image", lambda: find_image(stage, width, columns, path, reporter.rows))
     if image is not None:
-        ledger.unresolved += image.unresolved
-        ledger.findings += [] if image.finding is None else [_after([width.finding, found.finding], image.finding)]
+        runner.unresolved += image.unresolved
+        runner.findings += [] if image.finding is None else [_after([width.finding, found.finding], image.finding)]
     return _Beyond(width=width, layer=found)
 
 
-def _width_through(stage: Stage, read_out: ReadOut, reporter: Reporter, ledger: Ledger) -> WidthOutcome:
+def _width_through(stage: AuditStage, read_out: ReadOut, reporter: Reporter, runner: StageRunner) -> WidthOutcome:
     """What a proven read-out tells of the width; what kept it from doing so is its note."""
     reporter.begin(f"width, {read_out.value}")
-    trouble = len(ledger.unresolved)
-    found = ledger.attempt("the width", partial(find_width, stage, read_out, reporter.rows))
+    known_before = len(runner.unresolved)
+    found = runner.attempt("the width", partial(find_width, stage, read_out, reporter.rows))
     if found is not None:
         return replace(found, note=found.note.removeprefix("; "))
-    reasons = [sentence.removeprefix("the width: ") for sentence in ledger.unresolved[trouble:]]
-    del ledger.unresolved[trouble:]
-    return WidthOutcome(read_out=read_out, out_of_budget=ledger.is_cut_short, note="; ".join(reasons))
+    reasons = [sentence.removeprefix("the width: ") for sentence in runner.unresolved[known_before:]]
+    del runner.unresolved[known_before:]
+    return WidthOutcome(read_out=read_out, out_of_budget=runner.is_cut_short, note="; ".join(reasons))
 
 
-def _read_rotation(stage: Stage, beyond: _Beyond, config: AuditConfig, reporter: Reporter, ledger: Ledger) -> None:
+def _read_rotation(
+    stage: AuditStage, beyond: _Beyond, config: AuditConfig, reporter: Reporter, runner: StageRunner
+) -> None:
     """The layer up to a rotation, where the layer was recovered; why not stands in the layer's evidence."""
     width, found = beyond.width, beyond.layer
     if found.finding is None:
         return
     reporter.begin("layer up to a rotation")
     truth = config.truth if found.is_own_truth else None
-    rotation = ledger.attempt("the rotation", lambda: find_rotation(stage, width, found, truth, reporter.rows))
+    rotation = runner.attempt("the rotation", lambda: find_rotation(stage, width, found, truth, reporter.rows))
     if rotation is not None and rotation.finding is not None:
-        ledger.findings.append(_after([width.finding, found.finding], rotation.finding))
+        runner.findings.append(_after([width.finding, found.finding], rotation.finding))
         return
     why_not = "not finished" if rotation is None else rotation.why_not
-    place = next(place for place, finding in enumerate(ledger.findings) if finding.code == found.finding.code)
-    ledger.findings[place] = with_evidence(ledger.findings[place], up_to_rotation=why_not)
+    place = next(place for place, finding in enumerate(runner.findings) if finding.code == found.finding.code)
+    runner.findings[place] = with_evidence(runner.findings[place], up_to_rotation=why_not)
 
 
 def _after(earlier: Sequence[Finding | None], finding: Finding) -> Finding:

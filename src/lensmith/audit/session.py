@@ -10,11 +10,11 @@ from lensmith.audit.findings.cures import server_name
 from lensmith.audit.findings.finding import Cost
 from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed
 from lensmith.audit.probe.questions import ProbeOutcome, probe_so_far
-from lensmith.audit.querying.contexts import Contexts, Form, first_of_each_form, form_of, route_of
+from lensmith.audit.querying.contexts import ContextForm, Contexts, first_of_each_form, form_of, route_of
 from lensmith.audit.querying.event_log import EventLog
-from lensmith.audit.querying.meter import BudgetError, Limits, Meter, TokenTexts
+from lensmith.audit.querying.meter import Budget, BudgetError, Meter, TokenTexts
 from lensmith.audit.querying.price import load_prices
-from lensmith.audit.stages.stage import Stage
+from lensmith.audit.stages.stage import AuditStage
 from lensmith.core.endpoint import Endpoint
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
 
@@ -29,9 +29,9 @@ class SessionConfig:
     header: Mapping[str, Any]
     model: str
     seed: int
-    form: Form | None = None
+    form: ContextForm | None = None
     every_route: bool = False
-    limits: Limits = field(default_factory=Limits)
+    budget: Budget = field(default_factory=Budget)
     prices: Path | None = None
     retest: str = ""
 
@@ -44,13 +44,13 @@ class Session:
     how. `probe_ended_by`: why the probe did not ask all its questions; then what it found is what it found until then.
     """
 
-    stage: Stage
+    stage: AuditStage
     log: EventLog
-    other: Stage | None = None
+    other: AuditStage | None = None
     unprobed: str = ""
     probe_ended_by: LensmithError | None = None
 
-    def whole_stage(self) -> Stage:
+    def whole_stage(self) -> AuditStage:
         """The stage. Raises what ended the probe in the middle."""
         if self.probe_ended_by is not None:
             raise self.probe_ended_by
@@ -71,12 +71,12 @@ def open_session(
     price = load_prices(config.prices).of(config.model)
     log = EventLog(config.folder / "events.jsonl", config.header)
     try:
-        meter = Meter(endpoint, config.limits, log, on_spent, texts)
+        meter = Meter(endpoint, config.budget, log, on_spent, texts)
         outcomes, unprobed = _probe(meter, config)
         for outcome in outcomes:
             log.write("probed", **outcome.found.as_json())
         stages = [
-            Stage(
+            AuditStage(
                 meter=meter,
                 probed=outcome.found,
                 form=form_of(outcome.found.context),

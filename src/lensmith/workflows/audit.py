@@ -20,8 +20,8 @@ from lensmith.audit.estimators.image import load_image
 from lensmith.audit.findings.finding import AuditReport, ReadOut, Severity
 from lensmith.audit.findings.wording import public_target
 from lensmith.audit.probe.capabilities import CHEAPEST_FIRST
-from lensmith.audit.querying.contexts import Form
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.contexts import ContextForm
+from lensmith.audit.querying.meter import Budget
 from lensmith.audit.querying.price import load_prices
 from lensmith.audit.report.files import write_report
 from lensmith.audit.run import AuditConfig, AuditProgress, audit, check_truth
@@ -58,13 +58,13 @@ class AuditOptions:
     seed: int = 0
 
     @property
-    def asked_form(self) -> Form | None:
+    def asked_form(self) -> ContextForm | None:
         """How contexts are put; None for the first form that works."""
-        return None if self.contexts == "auto" else _named(Form, self.contexts, "--contexts")
+        return None if self.contexts == "auto" else _named(ContextForm, self.contexts, "--contexts")
 
     @property
-    def limits(self) -> Limits:
-        return Limits(queries_per_s=self.queries_per_s, max_queries=self.max_queries, max_tokens=self.max_tokens)
+    def budget(self) -> Budget:
+        return Budget(queries_per_s=self.queries_per_s, max_queries=self.max_queries, max_tokens=self.max_tokens)
 
     def command(self, model: str) -> str:
         """The command that audits the same endpoint in the same way again, into a new folder; quoted for a shell.
@@ -112,7 +112,7 @@ def audit_url(
             target=options.url,
             model=client.model,
             out=options.out,
-            limits=options.limits,
+            budget=options.budget,
             threshold=threshold,
             read_outs=read_outs,
             form=form,
@@ -146,7 +146,7 @@ def snapshot_url(
             tokens=columns,
             seed=options.seed,
             form=options.asked_form,
-            limits=options.limits,
+            budget=options.budget,
         )
         return take_snapshot(client, config, out, texts=client.vocabulary, on_progress=on_progress)
 
@@ -171,7 +171,7 @@ def check_signature_of_url(
             outputs=outputs,
             seed=options.seed,
             form=options.asked_form,
-            limits=options.limits,
+            budget=options.budget,
         )
         return check_signature(client, known, config, texts=client.vocabulary, on_progress=on_progress)
 

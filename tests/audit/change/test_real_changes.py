@@ -8,8 +8,8 @@ import torch
 from benchmarks.real_models import smollm2_gguf
 from lensmith.audit.change.compare import Change
 from lensmith.audit.change.snapshot import SnapshotConfig, compare_files, take_snapshot
-from lensmith.audit.querying.contexts import Form
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.contexts import ContextForm
+from lensmith.audit.querying.meter import Budget
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message
 from lensmith.models.inference.endpoint import LocalEndpoint
@@ -54,15 +54,15 @@ def snapshot(tmp_path_factory, loaded):
 
     def take(name, wrap=lambda endpoint: endpoint, *, contexts=720):
         endpoint = wrap(LocalEndpoint(loaded.model, loaded.tokenizer, slots=16))
-        limits = Limits(queries_per_s=None, max_tokens=None)
+        budget = Budget(queries_per_s=None, max_tokens=None)
         config = SnapshotConfig(
             target="local",
             model="smollm2",
             folder=folder / name,
             contexts=contexts,
             tokens=1024,
-            form=Form.MESSAGES,
-            limits=limits,
+            form=ContextForm.MESSAGES,
+            budget=budget,
         )
         take_snapshot(endpoint, config, folder / f"{name}.npz")
         return folder / f"{name}.npz"

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from lensmith.audit.change.signature import Origin, SignatureConfig, check_signature, judge
 from lensmith.audit.estimators.image import learn_image, load_image, off_image, off_image_at, save_image
-from lensmith.audit.querying.meter import Limits
+from lensmith.audit.querying.meter import Budget
 from lensmith.audit.stages.image import IMAGE_FILE
 from lensmith.cli.app import app
 from lensmith.core.errors import InputError
@@ -26,8 +26,8 @@ def image(tmp_path_factory):
 
 
 def checked(endpoint, image, folder, *, max_queries=20_000, **options):
-    limits = Limits(queries_per_s=None, max_queries=max_queries, max_tokens=None)
-    options = {"target": "http://127.0.0.1:1/v1", "model": "m", "folder": folder, "limits": limits} | options
+    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
+    options = {"target": "http://127.0.0.1:1/v1", "model": "m", "folder": folder, "budget": budget} | options
     return check_signature(endpoint, image, SignatureConfig(**options))
 
 

@@ -9,7 +9,7 @@ from lensmith.audit.probe.capabilities import SampledFound
 from lensmith.audit.probe.questions import probe
 from lensmith.audit.querying.contexts import first_of_each_form
 from lensmith.audit.querying.event_log import EventLog
-from lensmith.audit.querying.meter import Limits, Meter
+from lensmith.audit.querying.meter import Budget, Meter
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
@@ -120,10 +120,10 @@ def test_an_endpoint_that_answers_nothing_is_told_apart_from_a_clean_one():
 
 def test_a_probe_that_is_repeated_from_its_log_asks_little(tmp_path):
     endpoint = FakeEndpoint(vocabulary=512, width=16, seed=1, exposes=Exposure())
-    limits, header = Limits(queries_per_s=None), {"target": "x"}
-    first = probe(Meter(endpoint, limits, EventLog(tmp_path / "e", header)), first_of_each_form(0))
+    budget, header = Budget(queries_per_s=None), {"target": "x"}
+    first = probe(Meter(endpoint, budget, EventLog(tmp_path / "e", header)), first_of_each_form(0))
     asked = endpoint.queries
-    assert probe(Meter(endpoint, limits, EventLog(tmp_path / "e", header)), first_of_each_form(0)) == first
+    assert probe(Meter(endpoint, budget, EventLog(tmp_path / "e", header)), first_of_each_form(0)) == first
     assert endpoint.queries == asked
 
 

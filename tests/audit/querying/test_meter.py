@@ -9,7 +9,7 @@ import pytest
 
 from lensmith.audit.findings.finding import Cost
 from lensmith.audit.querying.event_log import EventLog
-from lensmith.audit.querying.meter import BudgetError, Limits, Meter
+from lensmith.audit.querying.meter import Budget, BudgetError, Meter
 from lensmith.core.endpoint import (
     Answer,
     Capabilities,
@@ -27,7 +27,7 @@ from lensmith.endpoints.http.errors import DoubtfulRefusalError, NoEndpointError
 from lensmith.openai_api import EndpointError
 
 HEADER = {"target": "http://127.0.0.1:1/v1", "model": "m", "seed": 0}
-UNLIMITED = Limits(queries_per_s=None, max_queries=None, max_tokens=None)
+UNLIMITED = Budget(queries_per_s=None, max_queries=None, max_tokens=None)
 
 
 class Counting:
@@ -69,8 +69,8 @@ def texts(answers):
     return [answer.choices[0].text for answer in answers]
 
 
-def metered(tmp_path, endpoint, limits=UNLIMITED, header=HEADER):
-    return Meter(endpoint, limits, EventLog(tmp_path / "events.jsonl", header))
+def metered(tmp_path, endpoint, budget=UNLIMITED, header=HEADER):
+    return Meter(endpoint, budget, EventLog(tmp_path / "events.jsonl", header))
 
 
 def test_what_is_known_is_not_asked_again_after_a_restart(tmp_path):
@@ -131,14 +131,14 @@ def test_pictures_and_roles_tell_questions_apart(tmp_path):
 
 def test_the_budget_is_not_overdrawn_and_says_what_to_do(tmp_path):
     endpoint = Counting()
-    meter = metered(tmp_path, endpoint, Limits(queries_per_s=None, max_queries=100, max_tokens=None))
+    meter = metered(tmp_path, endpoint, Budget(queries_per_s=None, max_queries=100, max_tokens=None))
     with pytest.raises(BudgetError, match="--budget-queries"):
         meter.answer(requests(200))
     assert len(endpoint.asked) == meter.spent.queries == 100  # a batch that does not fit is made smaller
     assert meter.queries_left == 0
     assert texts(meter.answer(requests(100))) == [f"ü{number}" for number in range(1, 101)]
     with pytest.raises(BudgetError, match="tokens"):
-        metered(tmp_path, endpoint, Limits(queries_per_s=None, max_queries=None, max_tokens=390)).answer(
+        metered(tmp_path, endpoint, Budget(queries_per_s=None, max_queries=None, max_tokens=390)).answer(
             requests(5, start=500)
         )
 
@@ -174,7 +174,7 @@ def test_what_may_come_right_is_not_remembered(tmp_path, failure):
 
 
 def test_the_rate_is_kept(tmp_path):
-    meter = metered(tmp_path, Counting(), Limits(queries_per_s=100.0, max_queries=None, max_tokens=None))
+    meter = metered(tmp_path, Counting(), Budget(queries_per_s=100.0, max_queries=None, max_tokens=None))
     began = time.monotonic()
     for number in range(21):
         meter.answer(requests(1, start=number))
@@ -251,7 +251,7 @@ def test_no_more_is_sent_at_once_than_the_rate_allows_in_a_second(tmp_path, monk
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
     endpoint = Slow(clock, 0.0)
-    metered(tmp_path, endpoint, Limits(queries_per_s=3.0, max_queries=None, max_tokens=None)).answer(requests(12))
+    metered(tmp_path, endpoint, Budget(queries_per_s=3.0, max_queries=None, max_tokens=None)).answer(requests(12))
     assert endpoint.batches == [3, 3, 3, 3]
 
 
@@ -273,7 +273,7 @@ def test_what_an_endpoint_says_of_itself_is_asked_once_for_all_runs(tmp_path):
 
 def test_limits_must_be_possible():
     with pytest.raises(ConfigError, match="max_queries"):
-        Limits(max_queries=0)
+        Budget(max_queries=0)
 
 
 class Telling(Counting):

@@ -183,6 +183,6 @@ def test_intervals_always_hold_the_truth(seed, count, expected_over):
     for _ in range(30):
         placement = intervals.place(16, expected_over)
         scores = true_M[placement.columns_C] + placement.biases_C
-        intervals.hear(placement, int(scores.argmax()) if scores.max() > 0 else ANCHOR)
+        intervals.update(placement, int(scores.argmax()) if scores.max() > 0 else ANCHOR)
         assert (intervals.low_M <= true_M).all() and (true_M <= intervals.high_M).all()
     assert not intervals.contradicted_M.any()

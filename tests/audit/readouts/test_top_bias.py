@@ -122,7 +122,7 @@ def test_a_reference_and_a_target_are_needed():
 def test_one_top_logprob_is_nearly_as_good_as_all(decimals, limit):
     endpoint = fake(dataclasses.replace(AFTER, top_logprobs=1, decimals=decimals))
     told = 1e-7 if decimals is None else 0.3 * 10.0**-decimals
-    reader = SingleTopReader(told_nats=told, accept_nats=20 * told)
+    reader = SingleTopReader(logprob_error_nats=told, accept_nats=20 * told)
     reading = reader.read(endpoint, CONTEXTS, IDS)
     errors = centred(reading.logits_NM) - centred(truth(endpoint))
     assert np.abs(errors).max() < limit
@@ -132,7 +132,7 @@ def test_one_top_logprob_is_nearly_as_good_as_all(decimals, limit):
 
 def test_a_token_without_bias_enough_to_count_is_unread():
     endpoint = fake(dataclasses.replace(AFTER, top_logprobs=1, logit_bias=1.0, decimals=4))
-    reader = SingleTopReader(bias_limit=1.0, told_nats=3e-5)
+    reader = SingleTopReader(bias_limit=1.0, logprob_error_nats=3e-5)
     reading = reader.read(endpoint, CONTEXTS, np.arange(97))
     difference_NM = reading.logits_NM - np.array([endpoint.true_logits(each) for each in CONTEXTS], dtype=np.float64)
     assert np.isnan(reading.logits_NM).any() and np.isfinite(reading.logits_NM).any()
@@ -151,12 +151,12 @@ def test_both_formulas_invert_the_softmax(logprob, off):
     scores = np.array([logprob + bias, others])
     after = scores - np.logaddexp(*scores)
     is_target = bool(after.argmax() == 0)
-    tie = tie_from_answer(others, after.max(), bias, is_target=is_target, told_nats=1e-9)
+    tie = tie_from_answer(others, after.max(), bias, is_target=is_target, logprob_error_nats=1e-9)
     assert tie.logprob == pytest.approx(logprob, abs=1e-6)
 
 
 def test_an_answer_that_shows_nothing_moves_the_bias():
-    fell = tie_from_answer(-1.0, -1.0, 5.0, is_target=False, told_nats=1e-6)
-    drowned = tie_from_answer(-1.0, 0.0, 50.0, is_target=True, told_nats=1e-6)
+    fell = tie_from_answer(-1.0, -1.0, 5.0, is_target=False, logprob_error_nats=1e-6)
+    drowned = tie_from_answer(-1.0, 0.0, 50.0, is_target=True, logprob_error_nats=1e-6)
     assert np.isnan(fell.logprob) and fell.next_bias > 5
     assert np.isnan(drowned.logprob) and drowned.next_bias < 50

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lensmith.audit.findings.finding import Cost, ReadOut
-from lensmith.audit.querying.contexts import Contexts, Form, first_of_each_form, form_of
+from lensmith.audit.querying.contexts import ContextForm, Contexts, first_of_each_form, form_of
 from lensmith.audit.stages.matrix import GrowingMatrix, RowStore
 from lensmith.core.errors import InputError
 from lensmith.core.images import open_picture
@@ -50,7 +50,7 @@ def expected(contexts, rows, columns):
 
 
 def growing(tmp_path, reader):
-    return GrowingMatrix(tmp_path, Contexts(Form.PROMPT, 0), reader, COLUMNS)
+    return GrowingMatrix(tmp_path, Contexts(ContextForm.PROMPT, 0), reader, COLUMNS)
 
 
 def test_nothing_is_read_twice_and_all_fits_together(tmp_path):
@@ -142,7 +142,7 @@ def test_a_row_that_was_cut_short_is_cut_off(tmp_path):
     assert store.matrix().tolist() == [[0, 1], [2, 3], [8, 9]]
 
 
-@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize("form", ContextForm)
 def test_contexts_come_again_from_their_seed_and_differ_otherwise(form):
     some = Contexts(form, 3).take(0, 30)
     assert some == Contexts(form, 3).take(0, 30)
@@ -153,6 +153,6 @@ def test_contexts_come_again_from_their_seed_and_differ_otherwise(form):
 
 def test_every_form_is_tried_and_pictures_can_be_opened():
     forms = [form_of(context) for context in first_of_each_form(0)]
-    assert sorted(form.value for form in forms) == sorted(form.value for form in Form)
-    picture = Contexts(Form.PICTURE, 0)[0].messages[0].parts[0]
+    assert sorted(form.value for form in forms) == sorted(form.value for form in ContextForm)
+    picture = Contexts(ContextForm.PICTURE, 0)[0].messages[0].parts[0]
     assert open_picture(picture.data).size == (384, 192)

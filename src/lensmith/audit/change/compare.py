@@ -151,15 +151,15 @@ def _aligned(before: Snapshot, after: Snapshot) -> tuple[Float64Array, Float64Ar
     return both_NM[is_old], both_NM[~is_old], shared
 
 
-def _kept(names: Sequence[str], places: IdArray) -> list[str]:
-    return [names[place] for place in places]
+def _kept(names: Sequence[str], indices: IdArray) -> list[str]:
+    return [names[place] for place in indices]
 
 
 def _rms_difference(old_NM: Float64Array, new_NM: Float64Array, shared: list[tuple[int, int]]) -> float | None:
     if not shared:
         return None
-    places = np.array(shared)
-    return float(np.sqrt(((old_NM[places[:, 0]] - new_NM[places[:, 1]]) ** 2).mean()))
+    indices = np.array(shared)
+    return float(np.sqrt(((old_NM[indices[:, 0]] - new_NM[indices[:, 1]]) ** 2).mean()))
 
 
 def _noise(image: Image | None, repeats: list[float]) -> float | None:

@@ -21,14 +21,14 @@ from lensmith.audit.estimators.image import Image, choose_tokens, off_image_at, 
 from lensmith.audit.estimators.spectrum import Float64Array, drop_missing
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.findings.wording import public_target
-from lensmith.audit.querying.contexts import Form
+from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.querying.event_log import asked_anew, mark_finished
-from lensmith.audit.querying.meter import BudgetError, Limits, TokenTexts
-from lensmith.audit.readouts.base import Reader
+from lensmith.audit.querying.meter import Budget, BudgetError, TokenTexts
+from lensmith.audit.readouts.base import LogitReader
 from lensmith.audit.readouts.choose import columns_for, lasting_ids, named, reader_for
 from lensmith.audit.session import SessionConfig, open_session
 from lensmith.audit.stages.proof import SECOND_SEED, first_proven
-from lensmith.audit.stages.stage import Stage
+from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import rounding_nats
 from lensmith.core.endpoint import Endpoint, IdArray, Request
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
@@ -64,8 +64,8 @@ class SignatureConfig:
     folder: Path
     outputs: int = 16
     seed: int = 0
-    form: Form | None = None
-    limits: Limits = field(default_factory=Limits)
+    form: ContextForm | None = None
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def check_signature(
         model=config.model,
         seed=config.seed,
         form=config.form,
-        limits=config.limits,
+        budget=config.budget,
     )
     with asked_anew(config.folder):
         with open_session(endpoint, opening, texts=texts) as session:
@@ -128,19 +128,19 @@ def check_signature(
                 check = _checked(stage, read_out, image, config.outputs, on_progress)
                 check = replace(check, read_out=read_out.value)
             except BudgetError as error:  # not finished: with a larger budget it goes on
-                return _untold(error, stage)
+                return _undecided(error, stage)
             except (NotExposedError, InputError) as error:
-                check = _untold(error, stage)
+                check = _undecided(error, stage)
         mark_finished(config.folder)
     return replace(check, queries=stage.meter.spent.queries)
 
 
-def _untold(error: LensmithError, stage: Stage) -> SignatureCheck:
+def _undecided(error: LensmithError, stage: AuditStage) -> SignatureCheck:
     return SignatureCheck(origin=Origin.COULD_NOT_TELL, reason=error.problem, queries=stage.meter.spent.queries)
 
 
 def _checked(
-    stage: Stage, read_out: ReadOut, image: Image, outputs: int, on_progress: Callable[[int, int], None]
+    stage: AuditStage, read_out: ReadOut, image: Image, outputs: int, on_progress: Callable[[int, int], None]
 ) -> SignatureCheck:
     contexts = stage.contexts(read_out)
     first = contexts.take(_START, _START + _REPEATED)
@@ -190,16 +190,16 @@ def judge(
     spread = float((logits_KT - logits_KT.mean(axis=1, keepdims=True)).std())
     unrelated = spread * math.sqrt(1 - (image.rank + 1) / len(ids_T))
     is_coarse = step_nats > math.sqrt(12) * noise_nats
-    told = f"the image leaves {residual:.2g} nats of them, where {expected:.2g} are expected of its model"
+    measured = f"the image leaves {residual:.2g} nats of them, where {expected:.2g} are expected of its model"
     if expected > _UNRELATED * unrelated:
-        origin, reason = Origin.COULD_NOT_TELL, f"noise hides it: {told}, and {unrelated:.2g} of any other"
+        origin, reason = Origin.COULD_NOT_TELL, f"noise hides it: {measured}, and {unrelated:.2g} of any other"
     elif residual <= _SAME * expected:
-        origin, reason = Origin.SAME, told
+        origin, reason = Origin.SAME, measured
     elif residual > (_UNRELATED * unrelated if is_coarse else _OTHER * expected):
-        origin, reason = Origin.ANOTHER, f"{told} and {unrelated:.2g} of an unrelated one"
+        origin, reason = Origin.ANOTHER, f"{measured} and {unrelated:.2g} of an unrelated one"
     else:
         origin = Origin.COULD_NOT_TELL
-        reason = f"{told}, and {unrelated:.2g} of an unrelated one" + (
+        reason = f"{measured}, and {unrelated:.2g} of an unrelated one" + (
             "; the endpoint's logits are coarser than those that the image was learned from" if is_coarse else ""
         )
     return SignatureCheck(
@@ -213,7 +213,7 @@ def judge(
     )
 
 
-def _wanted(image: Image, reader: Reader, contexts: Sequence[Request], stage: Stage) -> IdArray:
+def _wanted(image: Image, reader: LogitReader, contexts: Sequence[Request], stage: AuditStage) -> IdArray:
     """The tokens to read, by the endpoint's ids: all that both know where they cost nothing, else a chosen few."""
     readable = columns_for(reader, stage.probed, stage.meter, contexts, stage.seed)
     lasting = lasting_ids(readable, stage.meter.texts)
@@ -228,7 +228,7 @@ def _wanted(image: Image, reader: Reader, contexts: Sequence[Request], stage: St
     return np.array([place_of[each] for each in choose_tokens(part, count, seed=stage.seed).tolist()], dtype=np.int64)
 
 
-def _affordable(stage: Stage, reader: Reader, columns: int, outputs: int) -> int:
+def _affordable(stage: AuditStage, reader: LogitReader, columns: int, outputs: int) -> int:
     """As many outputs as the budget reaches for, beside those that are read again."""
     while outputs > _LEAST_OUTPUTS:
         if reader.queries_for(outputs + _REPEATED, columns).queries <= stage.meter.queries_left:

@@ -11,10 +11,10 @@ from pathlib import Path
 import lensmith
 from lensmith.audit.change.compare import Change, Comparison, Snapshot, compare, load_snapshot, save_snapshot
 from lensmith.audit.findings.wording import public_target
-from lensmith.audit.querying.contexts import Form
+from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.querying.event_log import asked_anew, mark_finished
-from lensmith.audit.querying.meter import Limits, TokenTexts
-from lensmith.audit.readouts.choose import choose, lasting_ids
+from lensmith.audit.querying.meter import Budget, TokenTexts
+from lensmith.audit.readouts.choose import lasting_ids, plan_reading
 from lensmith.audit.session import Session, SessionConfig, open_session
 from lensmith.audit.stages.matrix import GrowingMatrix
 from lensmith.audit.stages.proof import first_proven, repeat_difference
@@ -38,8 +38,8 @@ class SnapshotConfig:
     contexts: int = 720
     tokens: int = 1024
     seed: int = 0
-    form: Form | None = None
-    limits: Limits = field(default_factory=Limits)
+    form: ContextForm | None = None
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def take_snapshot(
         model=config.model,
         seed=config.seed,
         form=config.form,
-        limits=config.limits,
+        budget=config.budget,
     )
     with asked_anew(config.folder):
         with open_session(endpoint, opening, texts=texts) as session:
@@ -118,7 +118,9 @@ def _recorded(
             "the endpoint tells no logits", hint="what cannot be read cannot be compared; its text can, by hand"
         )
     contexts = stage.contexts(read_out)
-    chosen = choose(read_out, stage.probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.seed)
+    chosen = plan_reading(
+        read_out, stage.probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.seed
+    )
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.columns)
     matrix.grow(meter, config.contexts, matrix.most_columns, on_progress)
     repeat_nats = repeat_difference(stage, chosen)

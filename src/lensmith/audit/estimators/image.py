@@ -148,8 +148,8 @@ def off_image_at(
 
 def part_of(image: Image, token_ids_T: IdArray) -> Image:
     """The image without all but these tokens; its columns are no longer orthonormal. Raises as `Image.positions`."""
-    places_T = image.positions(token_ids_T)
-    return replace(image, token_ids_M=image.token_ids_M[places_T], basis_MR=image.basis_MR[places_T])
+    positions_T = image.positions(token_ids_T)
+    return replace(image, token_ids_M=image.token_ids_M[positions_T], basis_MR=image.basis_MR[positions_T])
 
 
 def choose_tokens(image: Image, count: int, *, seed: int = 0) -> IdArray:

@@ -157,9 +157,9 @@ def cure(read_out: ReadOut, server: str | None) -> str:
     return f"{setting} Or in front of it: `lensmith guard --upstream URL --expose {GUARD_WORDS[read_out]}`."
 
 
-def server_name(told: str | None) -> str | None:
+def server_name(banner: str | None) -> str | None:
     """The server of `SERVERS` that a banner, a header or an owner field names; None where it names none of them."""
-    text = (told or "").lower()
+    text = (banner or "").lower()
     return next((name for alias, name in _ALIASES if alias in text), None)
 
 
@@ -168,7 +168,7 @@ def exposed_read_outs(exposure: Exposure) -> tuple[ReadOut, ...]:
 
     The order is `ReadOut`'s. What noise and rounding leave of a read-out's precision is another question.
     """
-    told = exposure.top_logprobs is None or exposure.top_logprobs >= 1
+    any_top = exposure.top_logprobs is None or exposure.top_logprobs >= 1
     several = exposure.top_logprobs is None or exposure.top_logprobs >= 2
     any_sampled = exposure.sampled_logprob is Sampled.SHOWN or (
         exposure.sampled_logprob is Sampled.MASKED and exposure.top_logprobs is None
@@ -178,16 +178,16 @@ def exposed_read_outs(exposure: Exposure) -> tuple[ReadOut, ...]:
     after = exposure.logprobs_taken is Taken.AFTER_BIAS
     listed = exposure.allowed_ids != 0
     pair_listed = exposure.allowed_ids is None or exposure.allowed_ids >= 2
-    listed_told = pair_listed and (told or any_sampled) if after else listed and any_sampled
+    listed_shown = pair_listed and (any_top or any_sampled) if after else listed and any_sampled
     opened = {
         ReadOut.P0: exposure.metadata,
         ReadOut.P1: exposure.top_logprobs is None,
         ReadOut.P2: exposure.wanted_ids != 0,
         ReadOut.P3: after and several and biased and together,
         ReadOut.P4A: not after and any_sampled and biased and together,
-        ReadOut.P4B: listed_told and together,
+        ReadOut.P4B: listed_shown and together,
         ReadOut.P5: exposure.echo and any_sampled,
-        ReadOut.P6: after and (told or any_sampled) and biased and together,
+        ReadOut.P6: after and (any_top or any_sampled) and biased and together,
         ReadOut.P7: biased,
         ReadOut.P8: several or pair_listed,
     }

@@ -51,8 +51,8 @@ def figure(number: float, digits: int = 3) -> str:
     size = abs(number)
     if number == 0 or not 1e-3 <= size < 1e9:
         return f"{number:.{digits}g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
-    places = digits - 1 - math.floor(math.log10(size))
-    text = f"{round(number, places):,.{max(0, places)}f}"
+    decimals = digits - 1 - math.floor(math.log10(size))
+    text = f"{round(number, decimals):,.{max(0, decimals)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

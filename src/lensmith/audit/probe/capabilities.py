@@ -101,17 +101,17 @@ class Probed:
 
     def read_outs(self) -> tuple[ReadOut, ...]:
         """Those that exist, by their names."""
-        steers_and_tells = self.bias_steers and self.bias_with_logprobs
+        steers_and_returns = self.bias_steers and self.bias_with_logprobs
         after = self.taken is Taken.AFTER_BIAS
         exists = {
             ReadOut.P0: bool(self.facts),
             ReadOut.P1: self.whole_vocabulary or self.top_logprobs >= LARGE_TOP,
             ReadOut.P2: self.wanted_ids > 0,
-            ReadOut.P3: steers_and_tells and after and self.top_logprobs >= 2,
-            ReadOut.P4A: steers_and_tells and self.sampled is SampledFound.TRUE_VALUE,
+            ReadOut.P3: steers_and_returns and after and self.top_logprobs >= 2,
+            ReadOut.P4A: steers_and_returns and self.sampled is SampledFound.TRUE_VALUE,
             ReadOut.P4B: self.allow_list and self.allow_list_true_value,
             ReadOut.P5: self.echo,
-            ReadOut.P6: steers_and_tells and after and self.top_logprobs == 1,
+            ReadOut.P6: steers_and_returns and after and self.top_logprobs == 1,
             ReadOut.P7: self.bias_steers,
             ReadOut.P8: self.top_logprobs >= 2,
             ReadOut.P9: True,

@@ -57,7 +57,7 @@ def bisect(works: int, fails: int, test: Callable[[int], bool]) -> int:
     return works
 
 
-def num_told(choice: Choice) -> int:
+def num_returned(choice: Choice) -> int:
     """How many top logprobs the first position has."""
     logprobs = choice.logprobs
     if logprobs is None or not logprobs.top_TK.size:
@@ -74,13 +74,13 @@ def same_answer(one: Choice, other: Choice) -> bool:
 
 def sampled_found(values: Sequence[float]) -> SampledFound:
     """What the sampled tokens' logprobs, each forced from outside the top, say of how they are told."""
-    told = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if math.isfinite(value)]
     if not values:
         return SampledFound.UNKNOWN
-    if not told:
+    if not finite:
         return SampledFound.MASKED
     # One token may be likely by itself; a true value is known by one that lies far below.
-    return SampledFound.TRUE_VALUE if min(told) < -LEAST_FALL_NATS else SampledFound.AFTER_BIAS
+    return SampledFound.TRUE_VALUE if min(finite) < -LEAST_FALL_NATS else SampledFound.AFTER_BIAS
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -108,7 +108,7 @@ _GROUPS = ((5, 1), (0, 40), (40, 40), (80, 10))
 """First id and number of ids of groups that are biased together."""
 _VOCABULARY_END = 1 << 20
 _REPEATS = 5
-_SEED_OF_LIFE = 1_000
+_FIRST_LIVENESS_SEED = 1_000
 _LATTICE_VALUES = 12
 """The likeliest tokens have the largest logits, and so the coarsest steps."""
 _FACTS = frozenset(
@@ -169,7 +169,7 @@ class _Prober:
         self.endpoint = endpoint
         self.notes: dict[str, str] = {}
         self._failed: dict[str, str] = {}
-        self._signs_of_life = 0
+        self._liveness_checks = 0
         self.found = Probed(context=contexts[0])
         self._baseline = self._first_answer(contexts)
 
@@ -225,9 +225,9 @@ class _Prober:
 
     def _is_alive(self) -> bool:
         """Whether a plain question gets an answer; its seed makes it one that is not in the log."""
-        self._signs_of_life += 1
+        self._liveness_checks += 1
         try:
-            self.endpoint.answer([replace(self.found.context, seed=_SEED_OF_LIFE + self._signs_of_life)])
+            self.endpoint.answer([replace(self.found.context, seed=_FIRST_LIVENESS_SEED + self._liveness_checks)])
         except (BudgetError, AccessError):
             raise
         except LensmithError:
@@ -257,17 +257,17 @@ class _Prober:
         """The cap on top logprobs, whether ids are told, and how fine the values are."""
         top: list[Choice] = []
 
-        def tells(count: int) -> bool:
+        def returns(count: int) -> bool:
             answer = self._ask("more top logprobs", top_logprobs=count)
-            told = 0 if answer is None else num_told(answer.choices[0])
-            if answer is not None and told:
+            returned = 0 if answer is None else num_returned(answer.choices[0])
+            if answer is not None and returned:
                 top.append(answer.choices[0])
-            return told >= count
+            return returned >= count
 
-        self._largest("top logprobs", _TOP_STEPS, tells)
+        self._largest("top logprobs", _TOP_STEPS, returns)
         if not top:
             return
-        counts = [num_told(choice) for choice in top]
+        counts = [num_returned(choice) for choice in top]
         best = top[int(np.argmax(counts))]
         logprobs = best.logprobs
         assert logprobs is not None, "only choices with logprobs were kept"
@@ -313,7 +313,7 @@ class _Prober:
     def chosen_ids(self) -> None:
         size = self.found.vocabulary_size or math.inf
 
-        def tells(count: int) -> bool:
+        def returns(count: int) -> bool:
             if count > size:
                 return False
             answer = self._ask("more chosen ids", wanted_ids=tuple(range(count)))
@@ -321,9 +321,9 @@ class _Prober:
             return logprobs is not None and logprobs.wanted_TW.size > 0 and np.isfinite(logprobs.wanted_TW[0]).any()
 
         steps = (1, 2, 20, 64, 128, 1024)
-        best = self._largest("chosen ids", steps, tells) or 0
+        best = self._largest("chosen ids", steps, returns) or 0
         if 0 < best < steps[-1]:
-            best = bisect(best, steps[steps.index(best) + 1], tells)
+            best = bisect(best, steps[steps.index(best) + 1], returns)
         self._learn(wanted_ids=best)
 
     # --- steering --------------------------------------------------------------------------------------------------
@@ -385,8 +385,8 @@ class _Prober:
             self.notes.setdefault("bias with logprobs", "no logprobs")
             return
         self._learn(bias_with_logprobs=True, taken=self._taken(sampled, moved), sampled=sampled_found(sampled))
-        told = self.found.taken
-        self.notes["logprobs are taken"] = "could not be told" if told is None else told.value
+        taken = self.found.taken
+        self.notes["logprobs are taken"] = "could not be told" if taken is None else taken.value
         self.notes["forced token outside the top"] = self.found.sampled.value
         self._learn()
 
@@ -464,12 +464,12 @@ class _Prober:
     def facts(self) -> None:
         """What the interface says of the model by itself."""
         try:
-            told = dict(flat(self.endpoint.metadata()))
+            metadata = dict(flat(self.endpoint.metadata()))
         except BudgetError:
             raise
         except LensmithError as error:
             self.notes["metadata"] = f"refused: {error.problem}"
-            told = {}
-        facts = {name: value for name, value in told.items() if name.rpartition(".")[2] in _FACTS}
+            metadata = {}
+        facts = {name: value for name, value in metadata.items() if name.rpartition(".")[2] in _FACTS}
         self.notes.setdefault("metadata", ", ".join(sorted(facts)) or "tells no size")
         self._learn(facts=facts)

@@ -25,7 +25,7 @@ _FIRST_IDS = range(3, 90)
 """Token ids that any vocabulary has."""
 
 
-class Form(enum.Enum):
+class ContextForm(enum.Enum):
     """How a context is put. `auto` in a command means: the first of these that the endpoint answers."""
 
     PROMPT = "prompt"
@@ -41,9 +41,9 @@ class Route(enum.Enum):
     CHAT = "chat"
 
 
-def route_of(form: Form) -> Route:
+def route_of(form: ContextForm) -> Route:
     """Where contexts of this form go."""
-    return Route.CHAT if form in (Form.MESSAGES, Form.PICTURE) else Route.COMPLETIONS
+    return Route.CHAT if form in (ContextForm.MESSAGES, ContextForm.PICTURE) else Route.COMPLETIONS
 
 
 class Contexts:
@@ -52,7 +52,9 @@ class Contexts:
     `picture_width_px` and `picture_height_px` are those of the pictures.
     """
 
-    def __init__(self, form: Form, seed: int, *, picture_width_px: int = 384, picture_height_px: int = 192) -> None:
+    def __init__(
+        self, form: ContextForm, seed: int, *, picture_width_px: int = 384, picture_height_px: int = 192
+    ) -> None:
         self.form = form
         self.seed = seed
         self._picture_px = (picture_width_px, picture_height_px)
@@ -67,17 +69,17 @@ class Contexts:
 
 def first_of_each_form(seed: int) -> list[Request]:
     """One context in each form, the cheapest first: what a probe tries."""
-    return [Contexts(form, seed)[0] for form in Form]
+    return [Contexts(form, seed)[0] for form in ContextForm]
 
 
-def form_of(context: Request) -> Form:
+def form_of(context: Request) -> ContextForm:
     """The form that a context has."""
     if context.prompt:
-        return Form.PROMPT
+        return ContextForm.PROMPT
     if context.token_ids:
-        return Form.TOKEN_IDS
+        return ContextForm.TOKEN_IDS
     parts = [part for message in context.messages for part in message.parts]
-    return Form.PICTURE if any(isinstance(part, Picture) for part in parts) else Form.MESSAGES
+    return ContextForm.PICTURE if any(isinstance(part, Picture) for part in parts) else ContextForm.MESSAGES
 
 
 def _text(rng: random.Random) -> str:
@@ -115,9 +117,9 @@ def _colour(rng: random.Random) -> tuple[int, int, int]:
     return rng.randrange(256), rng.randrange(256), rng.randrange(256)
 
 
-_MAKERS: Mapping[Form, Callable[[random.Random, tuple[int, int]], Request]] = {
-    Form.PROMPT: _prompt,
-    Form.MESSAGES: _messages,
-    Form.PICTURE: _picture,
-    Form.TOKEN_IDS: _token_ids,
+_MAKERS: Mapping[ContextForm, Callable[[random.Random, tuple[int, int]], Request]] = {
+    ContextForm.PROMPT: _prompt,
+    ContextForm.MESSAGES: _messages,
+    ContextForm.PICTURE: _picture,
+    ContextForm.TOKEN_IDS: _token_ids,
 }

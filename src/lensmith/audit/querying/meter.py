@@ -50,7 +50,7 @@ class BudgetError(LensmithError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class Budget:
     """What an audit may take. Rates and budgets are on unless a person lifts them; None is no limit."""
 
     queries_per_s: float | None = 50.0
@@ -86,7 +86,7 @@ class Meter:
     def __init__(
         self,
         endpoint: Endpoint,
-        limits: Limits,
+        budget: Budget,
         log: EventLog,
         on_progress: Callable[[Cost], None] | None = None,
         texts: TokenTexts | None = None,
@@ -95,7 +95,7 @@ class Meter:
         """Where the endpoint names tokens by text: the numbers that stand for them, the same in every run."""
         self._texts_logged = 0
         self._endpoint = endpoint
-        self._limits = limits
+        self._budget = budget
         self._log = log
         self._on_progress = on_progress
         self._known: dict[str, Answer] = {}
@@ -119,12 +119,12 @@ class Meter:
 
     @property
     def queries_left(self) -> float:
-        return math.inf if self._limits.max_queries is None else self._limits.max_queries - self.spent.queries
+        return math.inf if self._budget.max_queries is None else self._budget.max_queries - self.spent.queries
 
     @property
     def _most_at_once(self) -> int:
         """No more than the rate allows in a second."""
-        rate = self._limits.queries_per_s
+        rate = self._budget.queries_per_s
         return _MOST_BATCH if rate is None else max(1, min(_MOST_BATCH, math.ceil(rate)))
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
@@ -132,18 +132,18 @@ class Meter:
         refused = next((self._refused[key] for key in keys if key in self._refused), None)
         if refused is not None:
             raise refused
-        told: dict[str, Answer] = {key: self._known[key] for key in keys if key in self._known}
-        missing = [(key, request) for key, request in zip(keys, requests, strict=True) if key not in told]
+        known: dict[str, Answer] = {key: self._known[key] for key in keys if key in self._known}
+        missing = [(key, request) for key, request in zip(keys, requests, strict=True) if key not in known]
         # A request that stands twice in one batch is meant twice: a repeat asks whether answers agree.
         results: dict[int, Answer] = {}
-        places = [place for place, key in enumerate(keys) if key not in told]
+        indices = [place for place, key in enumerate(keys) if key not in known]
         done = 0
         while done < len(missing):
             part = self._affordable(missing[done : done + self._batch])
             answers = self._ask([request for _, request in part], [key for key, _ in part])
-            results.update(zip(places[done : done + len(part)], answers, strict=True))
+            results.update(zip(indices[done : done + len(part)], answers, strict=True))
             done += len(part)
-        return [results[place] if place in results else told[key] for place, key in enumerate(keys)]
+        return [results[place] if place in results else known[key] for place, key in enumerate(keys)]
 
     def supports(self) -> Capabilities:
         return self._endpoint.supports()
@@ -155,21 +155,21 @@ class Meter:
             self._wait(1)
             began = time.monotonic()
             try:
-                told = json.loads(json.dumps(dict(self._endpoint.metadata()), default=str))
+                reported = json.loads(json.dumps(dict(self._endpoint.metadata()), default=str))
             except LensmithError:
                 self._record(1, 0, time.monotonic() - began, key="", refused=True)
                 raise
-            self._record(1, 0, time.monotonic() - began, key="", metadata=told)
-            self._metadata = told
+            self._record(1, 0, time.monotonic() - began, key="", metadata=reported)
+            self._metadata = reported
         return self._metadata
 
     def _affordable(self, asked: list[tuple[str, Request]]) -> list[tuple[str, Request]]:
         """As many of them, in order, as the budget reaches for: at least one, which may then be refused."""
-        limits, spent, tokens = self._limits, self.spent, 0
+        budget, spent, tokens = self._budget, self.spent, 0
         for count, (_, request) in enumerate(asked):
             tokens += _least_tokens(request) + self._hidden_tokens
-            is_over = (limits.max_queries is not None and spent.queries + count + 1 > limits.max_queries) or (
-                limits.max_tokens is not None and spent.tokens + tokens > limits.max_tokens
+            is_over = (budget.max_queries is not None and spent.queries + count + 1 > budget.max_queries) or (
+                budget.max_tokens is not None and spent.tokens + tokens > budget.max_tokens
             )
             if is_over:
                 return asked[: max(1, count)]
@@ -234,10 +234,10 @@ class Meter:
         self._texts_logged = len(self.texts)
 
     def _reserve(self, queries: int, tokens: int) -> None:
-        limits, spent = self._limits, self.spent
+        budget, spent = self._budget, self.spent
         for name, limit, had, more in (
-            ("queries", limits.max_queries, spent.queries, queries),
-            ("tokens", limits.max_tokens, spent.tokens, tokens),
+            ("queries", budget.max_queries, spent.queries, queries),
+            ("tokens", budget.max_tokens, spent.tokens, tokens),
         ):
             if limit is not None and had + more > limit:
                 raise BudgetError(
@@ -248,11 +248,11 @@ class Meter:
                 )
 
     def _wait(self, queries: int) -> None:
-        if self._limits.queries_per_s is None:
+        if self._budget.queries_per_s is None:
             return
         now = time.monotonic()
         time.sleep(max(0.0, self._next_s - now))
-        self._next_s = max(now, self._next_s) + queries / self._limits.queries_per_s
+        self._next_s = max(now, self._next_s) + queries / self._budget.queries_per_s
 
     def _record(self, queries: int, tokens: int, seconds: float, **fields: Any) -> None:
         self._charge(queries, tokens, seconds)
@@ -359,9 +359,9 @@ def _read_answer(value: Mapping[str, Any]) -> Answer:
 
 def _write_refusal(error: LensmithError) -> dict[str, Any]:
     parts = {"expected": error.expected, "actual": error.actual, "hint": error.hint}
-    told = {name: str(part) for name, part in parts.items() if part is not None}
+    details = {name: str(part) for name, part in parts.items() if part is not None}
     feature = {"feature": error.feature.value} if isinstance(error, RefusedError) else {}
-    return {"problem": error.problem, **feature, **told}
+    return {"problem": error.problem, **feature, **details}
 
 
 def _read_refusal(value: Mapping[str, Any]) -> LensmithError:

@@ -22,7 +22,7 @@ from lensmith.core.errors import InputError, NotExposedError, ShapeError
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-FLOAT32_TOLD_NATS = 1e-6
+FLOAT32_ERROR_NATS = 1e-6
 """What is usually left of a float32 logprob: a server subtracts numbers of about 20, whose steps are 2e-6."""
 
 MASKED_BELOW = -9000.0
@@ -90,7 +90,7 @@ class Reading:
         return float(np.isfinite(self.logits_NM).mean()) if self.logits_NM.size else 0.0
 
 
-class Reader(Protocol):
+class LogitReader(Protocol):
     """One way to read logits."""
 
     @property
@@ -148,7 +148,7 @@ def greedy(context: Request, **changes: Any) -> Request:
     return replace(context, **{"max_tokens": 1, "temperature": 0.0, **changes})
 
 
-def told(answer: Answer) -> Logprobs:
+def logprobs_of(answer: Answer) -> Logprobs:
     """The first choice's logprobs. Raises NotExposedError where the endpoint left them out."""
     logprobs = answer.choices[0].logprobs if answer.choices else None
     if logprobs is None:

@@ -16,7 +16,7 @@ import numpy as np
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.probe.capabilities import Probed
 from lensmith.audit.querying.meter import Meter, TokenTexts
-from lensmith.audit.readouts.base import Reader, greedy
+from lensmith.audit.readouts.base import LogitReader, greedy
 from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReader
 from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
 from lensmith.audit.readouts.greedy import GreedyReader
@@ -59,7 +59,7 @@ _ASSUMED_VOCABULARY = 4096
 """How many ids are used where the number is not known; ids that do not exist come back unread."""
 
 
-def reader_for(read_out: ReadOut, probed: Probed) -> Reader:
+def reader_for(read_out: ReadOut, probed: Probed) -> LogitReader:
     """The reader for a read-out of this interface. Raises InputError for one that reads no logits (P0, P8, P9)."""
     if read_out is ReadOut.P1:
         return WholeVocabularyReader(top=None if probed.tells_ids and probed.whole_vocabulary else _ALL)
@@ -82,13 +82,13 @@ def reader_for(read_out: ReadOut, probed: Probed) -> Reader:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ReadingPlan:
     """A reader, and the tokens to read in order; the first is the reference of a growing matrix.
 
     `more`: tokens that the reader can read too and nobody asked for yet, in their order after `columns`.
     """
 
-    reader: Reader
+    reader: LogitReader
     columns: IdArray
     more: IdArray
 
@@ -98,25 +98,25 @@ class Choice:
         return np.concatenate([self.columns, self.more])
 
 
-def choose(
+def plan_reading(
     read_out: ReadOut, probed: Probed, endpoint: Meter, contexts: Sequence[Request], *, columns: int, seed: int
-) -> Choice:
+) -> ReadingPlan:
     """A reader that is ready for `columns` tokens. Asks the endpoint where those cannot be known beforehand."""
     reader = reader_for(read_out, probed)
     ids = columns_for(reader, probed, endpoint, contexts, seed)
     ready = named(reader, probed, endpoint, contexts[0], ids[:columns])
     # Tokens beyond those that were named cannot be read; where no names are needed, all can.
     more = ids[:0] if ready.reader is not reader else ids[columns:]
-    return Choice(reader=ready.reader, columns=ready.columns, more=more)
+    return ReadingPlan(reader=ready.reader, columns=ready.columns, more=more)
 
 
-def named(reader: Reader, probed: Probed, endpoint: Meter, context: Request, ids: IdArray) -> Choice:
+def named(reader: LogitReader, probed: Probed, endpoint: Meter, context: Request, ids: IdArray) -> ReadingPlan:
     """The reader, ready for these tokens, without those that it cannot tell apart: the greedy one must know what each
     token is called where answers are text alone, and asks for it."""
     if not isinstance(reader, GreedyReader) or probed.tells_ids:
-        return Choice(reader=reader, columns=ids, more=ids[:0])
+        return ReadingPlan(reader=reader, columns=ids, more=ids[:0])
     texts = _forced_texts(endpoint, context, ids, probed.largest_bias)
-    return Choice(reader=replace(reader, texts=texts), columns=ids[np.isin(ids, list(texts))], more=ids[:0])
+    return ReadingPlan(reader=replace(reader, texts=texts), columns=ids[np.isin(ids, list(texts))], more=ids[:0])
 
 
 def _forced_texts(endpoint: Meter, context: Request, ids: IdArray, bias: float) -> dict[int, str]:
@@ -127,7 +127,9 @@ def _forced_texts(endpoint: Meter, context: Request, ids: IdArray, bias: float) 
     return {int(each): text for each, text in zip(ids, texts, strict=True) if text and shared[text] == 1}
 
 
-def columns_for(reader: Reader, probed: Probed, endpoint: Meter, contexts: Sequence[Request], seed: int) -> IdArray:
+def columns_for(
+    reader: LogitReader, probed: Probed, endpoint: Meter, contexts: Sequence[Request], seed: int
+) -> IdArray:
     """The ids to read, in a random order that the seed decides. The first is the reference of a growing matrix.
 
     Where ids cannot be chosen, those that every one of `contexts` tells, and whose text no other token shares.

@@ -21,7 +21,7 @@ import numpy as np
 
 from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
-    FLOAT32_TOLD_NATS,
+    FLOAT32_ERROR_NATS,
     Asker,
     Float64Array,
     Reading,
@@ -30,9 +30,9 @@ from lensmith.audit.readouts.base import (
     contexts_for,
     cost_of,
     greedy,
+    logprobs_of,
     real_values,
     require_limits,
-    told,
 )
 from lensmith.core.endpoint import NO_TOKEN, Answer, Endpoint, IdArray, Logprobs, Request, Reveal
 from lensmith.core.errors import InputError, NotExposedError
@@ -49,13 +49,13 @@ class WholeVocabularyReader:
     top: int | None = None
     positions: int = 1
     batch: int = 128
-    told_nats: float = FLOAT32_TOLD_NATS
+    logprob_error_nats: float = FLOAT32_ERROR_NATS
 
     def __post_init__(self) -> None:
         require_limits(top=self.top, positions=self.positions, batch=self.batch)
 
     def read(self, endpoint: Endpoint, contexts: Sequence[Request], token_ids: IdArray) -> Reading:
-        """See `Reader.read`. An id that a row does not tell is NaN there."""
+        """See `LogitReader.read`. An id that a row does not tell is NaN there."""
         ids_M = checked_ids(token_ids)
         asker = Asker(endpoint=endpoint, batch=self.batch)
         logits_NM = np.full((len(contexts) * self.positions, len(ids_M)), np.nan)
@@ -65,14 +65,14 @@ class WholeVocabularyReader:
                 asker.ask([self._request(each) for each in contexts[start:][: self.batch]])
             ):
                 first = (start + offset) * self.positions
-                part_TM, part_T = _pick(told(answer), ids_M)
+                part_TM, part_T = _pick(logprobs_of(answer), ids_M)
                 logits_NM[first : first + len(part_TM)] = part_TM[: self.positions]
                 top_N[first : first + len(part_T)] = part_T[: self.positions]
         return Reading(
             logits_NM=logits_NM,
             token_ids_M=ids_M,
             top_N=top_N,
-            precision_nats=self.told_nats,
+            precision_nats=self.logprob_error_nats,
             positions=self.positions,
             spent=asker.spent,
         )
@@ -88,7 +88,7 @@ class WholeVocabularyReader:
         """
         common: IdArray | None = None
         for answer in Asker(endpoint=endpoint, batch=self.batch).ask([self._request(each) for each in contexts]):
-            for ids in _told_ids(told(answer)):
+            for ids in _returned_ids(logprobs_of(answer)):
                 common = ids if common is None else np.intersect1d(common, ids)
         if common is None or not len(common):
             raise NotExposedError("no token is told for every context", hint="ask for more top logprobs")
@@ -105,20 +105,20 @@ class ChosenIdsReader:
     """P2. `cap` is how many ids one request may name; `positions` rows come from each context.
 
     `joined` pieces of a row are shifted so that their shared column agrees, which makes a row one row even where the
-    pieces came from replicas that differ; a shift over `told_nats` is noted.
+    pieces came from replicas that differ; a shift over `logprob_error_nats` is noted.
     """
 
     read_out: ClassVar[ReadOut] = ReadOut.P2
     cap: int = 128
     positions: int = 1
     batch: int = 256
-    told_nats: float = FLOAT32_TOLD_NATS
+    logprob_error_nats: float = FLOAT32_ERROR_NATS
 
     def __post_init__(self) -> None:
         require_limits(cap=self.cap, positions=self.positions, batch=self.batch)
 
     def read(self, endpoint: Endpoint, contexts: Sequence[Request], token_ids: IdArray) -> Reading:
-        """See `Reader.read`. Raises InputError where a row needs several requests and `cap` leaves no shared column."""
+        """See `LogitReader.read`. Raises InputError where a row takes several requests that `cap` keeps apart."""
         ids_M = checked_ids(token_ids)
         chunks = self._chunks(ids_M)
         asker = Asker(endpoint=endpoint, batch=self.batch)
@@ -132,7 +132,7 @@ class ChosenIdsReader:
             logits_NM=logits_NM,
             token_ids_M=ids_M,
             top_N=np.full(len(logits_NM), np.nan),
-            precision_nats=self.told_nats * (1.0 if len(chunks) == 1 else np.sqrt(2.0)),
+            precision_nats=self.logprob_error_nats * (1.0 if len(chunks) == 1 else np.sqrt(2.0)),
             positions=self.positions,
             spent=asker.spent,
             notes=tuple(asker.notes),
@@ -162,13 +162,13 @@ class ChosenIdsReader:
         row_TM = np.full((self.positions, columns), np.nan)
         column, agreed = 0, self._agreed_positions(pieces, asker)
         for piece in pieces:
-            wanted_TC = real_values(told(piece).wanted_TW)[:agreed]
+            wanted_TC = real_values(logprobs_of(piece).wanted_TW)[:agreed]
             if column == 0:
                 row_TM[:agreed, : wanted_TC.shape[1]] = wanted_TC
                 column = wanted_TC.shape[1]
                 continue
             shift_T = row_TM[:agreed, 0] - wanted_TC[:, 0]
-            if (np.abs(shift_T) > 4 * self.told_nats).any():
+            if (np.abs(shift_T) > 4 * self.logprob_error_nats).any():
                 asker.note("pieces of one row disagree on their shared column: the endpoint does not repeat itself")
             row_TM[:agreed, column : column + wanted_TC.shape[1] - 1] = wanted_TC[:, 1:] + shift_T[:, None]
             column += wanted_TC.shape[1] - 1
@@ -176,7 +176,7 @@ class ChosenIdsReader:
 
     def _agreed_positions(self, pieces: Sequence[Answer], asker: Asker) -> int:
         """Up to which position all pieces wrote the same tokens; a position's context is what stands before it."""
-        agreed = min(self.positions, *(len(told(piece).wanted_TW) for piece in pieces))
+        agreed = min(self.positions, *(len(logprobs_of(piece).wanted_TW) for piece in pieces))
         first = pieces[0].choices[0].token_ids_T
         for piece in pieces[1:]:
             other = piece.choices[0].token_ids_T
@@ -204,17 +204,17 @@ def _pick(logprobs: Logprobs, ids_M: IdArray) -> tuple[Float64Array, Float64Arra
     order_M = np.argsort(ids_M)
     picked_TM = np.full((len(top_TK), len(ids_M)), np.nan)
     for position, (ids_K, values_K) in enumerate(zip(logprobs.top_ids_TK, top_TK, strict=True)):
-        places_K = np.minimum(np.searchsorted(ids_M, ids_K, sorter=order_M), len(ids_M) - 1)
-        columns_K = order_M[places_K]
+        positions_K = np.minimum(np.searchsorted(ids_M, ids_K, sorter=order_M), len(ids_M) - 1)
+        columns_K = order_M[positions_K]
         found_K = ids_M[columns_K] == ids_K
         picked_TM[position, columns_K[found_K]] = values_K[found_K]
     return picked_TM, np.fmax.reduce(top_TK, axis=1)
 
 
-def _told_ids(logprobs: Logprobs) -> list[IdArray]:
+def _returned_ids(logprobs: Logprobs) -> list[IdArray]:
     """The ids that each position tells."""
     if logprobs.vocabulary_TV is not None:
         return [np.flatnonzero(np.isfinite(row_V)) for row_V in real_values(np.asarray(logprobs.vocabulary_TV))]
     finite_TK = np.isfinite(real_values(np.asarray(logprobs.top_TK)))
-    told_TK = finite_TK & (logprobs.top_ids_TK != NO_TOKEN)
-    return [np.unique(ids_K[told_K]) for ids_K, told_K in zip(logprobs.top_ids_TK, told_TK, strict=True)]
+    returned_TK = finite_TK & (logprobs.top_ids_TK != NO_TOKEN)
+    return [np.unique(ids_K[returned_K]) for ids_K, returned_K in zip(logprobs.top_ids_TK, returned_TK, strict=True)]

@@ -20,7 +20,7 @@ import numpy as np
 
 from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
-    FLOAT32_TOLD_NATS,
+    FLOAT32_ERROR_NATS,
     Asker,
     BoolArray,
     Float64Array,
@@ -28,9 +28,9 @@ from lensmith.audit.readouts.base import (
     checked_ids,
     cost_of,
     greedy,
+    logprobs_of,
     real_values,
     require_limits,
-    told,
 )
 from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Answer, Endpoint, IdArray, Request, Reveal
 from lensmith.core.errors import InputError, NotExposedError
@@ -55,7 +55,7 @@ class ForcedTokenReader:
     force: Force = Force.BIAS
     bias: float = 100.0
     batch: int = 256
-    told_nats: float = FLOAT32_TOLD_NATS
+    logprob_error_nats: float = FLOAT32_ERROR_NATS
 
     def __post_init__(self) -> None:
         require_limits(bias=self.bias, batch=self.batch)
@@ -65,7 +65,7 @@ class ForcedTokenReader:
         return ReadOut.P4A if self.force is Force.BIAS else ReadOut.P4B
 
     def read(self, endpoint: Endpoint, contexts: Sequence[Request], token_ids: IdArray) -> Reading:
-        """See `Reader.read`. NaN where another token stood there, or where its logprob was masked.
+        """See `LogitReader.read`. NaN where another token stood there, or where its logprob was masked.
 
         Raises NotExposedError where the logprobs that are told moved with the bias.
         """
@@ -77,10 +77,10 @@ class ForcedTokenReader:
         sampled = [_sampled(answer) for answer in answers]
         shape_NM = (len(contexts), len(ids_M))
         values_NM = real_values(np.array([value for _, value in sampled])).reshape(shape_NM)
-        told_ids_NM = np.array([token_id for token_id, _ in sampled], dtype=np.int64).reshape(shape_NM)
-        values_NM = np.where(_stands_there(told_ids_NM, ids_M), values_NM, np.nan)
+        returned_ids_NM = np.array([token_id for token_id, _ in sampled], dtype=np.int64).reshape(shape_NM)
+        values_NM = np.where(_stands_there(returned_ids_NM, ids_M), values_NM, np.nan)
         _require_distribution(values_NM)
-        return _reading(values_NM, ids_M, self.told_nats, asker)
+        return _reading(values_NM, ids_M, self.logprob_error_nats, asker)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """One request a logit, and two that check what a bias does."""
@@ -104,13 +104,13 @@ class PromptReader:
     texts: Mapping[int, str] | None = None
     max_tokens: int = 1
     batch: int = 256
-    told_nats: float = FLOAT32_TOLD_NATS
+    logprob_error_nats: float = FLOAT32_ERROR_NATS
 
     def __post_init__(self) -> None:
         require_limits(batch=self.batch)
 
     def read(self, endpoint: Endpoint, contexts: Sequence[Request], token_ids: IdArray) -> Reading:
-        """See `Reader.read`. NaN where the text of a token was read as other tokens than that one.
+        """See `LogitReader.read`. NaN where the text of a token was read as other tokens than that one.
 
         Raises InputError for contexts of messages, whose end is not the answer's beginning.
         """
@@ -119,17 +119,17 @@ class PromptReader:
         lengths = self._prompt_lengths(asker, contexts)
         answers = asker.ask([self._request(context, int(each)) for context in contexts for each in ids_M])
         values_NM = np.full((len(contexts), len(ids_M)), np.nan)
-        told_ids_NM = np.full(values_NM.shape, NO_TOKEN, dtype=np.int64)
+        returned_ids_NM = np.full(values_NM.shape, NO_TOKEN, dtype=np.int64)
         for number, answer in enumerate(answers):
             row, column = divmod(number, len(ids_M))
             if answer.prompt_logprobs is None or answer.prompt_ids_P is None:
                 raise NotExposedError("the endpoint answered without the prompt's logprobs that were asked for")
             if len(answer.prompt_ids_P) == lengths[row] + 1:
-                told_ids_NM[row, column] = answer.prompt_ids_P[-1]
+                returned_ids_NM[row, column] = answer.prompt_ids_P[-1]
                 values_NM[row, column] = answer.prompt_logprobs.sampled_T[-1]
-        values_NM = np.where(_stands_there(told_ids_NM, ids_M), real_values(values_NM), np.nan)
+        values_NM = np.where(_stands_there(returned_ids_NM, ids_M), real_values(values_NM), np.nan)
         _require_distribution(values_NM)
-        return _reading(values_NM, ids_M, self.told_nats, asker)
+        return _reading(values_NM, ids_M, self.logprob_error_nats, asker)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """One request a logit; with texts one more a row, which counts the context's tokens."""
@@ -163,23 +163,23 @@ class PromptReader:
 
 def _sampled(answer: Answer) -> tuple[int, float]:
     """The first token of an answer and its logprob."""
-    ids_T, sampled_T = answer.choices[0].token_ids_T, told(answer).sampled_T
+    ids_T, sampled_T = answer.choices[0].token_ids_T, logprobs_of(answer).sampled_T
     return (int(ids_T[0]) if len(ids_T) else NO_TOKEN, float(sampled_T[0]) if len(sampled_T) else np.nan)
 
 
-def _stands_there(told_ids_NM: IdArray, ids_M: IdArray) -> BoolArray:
+def _stands_there(returned_ids_NM: IdArray, ids_M: IdArray) -> BoolArray:
     """Where the token that was asked for stands.
 
     A server that tells texts names tokens by numbers of its client's (`TEXT_IDS_FROM`). Such a column is believed
     where all rows agree on its name and no other column has that name.
     """
-    right_NM: BoolArray = told_ids_NM == ids_M
-    by_text_NM = told_ids_NM >= TEXT_IDS_FROM
+    right_NM: BoolArray = returned_ids_NM == ids_M
+    by_text_NM = returned_ids_NM >= TEXT_IDS_FROM
     if not by_text_NM.any():
         return right_NM
-    names_M = told_ids_NM.max(axis=0)
+    names_M = returned_ids_NM.max(axis=0)
     names, counts = np.unique(names_M, return_counts=True)
-    own_M = np.isin(names_M, names[counts == 1]) & (by_text_NM & (told_ids_NM == names_M)).all(axis=0)
+    own_M = np.isin(names_M, names[counts == 1]) & (by_text_NM & (returned_ids_NM == names_M)).all(axis=0)
     result: BoolArray = right_NM | own_M
     return result
 
@@ -214,12 +214,12 @@ def _require_distribution(values_NM: Float64Array) -> None:
         )
 
 
-def _reading(values_NM: Float64Array, ids_M: IdArray, told_nats: float, asker: Asker) -> Reading:
+def _reading(values_NM: Float64Array, ids_M: IdArray, logprob_error_nats: float, asker: Asker) -> Reading:
     return Reading(
         logits_NM=values_NM,
         token_ids_M=ids_M,
         top_N=np.full(len(values_NM), np.nan),
-        precision_nats=told_nats,
+        precision_nats=logprob_error_nats,
         spent=asker.spent,
         notes=tuple(asker.notes),
     )

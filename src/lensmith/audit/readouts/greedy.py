@@ -99,7 +99,7 @@ class GreedyReader:
         )
 
     def read(self, endpoint: Endpoint, contexts: Sequence[Request], token_ids: IdArray) -> Reading:
-        """See `Reader.read`. Rows are relative to their anchor, the likeliest token. NaN for a token that no bias
+        """See `LogitReader.read`. Rows are relative to their anchor, the likeliest token. NaN for a token that no bias
         within the limit brought to the top, or whose answers contradict each other.
 
         Raises NotExposedError where a bias does not change the token.
@@ -118,7 +118,7 @@ class GreedyReader:
             placements = [row.place() for row in running]
             requests = [row.request(each) for row, each in zip(running, placements, strict=True)]
             for row, placement, answer in zip(running, placements, asker.ask(requests), strict=True):
-                row.hear(placement, answer_name(answer))
+                row.update(placement, answer_name(answer))
         self._check(asker, rows)
         for row in rows:
             row.explain(asker)
@@ -139,7 +139,7 @@ class GreedyReader:
         placements = [row.place_known() for row in checked]
         requests = [row.request(each) for row, each in zip(checked, placements, strict=True)]
         for row, placement, answer in zip(checked, placements, asker.ask(requests), strict=True):
-            row.failed_check = row.places.get(answer_name(answer)) != placement.columns_C[0]
+            row.failed_check = row.column_by_name.get(answer_name(answer)) != placement.columns_C[0]
 
     def _names(
         self, asker: Asker, contexts: Sequence[Request], anchors: Sequence[Name], ids_M: IdArray
@@ -188,13 +188,15 @@ class _Row:
     names_M: list[Name | None]
     intervals: Intervals = field(init=False)
     running: IdArray = field(init=False)
-    places: dict[Name, int] = field(init=False)
+    column_by_name: dict[Name, int] = field(init=False)
     failed_check: bool = False
 
     def __post_init__(self) -> None:
         running = [at for at, name in enumerate(self.names_M) if name is not None and name != self.anchor]
         self.running = np.array(running, dtype=np.int64)
-        self.places = {name: place for place, at in enumerate(running) if (name := self.names_M[at]) is not None}
+        self.column_by_name = {
+            name: place for place, at in enumerate(running) if (name := self.names_M[at]) is not None
+        }
         prior = self.reader.prior
         if prior is not None:
             prior = Prior(mean_M=prior.mean_M[self.running], spread_M=prior.spread_M[self.running])
@@ -229,13 +231,13 @@ class _Row:
         ids = self.ids_M[self.running[placement.columns_C]].tolist()
         return greedy(self.context, logit_bias=dict(zip(ids, placement.biases_C.tolist(), strict=True)))
 
-    def hear(self, placement: Placement, winner: Name) -> None:
+    def update(self, placement: Placement, winner: Name) -> None:
         if winner == self.anchor:
-            self.intervals.hear(placement, ANCHOR)
+            self.intervals.update(placement, ANCHOR)
             return
-        place = np.flatnonzero(placement.columns_C == self.places.get(winner, ANCHOR))
+        place = np.flatnonzero(placement.columns_C == self.column_by_name.get(winner, ANCHOR))
         if len(place):
-            self.intervals.hear(placement, int(place[0]))
+            self.intervals.update(placement, int(place[0]))
         else:
             self.intervals.races += 1
             self.intervals.strangers += 1

@@ -39,7 +39,7 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JoinedWins:
+class FlatRaces:
     """All kept races as flat arrays: race q has the `sizes_Q[q]` entries from `starts_Q[q]`."""
 
     columns_E: NDArray[np.int64]
@@ -51,7 +51,7 @@ class JoinedWins:
 
 
 @dataclass(kw_only=True)
-class Wins:
+class RaceHistory:
     """The last `most` races with a winner."""
 
     most: int
@@ -63,10 +63,10 @@ class Wins:
         if len(self._races) > self.most:
             del self._races[: len(self._races) - self.most]
 
-    def joined(self) -> JoinedWins:
+    def joined(self) -> FlatRaces:
         """Flat arrays of at least one race."""
         sizes_Q = np.array([len(placement.columns_C) for placement, _ in self._races], dtype=np.int64)
-        return JoinedWins(
+        return FlatRaces(
             columns_E=np.concatenate([placement.columns_C for placement, _ in self._races]),
             biases_E=np.concatenate([placement.biases_C for placement, _ in self._races]),
             starts_Q=np.cumsum(sizes_Q) - sizes_Q,
@@ -110,7 +110,7 @@ class Intervals:
     has_won_M: BoolArray = field(init=False)
     contradicted_M: BoolArray = field(init=False)
     races: int = 0
-    _wins: Wins = field(init=False)
+    _history: RaceHistory = field(init=False)
     strangers: int = 0
     _mean: float = field(init=False, default=0.0)
     _spread: float = field(init=False, default=1.0)
@@ -121,7 +121,7 @@ class Intervals:
         self.high_M = np.zeros(self.count)
         self.has_won_M = np.zeros(self.count, dtype=bool)
         self.contradicted_M = np.zeros(self.count, dtype=bool)
-        self._wins = Wins(most=self.count)
+        self._history = RaceHistory(most=self.count)
         self._refit()
 
     # --- what is known ------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Intervals:
         biases_C = np.clip(np.concatenate([[over], under]), 0.0, -self.lowest)
         return Placement(columns_C=np.concatenate([[deepest], others]).astype(np.int64), biases_C=biases_C)
 
-    def hear(self, placement: Placement, winner: int) -> None:
+    def update(self, placement: Placement, winner: int) -> None:
         """Takes in who won: a place in `placement.columns_C`, or ANCHOR."""
         self.races += 1
         columns_C, biases_C, slack = placement.columns_C, placement.biases_C, self.exact_nats
@@ -195,7 +195,7 @@ class Intervals:
         ceiling_C[winner] = self.high_M[column]
         self._lower(columns_C, ceiling_C)
         self.has_won_M[column] = True
-        self._wins.add(placement, winner)
+        self._history.add(placement, winner)
         if self.races % RELAX_EVERY == 0:
             self.relax()
 
@@ -204,14 +204,14 @@ class Intervals:
 
         Bounds that move here move others in the next sweep (Bellman-Ford).
         """
-        wins, slack = self._wins.joined(), self.exact_nats
-        best_Q = np.maximum.reduceat(self.low_M[wins.columns_E] + wins.biases_E, wins.starts_Q)
-        floor_Q = best_Q - wins.winner_biases_Q - slack
-        ceiling_Q = self.high_M[wins.winners_Q] + wins.winner_biases_Q + slack
-        ceiling_E = np.repeat(ceiling_Q, wins.sizes_Q) - wins.biases_E
-        ceiling_E[wins.columns_E == np.repeat(wins.winners_Q, wins.sizes_Q)] = 0.0
-        np.maximum.at(self.low_M, wins.winners_Q, floor_Q)
-        np.minimum.at(self.high_M, wins.columns_E, ceiling_E)
+        races, slack = self._history.joined(), self.exact_nats
+        best_Q = np.maximum.reduceat(self.low_M[races.columns_E] + races.biases_E, races.starts_Q)
+        floor_Q = best_Q - races.winner_biases_Q - slack
+        ceiling_Q = self.high_M[races.winners_Q] + races.winner_biases_Q + slack
+        ceiling_E = np.repeat(ceiling_Q, races.sizes_Q) - races.biases_E
+        ceiling_E[races.columns_E == np.repeat(races.winners_Q, races.sizes_Q)] = 0.0
+        np.maximum.at(self.low_M, races.winners_Q, floor_Q)
+        np.minimum.at(self.high_M, races.columns_E, ceiling_E)
         self._contradict(np.flatnonzero(self.high_M < self.low_M))
 
     def _lower(self, columns_C: IdArray, ceiling_C: Float64Array) -> None:

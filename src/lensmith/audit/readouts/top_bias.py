@@ -29,7 +29,7 @@ import numpy as np
 
 from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
-    FLOAT32_TOLD_NATS,
+    FLOAT32_ERROR_NATS,
     Asker,
     Float64Array,
     Prior,
@@ -40,8 +40,8 @@ from lensmith.audit.readouts.base import (
     contexts_for,
     cost_of,
     greedy,
+    logprobs_of,
     require_limits,
-    told,
 )
 from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Answer, Endpoint, IdArray, Request
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
@@ -66,29 +66,29 @@ def tied(logprob: float) -> float:
     return -max(logprob, LOGPROB_FLOOR)
 
 
-def tie_from_answer(base: float, top: float, bias: float, *, is_target: bool, told_nats: float) -> Tie:
+def tie_from_answer(base: float, top: float, bias: float, *, is_target: bool, logprob_error_nats: float) -> Tie:
     """The logprob of a token with `bias`, from the top logprob without (`base`) and with it (`top`).
 
-    `is_target`: the token itself is on top. `told_nats` is the standard error of what is told.
+    `is_target`: the token itself is on top. `logprob_error_nats` is the standard error of what is told.
     """
-    return _from_odds(top, bias, told_nats) if is_target else _from_fall(base, top, bias, told_nats)
+    return _from_odds(top, bias, logprob_error_nats) if is_target else _from_fall(base, top, bias, logprob_error_nats)
 
 
-def _from_odds(top: float, bias: float, told_nats: float) -> Tie:
+def _from_odds(top: float, bias: float, logprob_error_nats: float) -> Tie:
     others = -np.expm1(min(top, 0.0))
-    if others <= 4 * told_nats:
+    if others <= 4 * logprob_error_nats:
         return Tie(logprob=np.nan, error_nats=np.inf, next_bias=bias - FAR_STEP_NATS)
     log_odds = top - np.log(others) - bias
     logprob = float(-np.log1p(np.exp(-log_odds)) if log_odds > -30 else log_odds)
-    return Tie(logprob=logprob, error_nats=float(told_nats / others), next_bias=tied(logprob))
+    return Tie(logprob=logprob, error_nats=float(logprob_error_nats / others), next_bias=tied(logprob))
 
 
-def _from_fall(base: float, top: float, bias: float, told_nats: float) -> Tie:
+def _from_fall(base: float, top: float, bias: float, logprob_error_nats: float) -> Tie:
     added = np.expm1(base - top)
-    if added <= 8 * told_nats or bias <= 0:
+    if added <= 8 * logprob_error_nats or bias <= 0:
         return Tie(logprob=np.nan, error_nats=np.inf, next_bias=max(bias, 0.0) + FAR_STEP_NATS)
     logprob = float(np.log(added) - bias - np.log(-np.expm1(-bias)))
-    error = np.sqrt(2.0) * told_nats * (1 + added) / added
+    error = np.sqrt(2.0) * logprob_error_nats * (1 + added) / added
     return Tie(logprob=logprob, error_nats=float(error), next_bias=tied(logprob))
 
 
@@ -128,7 +128,7 @@ class TopBiasReader:
     positions: int = 1
     prior: Prior | None = None
     batch: int = 256
-    told_nats: float = FLOAT32_TOLD_NATS
+    logprob_error_nats: float = FLOAT32_ERROR_NATS
 
     def __post_init__(self) -> None:
         require_limits(bias_limit=self.bias_limit, positions=self.positions, batch=self.batch)
@@ -141,7 +141,7 @@ class TopBiasReader:
         return min(self.top, self.biased_ids or self.top) - 1
 
     def read(self, endpoint: Endpoint, contexts: Sequence[Request], token_ids: IdArray) -> Reading:
-        """See `Reader.read`. NaN where a token did not enter the top with the largest bias.
+        """See `LogitReader.read`. NaN where a token did not enter the top with the largest bias.
 
         Raises NotExposedError where the bias does not move the logprobs.
         """
@@ -179,7 +179,7 @@ class TopBiasReader:
             logits_NM=logits_NM,
             token_ids_M=ids_M,
             top_N=top_N,
-            precision_nats=self.told_nats * np.sqrt(2.0),
+            precision_nats=self.logprob_error_nats * np.sqrt(2.0),
             positions=self.positions,
             spent=asker.spent,
             notes=tuple(asker.notes),
@@ -227,7 +227,7 @@ class TopBiasReader:
 
     def _found(self, answer: Answer, request: Request, reference: int, ids_C: IdArray) -> Float64Array:
         """Logits (positions, targets) relative to the reference; NaN where one of the two is not told."""
-        logprobs, biases = told(answer), request.logit_bias
+        logprobs, biases = logprobs_of(answer), request.logit_bias
         found_TC = np.full((self.positions, len(ids_C)), np.nan)
         written_T = answer.choices[0].token_ids_T
         column_of = columns_by_id(ids_C)
@@ -246,7 +246,7 @@ class TopBiasReader:
 
 @dataclass(frozen=True, kw_only=True)
 class SingleTopReader:
-    """P6. A value is taken when its error is `accept_nats` or less by the precision `told_nats`; at most `steps` tries.
+    """P6. A value is taken when its error, given `logprob_error_nats`, is `accept_nats` or less; at most `steps` tries.
 
     Rows are absolute logprobs. A column's first bias comes from `prior`, or from the rows and columns read so far.
     """
@@ -257,14 +257,14 @@ class SingleTopReader:
     steps: int = 6
     accept_nats: float = 2e-5
     batch: int = 256
-    told_nats: float = FLOAT32_TOLD_NATS
+    logprob_error_nats: float = FLOAT32_ERROR_NATS
 
     def __post_init__(self) -> None:
         require_limits(bias_limit=self.bias_limit, steps=self.steps, accept_nats=self.accept_nats, batch=self.batch)
-        require_limits(told_nats=self.told_nats)
+        require_limits(logprob_error_nats=self.logprob_error_nats)
 
     def read(self, endpoint: Endpoint, contexts: Sequence[Request], token_ids: IdArray) -> Reading:
-        """See `Reader.read`. NaN where no bias within the limit made a token count.
+        """See `LogitReader.read`. NaN where no bias within the limit made a token count.
 
         Raises NotExposedError where the bias does not move the logprobs.
         """
@@ -289,7 +289,7 @@ class SingleTopReader:
             logits_NM=work.logits_NM,
             token_ids_M=ids_M,
             top_N=np.array([base.logprob for base in bases]),
-            precision_nats=float(np.sqrt((errors**2).mean())) if len(errors) else self.told_nats,
+            precision_nats=float(np.sqrt((errors**2).mean())) if len(errors) else self.logprob_error_nats,
             spent=asker.spent,
             notes=tuple(asker.notes),
         )
@@ -342,7 +342,11 @@ class _TieWork:
             top = top_of(answer)
             is_target = top.token_id == int(self.ids_M[column])
             base = self.bases[row].logprob
-            ties.append(tie_from_answer(base, top.logprob, bias, is_target=is_target, told_nats=self.reader.told_nats))
+            ties.append(
+                tie_from_answer(
+                    base, top.logprob, bias, is_target=is_target, logprob_error_nats=self.reader.logprob_error_nats
+                )
+            )
         return ties
 
     def _first_biases(self, pairs: Sequence[tuple[int, int]]) -> Float64Array:
@@ -379,7 +383,7 @@ def ask_bases(asker: Asker, contexts: Sequence[Request], bias_limit: float) -> l
 
 def top_of(answer: Answer) -> Base:
     """The most likely token at the first position. Raises NotExposedError where none is told."""
-    logprobs = told(answer)
+    logprobs = logprobs_of(answer)
     if not logprobs.top_TK.size or logprobs.top_ids_TK[0, 0] == NO_TOKEN:
         raise NotExposedError("the endpoint told no top logprob")
     return Base(token_id=int(logprobs.top_ids_TK[0, 0]), logprob=float(logprobs.top_TK[0, 0]))

@@ -326,10 +326,10 @@ def _marks(report: AuditReport) -> list[Mark]:
 def _gap_sentence(marks: Sequence[Mark], width: int | None) -> str:
     if not marks:
         return "No gap stands out from the values around it."
-    told = wording.listing([f"after {mark.after:,} ({wording.ratio(mark.ratio)} times)" for mark in marks])
+    significant = wording.listing([f"after {mark.after:,} ({wording.ratio(mark.ratio)} times)" for mark in marks])
     others = " More than one may mean that the width was padded after training." if len(marks) > 1 else ""
     open_end = "" if width is not None else " None of them was accepted as the width."
-    return f"Significant gaps: {told}.{others}{open_end}"
+    return f"Significant gaps: {significant}.{others}{open_end}"
 
 
 # --- the rest -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from lensmith.audit.findings.finding import Cost, Finding, ReadOut, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.readouts.choose import lasting_ids, reader_for
-from lensmith.audit.stages.stage import Stage
+from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthOutcome
 from lensmith.core.endpoint import IdArray
 
@@ -54,7 +54,7 @@ class _Predicted:
 
 
 def find_image(
-    stage: Stage,
+    stage: AuditStage,
     width: WidthOutcome,
     columns: int,
     path: Path,
@@ -87,8 +87,8 @@ def find_image(
         return ImageOutcome()
     tried = _tried(image, outputs_NM[learned:], tokens_read, stage.seed)
     if not tried.error_nats <= _WORTH * tried.unrelated_nats:
-        told = f"it errs by {figure(tried.error_nats, 2)} nats, an unrelated one by {figure(tried.unrelated_nats, 2)}"
-        return ImageOutcome(unresolved=(f"the image: {told}",))
+        errors = f"it errs by {figure(tried.error_nats, 2)} nats, an unrelated one by {figure(tried.unrelated_nats, 2)}"
+        return ImageOutcome(unresolved=(f"the image: {errors}",))
     file = {"file": path.name, "content_hash": content_hash}
     return ImageOutcome(finding=_finding(stage, width, before, tried, file))
 
@@ -120,7 +120,7 @@ def _tried(image: Image, outputs_KM: Float64Array, tokens_read: int, seed: int) 
     )
 
 
-def _finding(stage: Stage, width: WidthOutcome, before: Cost, tried: _Predicted, file: dict[str, str]) -> Finding:
+def _finding(stage: AuditStage, width: WidthOutcome, before: Cost, tried: _Predicted, file: dict[str, str]) -> Finding:
     read_out, image = width.read_out, tried.image
     assert read_out is not None, "the width was read through it"
     tokens, chosen = len(image.token_ids_M), len(tried.tokens_T)
@@ -155,7 +155,7 @@ def _finding(stage: Stage, width: WidthOutcome, before: Cost, tried: _Predicted,
     )
 
 
-def _queries_an_output(stage: Stage, chosen: int, tokens: int) -> dict[str, list[int]]:
+def _queries_an_output(stage: AuditStage, chosen: int, tokens: int) -> dict[str, list[int]]:
     """For each read-out that is paid by the token: the queries of one output, with the image and without."""
     queries = {
         read_out.value: [reader_for(read_out, stage.probed).queries_for(1, count).queries for count in (chosen, tokens)]

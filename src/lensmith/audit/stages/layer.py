@@ -19,7 +19,7 @@ from lensmith.audit.findings.finding import Cost, Finding, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.matrix import Part
-from lensmith.audit.stages.stage import Stage
+from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthOutcome
 from lensmith.audit.weights.head import open_head
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
@@ -57,7 +57,7 @@ class _Scored:
 
 
 def find_layer(
-    stage: Stage,
+    stage: AuditStage,
     width: WidthOutcome,
     truth: Path | None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
@@ -68,8 +68,8 @@ def find_layer(
     columns = min(matrix.most_columns, MOST_BYTES // (8 * width.rows))
     cost = matrix.cost_of(width.rows, columns)
     if cost.queries > stage.meter.queries_left:
-        told = f"the layer: it takes {cost.queries} more queries, and {stage.meter.queries_left:.0f} are left"
-        return LayerOutcome(unresolved=(told,) if truth is not None else ())
+        lacking = f"the layer: it takes {cost.queries} more queries, and {stage.meter.queries_left:.0f} are left"
+        return LayerOutcome(unresolved=(lacking,) if truth is not None else ())
     try:
         matrix.grow(stage.meter, width.rows, columns, on_rows)
     except BudgetError as error:
@@ -122,20 +122,20 @@ def with_evidence(finding: Finding, **evidence: object) -> Finding:
     return replace(finding, evidence={**finding.evidence, **evidence})
 
 
-def _finding(stage: Stage, width: WidthOutcome, before: Cost, part: Part, scored: _Scored) -> Finding:
+def _finding(stage: AuditStage, width: WidthOutcome, before: Cost, part: Part, scored: _Scored) -> Finding:
     read_out, score = width.read_out, scored.score
     assert read_out is not None, "the width was read through it"
     contexts, tokens = part.logits_NM.shape
-    told = f"{tokens} of the layer's rows, up to a linear map, from {contexts} contexts through {read_out.value}."
+    was_read = f"{tokens} of the layer's rows, up to a linear map, from {contexts} contexts through {read_out.value}."
     evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": width.rank}
     if score is not None:
         evidence |= vars(score)
     if not scored.is_own:
-        told += f" Not scored: {scored.note}."
+        was_read += f" Not scored: {scored.note}."
         evidence["not_scored"] = scored.note
     elif score is not None:
         published = " to ".join(figure(rms, 2) for rms in PUBLISHED_RMS)
-        told += (
+        was_read += (
             f" Root-mean-square error against the weights given: {figure(score.rms, 2)}; of an unrelated random layer: "
             f"{figure(score.rms_unrelated, 2)}; published: {published}."
         )
@@ -145,6 +145,6 @@ def _finding(stage: Stage, width: WidthOutcome, before: Cost, part: Part, scored
         code="LAYER",
         title="The model's last layer was recovered, up to a linear map",
         severity=Severity.CRITICAL,
-        was_read=told,
+        was_read=was_read,
         evidence=evidence,
     )

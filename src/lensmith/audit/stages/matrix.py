@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from lensmith.audit.estimators.spectrum import drop_missing
 from lensmith.audit.findings.finding import Cost
 from lensmith.audit.querying.contexts import Contexts
-from lensmith.audit.readouts.base import Reader
+from lensmith.audit.readouts.base import LogitReader
 from lensmith.core.endpoint import Endpoint, IdArray
 from lensmith.core.errors import InputError
 
@@ -94,7 +94,7 @@ class GrowingMatrix:
     `columns` are candidates in the order in which they are taken; `columns[0]` is the reference and not in the matrix.
     """
 
-    def __init__(self, folder: Path, contexts: Contexts, reader: Reader, columns: IdArray) -> None:
+    def __init__(self, folder: Path, contexts: Contexts, reader: LogitReader, columns: IdArray) -> None:
         self.folder = folder
         self.contexts = contexts
         self.reader = reader

@@ -14,8 +14,8 @@ import numpy as np
 from lensmith.audit.findings.finding import Cost, Finding, ReadOut, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.price import with_price
-from lensmith.audit.readouts.choose import Choice, choose
-from lensmith.audit.stages.stage import BLOCK_COLUMNS, Float64Array, Stage
+from lensmith.audit.readouts.choose import ReadingPlan, plan_reading
+from lensmith.audit.stages.stage import BLOCK_COLUMNS, AuditStage, Float64Array
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import InputError, NotExposedError
 
@@ -42,29 +42,29 @@ class Proof:
     unresolved: tuple[str, ...] = ()
 
 
-def metadata_finding(stage: Stage) -> Finding:
+def metadata_finding(stage: AuditStage) -> Finding:
     """What the interface says of the model without being asked."""
     facts = dict(stage.probed.facts)
-    told = ", ".join(f"{name} = {value}" for name, value in sorted(facts.items()))
+    stated = ", ".join(f"{name} = {value}" for name, value in sorted(facts.items()))
     return stage.finding(
         ReadOut.P0,
         stage.meter.spent,
         code="META",
         title="The interface states the model's size",
         severity=Severity.LOW,
-        was_read=f"The metadata says {told}.",
+        was_read=f"The metadata says {stated}.",
         evidence=facts,
         spent=_one_query(stage),
         whole=_one_query(stage),
     )
 
 
-def _one_query(stage: Stage) -> Cost:
+def _one_query(stage: AuditStage) -> Cost:
     """What the probe paid for an answer that is a finding by itself."""
     return with_price(Cost(queries=1), stage.price)
 
 
-def prove(stage: Stage, read_out: ReadOut) -> Proof:
+def prove(stage: AuditStage, read_out: ReadOut) -> Proof:
     """Reads a small block twice through `read_out`. Raises BudgetError where the budget does not reach for that."""
     before = stage.meter.spent
     if read_out is ReadOut.P5 and not stage.probed.takes_token_ids:
@@ -72,7 +72,7 @@ def prove(stage: Stage, read_out: ReadOut) -> Proof:
     contexts = stage.contexts(read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
     again = [replace(context, seed=SECOND_SEED) for context in contexts]
     try:
-        chosen = choose(read_out, stage.probed, stage.meter, contexts, columns=BLOCK_COLUMNS, seed=stage.seed)
+        chosen = plan_reading(read_out, stage.probed, stage.meter, contexts, columns=BLOCK_COLUMNS, seed=stage.seed)
         first = chosen.reader.read(stage.meter, contexts, chosen.columns)
         second = chosen.reader.read(stage.meter, again, chosen.columns)
     except (RefusedError, NotExposedError, InputError) as error:
@@ -81,17 +81,19 @@ def prove(stage: Stage, read_out: ReadOut) -> Proof:
     both_NM = np.isfinite(one_NM) & np.isfinite(two_NM)
     agreement = _correlation(one_NM[both_NM], two_NM[both_NM])
     if both_NM.mean() < 0.5 or not agreement >= _LEAST_AGREEMENT:
-        told = f"{both_NM.mean():.0%} of a block was told, twice the same with a correlation of {agreement:.3f}"
-        return Proof(unresolved=(f"{read_out.value} ({read_out.title}): it answers, but does not read logits: {told}",))
+        measured = f"{both_NM.mean():.0%} of a block was told, twice the same with a correlation of {agreement:.3f}"
+        return Proof(
+            unresolved=(f"{read_out.value} ({read_out.title}): it answers, but does not read logits: {measured}",)
+        )
     return Proof(holds=True, findings=(_leak(stage, read_out, before, one_NM[both_NM], two_NM[both_NM]),))
 
 
-def first_proven(stage: Stage) -> ReadOut | None:
+def first_proven(stage: AuditStage) -> ReadOut | None:
     """The cheapest read-out that reads logits."""
     return next((read_out for read_out in stage.probed.readable() if prove(stage, read_out).holds), None)
 
 
-def repeat_difference(stage: Stage, chosen: Choice) -> float:
+def repeat_difference(stage: AuditStage, chosen: ReadingPlan) -> float:
     """The root mean square difference, in nats, of two reads of a few contexts over all columns."""
     contexts = stage.contexts(chosen.reader.read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
     again = [replace(context, seed=SECOND_SEED) for context in contexts]
@@ -100,7 +102,7 @@ def repeat_difference(stage: Stage, chosen: Choice) -> float:
     return float(np.sqrt(np.nanmean((one_NM - two_NM) ** 2)))
 
 
-def _leak(stage: Stage, read_out: ReadOut, before: Cost, one: Float64Array, two: Float64Array) -> Finding:
+def _leak(stage: AuditStage, read_out: ReadOut, before: Cost, one: Float64Array, two: Float64Array) -> Finding:
     difference = float(np.sqrt(np.mean((one - two) ** 2)))
     spread = float(one.std())
     agreement = f"agree to {figure(difference, 2)} nats" if difference else "are equal"
@@ -124,7 +126,7 @@ def _leak(stage: Stage, read_out: ReadOut, before: Cost, one: Float64Array, two:
     )
 
 
-def _echo_leak(stage: Stage) -> Finding:
+def _echo_leak(stage: AuditStage) -> Finding:
     """Where prompts are text only, the probe's answer is the proof: how a text is cut into tokens is not told."""
     return stage.finding(
         ReadOut.P5,

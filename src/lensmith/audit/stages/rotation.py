@@ -27,7 +27,7 @@ from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.layer import MOST_BYTES, LayerOutcome
 from lensmith.audit.stages.matrix import Part
-from lensmith.audit.stages.stage import Stage
+from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthOutcome
 from lensmith.audit.weights.head import open_gain, open_head
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
@@ -68,7 +68,7 @@ class _Fitted:
 
 
 def find_rotation(
-    stage: Stage,
+    stage: AuditStage,
     width: WidthOutcome,
     found: LayerOutcome,
     truth: Path | None,
@@ -152,18 +152,18 @@ def _score(rotated: RotatedLayer, gained_VH: Float64Array, norm: NormType) -> Ro
     )
 
 
-def _finding(stage: Stage, width: WidthOutcome, before: Cost, fitted: _Fitted) -> Finding:
+def _finding(stage: AuditStage, width: WidthOutcome, before: Cost, fitted: _Fitted) -> Finding:
     assert width.read_out is not None, "the width was read through it"
     rotated, contexts, score, note = fitted.rotated, fitted.contexts, fitted.score, fitted.note
     tokens, rank = rotated.layer_VR.shape
-    told = (
+    was_read = (
         f"{tokens} of the layer's rows with the final norm's gain, up to a rotation of {rank} dimensions, from "
         f"{contexts} contexts through {width.read_out.value}: outputs lie on an ellipsoid, and contexts that its fit "
         f"did not see miss it by {figure(rotated.misfit, 2)} of what they would without one."
     )
     evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": rank, "misfit": rotated.misfit}
     if score is not None:
-        told += (
+        was_read += (
             f" Error against the weights given, after the best rotation: {figure(score.error, 2)} of them; of the "
             f"layer known up to a linear map only: {figure(score.error_linear, 2)}."
         )
@@ -174,6 +174,6 @@ def _finding(stage: Stage, width: WidthOutcome, before: Cost, fitted: _Fitted) -
         code="ROTATION",
         title="The model's last layer was recovered, up to a rotation",
         severity=Severity.CRITICAL,
-        was_read=f"{told} {note[:1].upper()}{note[1:]}".strip(),
+        was_read=f"{was_read} {note[:1].upper()}{note[1:]}".strip(),
         evidence={**evidence, **({"not_scored": note} if note else {})},
     )

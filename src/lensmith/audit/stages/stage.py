@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lensmith.audit.findings.cures import cure
 from lensmith.audit.findings.finding import Cost, Finding, ReadOut
 from lensmith.audit.probe.capabilities import Probed
-from lensmith.audit.querying.contexts import Contexts, Form
+from lensmith.audit.querying.contexts import ContextForm, Contexts
 from lensmith.audit.querying.meter import Meter
 from lensmith.audit.querying.price import Price, with_price
 
@@ -20,12 +20,12 @@ Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class AuditStage:
     """What every stage needs."""
 
     meter: Meter
     probed: Probed
-    form: Form
+    form: ContextForm
     folder: Path
     price: Price
     server: str | None
@@ -35,7 +35,7 @@ class Stage:
     def contexts(self, read_out: ReadOut) -> Contexts:
         """Prompt logprobs need contexts that a token can be put behind; all others take the form that was answered."""
         ids = read_out is ReadOut.P5 and self.probed.takes_token_ids
-        return Contexts(Form.TOKEN_IDS if ids else self.form, self.seed)
+        return Contexts(ContextForm.TOKEN_IDS if ids else self.form, self.seed)
 
     def finding(self, read_out: ReadOut | None, before: Cost, **parts: object) -> Finding:
         """A finding with its price, cure and retest filled in. `before`: what had been spent when its stage began."""

@@ -17,10 +17,10 @@ from lensmith.audit.estimators.width import NormType, Status, WidthEstimate, est
 from lensmith.audit.findings.finding import Cost, Finding, ReadOut, Severity
 from lensmith.audit.findings.wording import ratio
 from lensmith.audit.querying.meter import BudgetError, Meter
-from lensmith.audit.readouts.base import Reader
-from lensmith.audit.readouts.choose import choose
+from lensmith.audit.readouts.base import LogitReader
+from lensmith.audit.readouts.choose import plan_reading
 from lensmith.audit.stages.matrix import GrowingMatrix
-from lensmith.audit.stages.stage import BLOCK_COLUMNS, Stage
+from lensmith.audit.stages.stage import BLOCK_COLUMNS, AuditStage
 
 _WATCHED = (ReadOut.P1, ReadOut.P2)
 """Read-outs that tell what the model computed, to the precision of a float32."""
@@ -58,14 +58,14 @@ class WidthOutcome:
 
 
 def find_width(
-    stage: Stage, read_out: ReadOut, on_rows: Callable[[int, int], None] = lambda done, total: None
+    stage: AuditStage, read_out: ReadOut, on_rows: Callable[[int, int], None] = lambda done, total: None
 ) -> WidthOutcome:
     """Reads a growing matrix through `read_out` until its rank shows, the budget ends, or it cannot grow."""
     before = stage.meter.spent
     contexts = stage.contexts(read_out)
     most = min(_MOST_COLUMNS, _affordable_columns(stage)) + 1
     try:
-        chosen = choose(read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.seed)
+        chosen = plan_reading(read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.seed)
     except BudgetError as error:
         return WidthOutcome(read_out=read_out, out_of_budget=True, note=error.problem)
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
@@ -96,7 +96,7 @@ def find_width(
     return replace(outcome, note=f"{outcome.note}; the vocabulary has no more columns to read")
 
 
-def _may_wait(stage: Stage, matrix: GrowingMatrix, later: Sequence[tuple[int, int]], number: int) -> bool:
+def _may_wait(stage: AuditStage, matrix: GrowingMatrix, later: Sequence[tuple[int, int]], number: int) -> bool:
     """Whether a matrix need not be judged yet: where the watch saw no end of the rank, every third is enough, which
     keeps the time of all judgements near that of the last."""
     if number % 3 == 2 or not later:
@@ -116,14 +116,14 @@ def _ends_in_noise(outcome: WidthOutcome) -> bool:
     return outcome.singular_values[outcome.rank] <= _FLOAT32_NATS * beyond
 
 
-def _affordable_columns(stage: Stage) -> int:
+def _affordable_columns(stage: AuditStage) -> int:
     """More columns than this the budget cannot fill, were each logit a query; where a query tells many, all are."""
     if math.isinf(stage.meter.queries_left) or stage.probed.tells_ids or stage.probed.whole_vocabulary:
         return _MOST_COLUMNS
     return max(BLOCK_COLUMNS, math.ceil(2 * math.sqrt(stage.meter.queries_left)))
 
 
-def _sizes(reader: Reader, most_columns: int) -> list[tuple[int, int]]:
+def _sizes(reader: LogitReader, most_columns: int) -> list[tuple[int, int]]:
     """Rows and columns to try, growing. Columns that cost nothing are all taken at once."""
     free = reader.queries_for(1, most_columns).queries == reader.queries_for(1, 2).queries
     sizes, rows = [], float(FIRST_ROWS)
@@ -134,7 +134,7 @@ def _sizes(reader: Reader, most_columns: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _judged(stage: Stage, had: WidthOutcome, before: Cost, rows: int, columns: int) -> WidthOutcome:
+def _judged(stage: AuditStage, had: WidthOutcome, before: Cost, rows: int, columns: int) -> WidthOutcome:
     assert had.matrix is not None and had.read_out is not None, "set when the stage began"
     noise_nats = max(stage.probed.spread_nats, rounding_nats(stage.probed.decimals), 1e-5)
     estimate = estimate_width(had.matrix.complete(rows, columns).logits_NM, noise_nats=noise_nats, seed=stage.seed)
@@ -161,15 +161,15 @@ def _judged(stage: Stage, had: WidthOutcome, before: Cost, rows: int, columns: i
     )
 
 
-def _width_finding(stage: Stage, read_out: ReadOut, before: Cost, estimate: WidthEstimate) -> Finding:
+def _width_finding(stage: AuditStage, read_out: ReadOut, before: Cost, estimate: WidthEstimate) -> Finding:
     exact = estimate.status is Status.EXACT
     low, high = estimate.interval or (estimate.width, estimate.width)
-    told = f"{estimate.width}" if exact else f"between {low} and {high}, likely {estimate.width}"
+    size = f"{estimate.width}" if exact else f"between {low} and {high}, likely {estimate.width}"
     return stage.finding(
         read_out,
         before,
         code="WIDTH",
-        title=f"The model's hidden width is {told}",
+        title=f"The model's hidden width is {size}",
         severity=Severity.HIGH,
         was_read=(
             f"{estimate.contexts} x {estimate.tokens} logits through {read_out.value} ({read_out.title}) have rank "
@@ -191,7 +191,7 @@ def _width_finding(stage: Stage, read_out: ReadOut, before: Cost, estimate: Widt
     )
 
 
-def _short(outcome: WidthOutcome, rows: int, columns: int, cost: Cost, stage: Stage) -> str:
+def _short(outcome: WidthOutcome, rows: int, columns: int, cost: Cost, stage: AuditStage) -> str:
     assert outcome.read_out is not None, "set when the stage began"
     proven = f"at least {outcome.at_least} is proven; " if outcome.at_least else ""
     return (

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmith.audit.querying.contexts import Contexts, Form
+from lensmith.audit.querying.contexts import ContextForm, Contexts
 from lensmith.core.endpoint import Endpoint, Feature, FloatArray, Reveal
 from lensmith.core.errors import InputError
 from lensmith.workflows.defences.cases import Defence, common_defences
@@ -85,11 +85,11 @@ def read_logits(
     Tokens that do not exist (-inf somewhere) are left out. Raises RefusedError where the endpoint does not tell that
     much, InputError where it writes nothing.
     """
-    form = Form.PICTURE if Feature.PICTURES in endpoint.supports().features else Form.PROMPT
+    form = ContextForm.PICTURE if Feature.PICTURES in endpoint.supports().features else ContextForm.PROMPT
     questions = Contexts(form, seed)
     rows: list[Float32Array] = []
-    asked, told = 0, 0
-    while told < contexts:
+    asked, num_read = 0, 0
+    while num_read < contexts:
         requests = [
             replace(questions[number], max_tokens=_POSITIONS, temperature=1.0, seed=number, reveal=Reveal.VOCABULARY)
             for number in range(asked, asked + _AT_ONCE)
@@ -100,8 +100,8 @@ def read_logits(
         rows += [block_TV.astype(np.float32) for block_TV in blocks if len(block_TV)]
         if not rows or asked > _AT_ONCE * (contexts + 1):
             raise InputError("the model writes nothing, so there are no logits to study", hint="give another model")
-        told = sum(map(len, rows))
-        on_progress(min(told, contexts), contexts)
+        num_read = sum(map(len, rows))
+        on_progress(min(num_read, contexts), contexts)
     return _existing(rows, contexts)
 
 

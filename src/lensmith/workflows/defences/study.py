@@ -25,7 +25,7 @@ from lensmith.audit.estimators.width import Status, estimate_width
 from lensmith.audit.findings.cures import exposed_read_outs
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.querying.price import Abilities, Target, whole_queries
-from lensmith.audit.readouts.base import FLOAT32_TOLD_NATS, Reader
+from lensmith.audit.readouts.base import FLOAT32_ERROR_NATS, LogitReader
 from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReader
 from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
 from lensmith.audit.readouts.greedy import GreedyReader
@@ -188,7 +188,7 @@ class _Lab:
         attack = self._blocks[key]
         return attack if self.width is None or attack.bits is None else self._with_width(attack, exposure)
 
-    def _read_block(self, reader: Reader, exposure: Exposure) -> Attack:
+    def _read_block(self, reader: LogitReader, exposure: Exposure) -> Attack:
         """A few logits, read as an audit reads them, against the truth."""
         nothing = Attack(read_out=reader.read_out)
         endpoint = LogitsEndpoint(self.logits_NV, exposure, seed=self.seed)
@@ -264,17 +264,17 @@ class _Lab:
 
     def _width_shows(self, attack: Attack, exposure: Exposure, contexts: int, tokens: int, repeats: int) -> bool:
         direct = attack.read_out in _DIRECT
-        told = replace(
+        returned = replace(
             Exposure.everything(),
             decimals=exposure.decimals,
             noise_nats=exposure.noise_nats,
             noise=exposure.noise,
             noise_seed=exposure.noise_seed,
         )
-        key = (contexts, tokens, repeats, told if direct else attack.rms_nats)
+        key = (contexts, tokens, repeats, returned if direct else attack.rms_nats)
         if key not in self._shows:
             matrix_NM = (
-                self._told(told, contexts, tokens, repeats)
+                self._as_returned(returned, contexts, tokens, repeats)
                 if direct
                 else self._blurred(attack.rms_nats or 0.0, contexts, tokens, repeats)
             )
@@ -282,7 +282,7 @@ class _Lab:
             self._shows[key] = estimate.status is not Status.UNRESOLVED and estimate.width == self.width
         return self._shows[key]
 
-    def _told(self, exposure: Exposure, contexts: int, tokens: int, repeats: int) -> Float64Array:
+    def _as_returned(self, exposure: Exposure, contexts: int, tokens: int, repeats: int) -> Float64Array:
         """The matrix (N, M) as it is told. The mean of repeats has Gaussian noise of its own size, unrounded."""
         if repeats > 1:
             exposure = replace(exposure, noise_nats=exposure.noise_nats / math.sqrt(repeats), decimals=None)
@@ -290,8 +290,8 @@ class _Lab:
         rng = np.random.default_rng([self.seed, contexts])
         logprobs = apply(self._with_rest(contexts, tokens), request, exposure, noise_rng=rng).logprobs
         assert logprobs is not None and logprobs.vocabulary_TV is not None
-        told_NM: Float64Array = logprobs.vocabulary_TV[:, :-1].astype(np.float32).astype(np.float64)
-        return told_NM
+        returned_NM: Float64Array = logprobs.vocabulary_TV[:, :-1].astype(np.float32).astype(np.float64)
+        return returned_NM
 
     def _blurred(self, rms_nats: float, contexts: int, tokens: int, repeats: int) -> Float64Array:
         """The matrix (N, M) with Gaussian errors of the size that was measured on the block."""
@@ -332,12 +332,12 @@ class _Lab:
         kl = changed = None
         if exposure.top_logprobs != 0:
             lifted = replace(exposure, top_logprobs=None)
-            told = apply(logits_RV, replace(plain, reveal=Reveal.VOCABULARY), lifted, noise_rng=rng).logprobs
-            assert told is not None and told.vocabulary_TV is not None
+            returned = apply(logits_RV, replace(plain, reveal=Reveal.VOCABULARY), lifted, noise_rng=rng).logprobs
+            assert returned is not None and returned.vocabulary_TV is not None
             true_RV = log_softmax(logits_RV)
-            told_RV = log_softmax(told.vocabulary_TV.astype(np.float64))
-            kl = max(0.0, float((np.exp(true_RV) * (true_RV - told_RV)).sum(axis=1).mean()))
-            changed = float((told.vocabulary_TV.argmax(axis=1) != best_R).mean())
+            returned_RV = log_softmax(returned.vocabulary_TV.astype(np.float64))
+            kl = max(0.0, float((np.exp(true_RV) * (true_RV - returned_RV)).sum(axis=1).mean()))
+            changed = float((returned.vocabulary_TV.argmax(axis=1) != best_R).mean())
         return User(
             kl_nats=kl,
             top_changed=changed,
@@ -346,28 +346,28 @@ class _Lab:
         )
 
 
-def _reader(read_out: ReadOut, exposure: Exposure) -> Reader | None:
+def _reader(read_out: ReadOut, exposure: Exposure) -> LogitReader | None:
     """The audit's reader of a read-out, set to what the exposure allows; None where there is none (P8)."""
     bias = min(exposure.logit_bias, 100.0) or 100.0  # an allow-list needs none
-    told = max(
-        FLOAT32_TOLD_NATS,
+    error_nats = max(
+        FLOAT32_ERROR_NATS,
         exposure.noise_nats,
         0.0 if exposure.decimals is None else 10.0**-exposure.decimals / math.sqrt(12),
     )
     if read_out is ReadOut.P1:
         return WholeVocabularyReader()
     if read_out is ReadOut.P2:
-        return ChosenIdsReader(cap=_limit(exposure.wanted_ids, _MOST_IDS), told_nats=told)
+        return ChosenIdsReader(cap=_limit(exposure.wanted_ids, _MOST_IDS), logprob_error_nats=error_nats)
     if read_out is ReadOut.P3:
         top = _limit(exposure.top_logprobs, _MOST_TOP)
-        return TopBiasReader(top=top, bias_limit=bias, biased_ids=exposure.biased_ids, told_nats=told)
+        return TopBiasReader(top=top, bias_limit=bias, biased_ids=exposure.biased_ids, logprob_error_nats=error_nats)
     if read_out in (ReadOut.P4A, ReadOut.P4B):
         force = Force.BIAS if read_out is ReadOut.P4A else Force.ALLOW_LIST
-        return ForcedTokenReader(force=force, bias=bias, told_nats=told)
+        return ForcedTokenReader(force=force, bias=bias, logprob_error_nats=error_nats)
     if read_out is ReadOut.P5:
-        return PromptReader(told_nats=told)
+        return PromptReader(logprob_error_nats=error_nats)
     if read_out is ReadOut.P6:
-        return SingleTopReader(bias_limit=bias, told_nats=told, accept_nats=20 * told)
+        return SingleTopReader(bias_limit=bias, logprob_error_nats=error_nats, accept_nats=20 * error_nats)
     if read_out is ReadOut.P7:
         return GreedyReader(bias_limit=bias, biased_ids=_limit(exposure.biased_ids, _MOST_BIASED))
     return None
