@@ -33,7 +33,7 @@ from lensmith.audit.estimators.spectrum import token_blocks
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.session import SessionConfig, open_session
-from lensmith.audit.stages.width import WidthOutcome, find_width
+from lensmith.audit.stages.width import WidthFound, find_width
 from lensmith.core.endpoint import (
     Answer,
     Capabilities,
@@ -277,7 +277,7 @@ def measure(width: int, vocabulary: int) -> Report:
     )
 
 
-def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthOutcome:
+def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthFound:
     """The audit's own way, from the first question to the width; how to split the time is counted by the endpoint."""
     budget = Budget(queries_per_s=None, max_queries=None, max_tokens=None)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.findings.wording import figure
-from lensmith.audit.run import AuditProgress, Reporter
+from lensmith.audit.stages.runner import AuditProgress, ProgressReporter
 from lensmith.cli import audit as command
 from lensmith.cli.console.progress import status_line
 from lensmith.core.errors import InputError
@@ -91,7 +91,7 @@ def test_an_audit_is_heard_stage_by_stage_and_promises_no_end(tmp_path, closed):
 
 def test_a_stage_tells_its_contexts():
     heard = []
-    reporter = Reporter(None, lambda progress: heard.append(str(progress)))
+    reporter = ProgressReporter(None, lambda progress: heard.append(str(progress)))
     reporter.begin("width, P1")
     reporter.rows(160, 1_641)
     assert heard == ["0 queries: width, P1", "0 queries: width, P1, 160 of 1,641 contexts"]

@@ -24,7 +24,8 @@ from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.querying.price import load_prices
 from lensmith.audit.report.files import write_report
-from lensmith.audit.run import AuditConfig, AuditProgress, audit, check_truth
+from lensmith.audit.run import AuditConfig, audit, check_truth
+from lensmith.audit.stages.runner import OnProgress as OnAuditProgress
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.types import Message
@@ -93,7 +94,7 @@ def audit_url(
     options: AuditOptions,
     *,
     api_key: str | None = None,
-    on_progress: Callable[[AuditProgress], None] = lambda progress: None,
+    on_progress: OnAuditProgress = lambda progress: None,
 ) -> AuditReport:
     """Audits the endpoint and writes the report's files into `options.out`.
 

@@ -20,7 +20,7 @@ from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.readouts.choose import lasting_ids, reader_for
 from lensmith.audit.stages.stage import AuditStage
-from lensmith.audit.stages.width import WidthOutcome
+from lensmith.audit.stages.width import WidthFound
 from lensmith.core.endpoint import IdArray
 
 IMAGE_FILE = "image.npz"
@@ -55,7 +55,7 @@ class _Predicted:
 
 def find_image(
     stage: AuditStage,
-    width: WidthOutcome,
+    width: WidthFound,
     columns: int,
     path: Path,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
@@ -65,7 +65,6 @@ def find_image(
     Contexts to try it on are read anew; where the budget does not reach, some of those that are there are kept apart.
     """
     before, matrix = stage.meter.spent, width.matrix
-    assert matrix is not None, "the width was read from it"
     rows = width.rows + _HELD_OUT
     if matrix.cost_of(rows, columns).queries > stage.meter.queries_left:
         rows = width.rows
@@ -120,12 +119,11 @@ def _tried(image: Image, outputs_KM: Float64Array, tokens_read: int, seed: int) 
     )
 
 
-def _finding(stage: AuditStage, width: WidthOutcome, before: Cost, tried: _Predicted, file: dict[str, str]) -> Finding:
-    read_out, image = width.read_out, tried.image
-    assert read_out is not None, "the width was read through it"
+def _finding(stage: AuditStage, width: WidthFound, before: Cost, tried: _Predicted, file: dict[str, str]) -> Finding:
+    image = tried.image
     tokens, chosen = len(image.token_ids_M), len(tried.tokens_T)
     return stage.finding(
-        read_out,
+        width.read_out,
         before,
         code="IMAGE",
         title=f"Whole outputs follow from {chosen} of their {tokens} tokens",

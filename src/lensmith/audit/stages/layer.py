@@ -20,7 +20,7 @@ from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.matrix import Part
 from lensmith.audit.stages.stage import AuditStage
-from lensmith.audit.stages.width import WidthOutcome
+from lensmith.audit.stages.width import WidthFound
 from lensmith.audit.weights.head import open_head
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
 
@@ -58,13 +58,12 @@ class _Scored:
 
 def find_layer(
     stage: AuditStage,
-    width: WidthOutcome,
+    width: WidthFound,
     truth: Path | None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> LayerOutcome:
     """Reads all tokens of the contexts that showed the width. Nothing is claimed where the budget does not reach."""
     before, matrix = stage.meter.spent, width.matrix
-    assert matrix is not None, "the width was read from it"
     columns = min(matrix.most_columns, MOST_BYTES // (8 * width.rows))
     cost = matrix.cost_of(width.rows, columns)
     if cost.queries > stage.meter.queries_left:
@@ -88,13 +87,13 @@ def find_layer(
     )
 
 
-def _rank_without_bias(width: WidthOutcome) -> int:
+def _rank_without_bias(width: WidthFound) -> int:
     """Centred over contexts too, outputs have no bias in them, so that of a LayerNorm's or a head's is one less."""
-    has_bias = width.norm is NormType.LAYER_NORM or width.interval == (width.rank - 1, width.rank)
+    has_bias = width.estimate.norm is NormType.LAYER_NORM or width.interval == (width.rank - 1, width.rank)
     return width.rank - (1 if has_bias else 0)
 
 
-def _scored(layer_VR: np.ndarray, ids_V: IdArray, width: WidthOutcome, truth: Path | None) -> _Scored:
+def _scored(layer_VR: np.ndarray, ids_V: IdArray, width: WidthFound, truth: Path | None) -> _Scored:
     if truth is None:
         return _Scored()
     if (ids_V >= TEXT_IDS_FROM).any():
@@ -122,9 +121,8 @@ def with_evidence(finding: Finding, **evidence: object) -> Finding:
     return replace(finding, evidence={**finding.evidence, **evidence})
 
 
-def _finding(stage: AuditStage, width: WidthOutcome, before: Cost, part: Part, scored: _Scored) -> Finding:
+def _finding(stage: AuditStage, width: WidthFound, before: Cost, part: Part, scored: _Scored) -> Finding:
     read_out, score = width.read_out, scored.score
-    assert read_out is not None, "the width was read through it"
     contexts, tokens = part.logits_NM.shape
     was_read = f"{tokens} of the layer's rows, up to a linear map, from {contexts} contexts through {read_out.value}."
     evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": width.rank}

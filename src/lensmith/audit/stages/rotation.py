@@ -28,7 +28,7 @@ from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.layer import MOST_BYTES, LayerOutcome
 from lensmith.audit.stages.matrix import Part
 from lensmith.audit.stages.stage import AuditStage
-from lensmith.audit.stages.width import WidthOutcome
+from lensmith.audit.stages.width import WidthFound
 from lensmith.audit.weights.head import open_gain, open_head
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
 from lensmith.core.errors import NotExposedError
@@ -69,14 +69,14 @@ class _Fitted:
 
 def find_rotation(
     stage: AuditStage,
-    width: WidthOutcome,
+    width: WidthFound,
     found: LayerOutcome,
     truth: Path | None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> RotationOutcome:
     """Reads as many contexts as the fit takes, and fits. Nothing is claimed that contexts left out do not bear out."""
     before, matrix = stage.meter.spent, width.matrix
-    assert found.layer is not None and found.token_ids_V is not None and matrix is not None, "the layer was recovered"
+    assert found.layer is not None and found.token_ids_V is not None, "the layer was recovered"
     rank = found.layer.layer_VR.shape[1]
     if rank > MAX_RANK:
         return RotationOutcome(
@@ -126,7 +126,7 @@ def _with_contexts(layer: RecoveredLayer, token_ids_V: IdArray, part: Part) -> R
 
 
 def _scored(
-    rotated: RotatedLayer, token_ids_V: IdArray, width: WidthOutcome, truth: Path | None
+    rotated: RotatedLayer, token_ids_V: IdArray, width: WidthFound, truth: Path | None
 ) -> tuple[RotationScore | None, str]:
     """The score, or None and why there is none though weights were given."""
     if truth is None:
@@ -138,7 +138,7 @@ def _scored(
         return None, "not scored: the final norm's gain, which is in the layer found, is not among the weights given"
     head_VH = np.asarray(head.rows(token_ids_V)[:], dtype=np.float64)
     # Some models store the gain less one.
-    scores = [_score(rotated, head_VH * gain, width.norm) for gain in (gain_H, 1 + gain_H)]
+    scores = [_score(rotated, head_VH * gain, width.estimate.norm) for gain in (gain_H, 1 + gain_H)]
     return min(scores, key=lambda score: score.error), ""
 
 
@@ -152,8 +152,7 @@ def _score(rotated: RotatedLayer, gained_VH: Float64Array, norm: NormType) -> Ro
     )
 
 
-def _finding(stage: AuditStage, width: WidthOutcome, before: Cost, fitted: _Fitted) -> Finding:
-    assert width.read_out is not None, "the width was read through it"
+def _finding(stage: AuditStage, width: WidthFound, before: Cost, fitted: _Fitted) -> Finding:
     rotated, contexts, score, note = fitted.rotated, fitted.contexts, fitted.score, fitted.note
     tokens, rank = rotated.layer_VR.shape
     was_read = (

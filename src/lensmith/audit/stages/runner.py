@@ -1,10 +1,10 @@
 """Runs stages so that one that fails becomes an unresolved question, and the others still run."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from lensmith.audit.findings.finding import Finding
+from lensmith.audit.findings.finding import Cost, Finding
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
@@ -14,6 +14,50 @@ _FIRST_LIVENESS_SEED = 2_000
 """A seed makes the question one that is not in the log."""
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditProgress:
+    """`stage` in words, `queries` so far, those of earlier runs included, and `most_queries` that may be asked."""
+
+    stage: str
+    queries: int
+    most_queries: int | None
+
+    def __str__(self) -> str:
+        most = "" if self.most_queries is None else f" (at most {self.most_queries:,})"
+        return f"{self.queries:,} {'query' if self.queries == 1 else 'queries'}{most}: {self.stage}"
+
+
+OnProgress = Callable[[AuditProgress], None]
+
+
+class ProgressReporter:
+    """Keeps the stage and the count together, and reports them whenever one changes. How much is left nobody knows."""
+
+    def __init__(self, most_queries: int | None, on_progress: OnProgress) -> None:
+        self._most_queries = most_queries
+        self._on_progress = on_progress
+        self._stage = self._shown = "probe"
+        self._queries = 0
+
+    def begin(self, stage: str) -> None:
+        """A new stage."""
+        self._stage = self._shown = stage
+        self._report()
+
+    def rows(self, done: int, total: int) -> None:
+        """Contexts of the stage's matrix that were read."""
+        self._shown = f"{self._stage}, {done:,} of {total:,} contexts"
+        self._report()
+
+    def spent(self, cost: Cost) -> None:
+        """What was asked so far, as the meter counts it."""
+        self._queries = cost.queries
+        self._report()
+
+    def _report(self) -> None:
+        self._on_progress(AuditProgress(stage=self._shown, queries=self._queries, most_queries=self._most_queries))
 
 
 class StageRunner:

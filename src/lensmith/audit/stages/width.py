@@ -13,7 +13,7 @@ import numpy as np
 
 from lensmith.audit.estimators.heads import Heads
 from lensmith.audit.estimators.rank_watch import RankWatch
-from lensmith.audit.estimators.width import NormType, Status, WidthEstimate, estimate_width
+from lensmith.audit.estimators.width import Status, WidthEstimate, estimate_width
 from lensmith.audit.findings.finding import Cost, Finding, ReadOut, Severity
 from lensmith.audit.findings.wording import ratio
 from lensmith.audit.querying.meter import BudgetError, Meter
@@ -38,23 +38,44 @@ _MOST_ROWS_PER_COLUMN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class WidthOutcome:
-    """What a read-out told of the width. `matrix` and `size` are what was read; `at_least` is proven in any case."""
+class WidthFound:
+    """The width, as `rows` x `columns` logits of `matrix` show it: `estimate` is resolved, and `finding` says how."""
 
-    read_out: ReadOut | None = None
-    width: int | None = None
-    interval: tuple[int, int] | None = None
+    read_out: ReadOut
+    matrix: GrowingMatrix
+    rows: int
+    columns: int
+    estimate: WidthEstimate
+    finding: Finding
+
+    @property
+    def width(self) -> int | None:
+        """Where it is exact."""
+        return self.estimate.width if self.estimate.status is Status.EXACT else None
+
+    @property
+    def interval(self) -> tuple[int, int] | None:
+        """Where the width is not exact: the least and the most that it can be."""
+        return None if self.estimate.status is Status.EXACT else self.estimate.interval
+
+    @property
+    def rank(self) -> int:
+        """That of the matrix, centred over tokens."""
+        assert self.estimate.rank is not None, "resolved"
+        return self.estimate.rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthUnresolved:
+    """Why the width does not show. `at_least` is proven in any case; `estimate` is that of the last matrix judged."""
+
+    reason: str
     at_least: int = 0
-    note: str = ""
-    singular_values: tuple[float, ...] = ()
-    finding: Finding | None = None
+    estimate: WidthEstimate | None = None
     out_of_budget: bool = False
-    matrix: GrowingMatrix | None = None
-    rows: int = 0
-    columns: int = 0
-    rank: int = 0
-    norm: NormType = NormType.UNKNOWN
-    heads: Heads = Heads.ONE
+
+
+WidthOutcome = WidthFound | WidthUnresolved
 
 
 def find_width(
@@ -67,33 +88,46 @@ def find_width(
     try:
         chosen = plan_reading(read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.seed)
     except BudgetError as error:
-        return WidthOutcome(read_out=read_out, out_of_budget=True, note=error.problem)
+        return WidthUnresolved(reason=error.problem, out_of_budget=True)
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
-    outcome = WidthOutcome(read_out=read_out, matrix=matrix)
+    unresolved = WidthUnresolved(reason="")
     sizes = _sizes(chosen.reader, len(chosen.columns) - 1)
     is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
     growth = WatchedGrowth(stage.meter, matrix, is_watched=is_watched)
     for number, (rows, wanted_columns) in enumerate(sizes):
-        cost = matrix.cost_of(rows, wanted_columns)
-        if cost.queries > stage.meter.queries_left:
-            return replace(outcome, out_of_budget=True, note=_short(outcome, rows, wanted_columns, cost, stage))
+        if matrix.cost_of(rows, wanted_columns).queries > stage.meter.queries_left:
+            reason = _too_dear(stage, matrix, unresolved.at_least, rows, wanted_columns)
+            return replace(unresolved, reason=reason, out_of_budget=True)
         try:
             for rows_read in growth.to(rows, wanted_columns, on_rows):
                 if rows_read == rows and is_watched and _may_wait(stage, matrix, sizes[number + 1 :], number):
                     continue
                 # Columns beyond the rows help against noise only, and where there is none cost time.
                 columns = _enough_columns(rows_read, wanted_columns) if is_watched else wanted_columns
-                judged = _judged(stage, outcome, before, rows_read, columns)
-                if judged.heads is Heads.SEVERAL:
-                    return judged  # more contexts come from as many heads
-                if rows_read < rows and not _ends_in_noise(judged):
+                estimate = _estimate(stage, matrix, rows_read, columns)
+                if estimate.heads is Heads.SEVERAL:  # more contexts come from as many heads
+                    return WidthUnresolved(reason=estimate.reason, estimate=estimate)
+                if rows_read < rows and not _ends_in_noise(estimate, rows_read, columns):
                     continue  # a fall within the spectrum, such as that before a padding: only more contexts tell
-                outcome = judged
-                if outcome.finding is not None:
-                    return outcome
+                if estimate.status is not Status.UNRESOLVED:
+                    finding = _width_finding(stage, read_out, before, estimate)
+                    return WidthFound(
+                        read_out=read_out,
+                        matrix=matrix,
+                        rows=rows_read,
+                        columns=columns,
+                        estimate=estimate,
+                        finding=finding,
+                    )
+                at_least = max(unresolved.at_least, estimate.at_least or 0)
+                unresolved = WidthUnresolved(reason=estimate.reason, at_least=at_least, estimate=estimate)
         except BudgetError as error:
-            return replace(outcome, out_of_budget=True, note=f"{outcome.note}; {error.problem}")
-    return replace(outcome, note=f"{outcome.note}; the vocabulary has no more columns to read")
+            return replace(unresolved, reason=_joined(unresolved.reason, error.problem), out_of_budget=True)
+    return replace(unresolved, reason=_joined(unresolved.reason, "the vocabulary has no more columns to read"))
+
+
+def _joined(*reasons: str) -> str:
+    return "; ".join(reason for reason in reasons if reason)
 
 
 def _may_wait(stage: AuditStage, matrix: GrowingMatrix, later: Sequence[tuple[int, int]], number: int) -> bool:
@@ -108,12 +142,12 @@ def _enough_columns(rows: int, columns: int) -> int:
     return min(columns, math.ceil(_COLUMNS_PER_ROW * rows))
 
 
-def _ends_in_noise(outcome: WidthOutcome) -> bool:
+def _ends_in_noise(estimate: WidthEstimate, rows: int, columns: int) -> bool:
     """Whether what lies behind the rank is as small as the arithmetic of a float32 leaves it."""
-    if outcome.finding is None:
+    if estimate.status is Status.UNRESOLVED or estimate.rank is None:
         return False
-    beyond = math.sqrt(outcome.rows - outcome.rank) + math.sqrt(outcome.columns - outcome.rank)
-    return outcome.singular_values[outcome.rank] <= _FLOAT32_NATS * beyond
+    beyond = math.sqrt(rows - estimate.rank) + math.sqrt(columns - estimate.rank)
+    return bool(estimate.values_K[estimate.rank] <= _FLOAT32_NATS * beyond)
 
 
 def _affordable_columns(stage: AuditStage) -> int:
@@ -134,31 +168,9 @@ def _sizes(reader: LogitReader, most_columns: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _judged(stage: AuditStage, had: WidthOutcome, before: Cost, rows: int, columns: int) -> WidthOutcome:
-    assert had.matrix is not None and had.read_out is not None, "set when the stage began"
+def _estimate(stage: AuditStage, matrix: GrowingMatrix, rows: int, columns: int) -> WidthEstimate:
     noise_nats = max(stage.probed.spread_nats, rounding_nats(stage.probed.decimals), 1e-5)
-    estimate = estimate_width(had.matrix.complete(rows, columns).logits_NM, noise_nats=noise_nats, seed=stage.seed)
-    outcome = replace(
-        had,
-        rows=rows,
-        columns=columns,
-        at_least=0 if estimate.heads is Heads.SEVERAL else max(had.at_least, estimate.at_least or 0),
-        heads=estimate.heads,
-        note=estimate.reason,
-        singular_values=tuple(estimate.values_K.tolist()),
-    )
-    if estimate.status is Status.UNRESOLVED:
-        return outcome
-    assert estimate.width is not None, "resolved"
-    return replace(
-        outcome,
-        width=estimate.width if estimate.status is Status.EXACT else None,
-        interval=None if estimate.status is Status.EXACT else estimate.interval,
-        rank=estimate.rank or 0,
-        norm=estimate.norm,
-        at_least=(estimate.interval or (estimate.width,))[0],
-        finding=_width_finding(stage, had.read_out, before, estimate),
-    )
+    return estimate_width(matrix.complete(rows, columns).logits_NM, noise_nats=noise_nats, seed=stage.seed)
 
 
 def _width_finding(stage: AuditStage, read_out: ReadOut, before: Cost, estimate: WidthEstimate) -> Finding:
@@ -191,12 +203,11 @@ def _width_finding(stage: AuditStage, read_out: ReadOut, before: Cost, estimate:
     )
 
 
-def _short(outcome: WidthOutcome, rows: int, columns: int, cost: Cost, stage: AuditStage) -> str:
-    assert outcome.read_out is not None, "set when the stage began"
-    proven = f"at least {outcome.at_least} is proven; " if outcome.at_least else ""
+def _too_dear(stage: AuditStage, matrix: GrowingMatrix, at_least: int, rows: int, columns: int) -> str:
+    proven = f"at least {at_least} is proven; " if at_least else ""
     return (
-        f"{proven}the next matrix, {rows} x {columns} logits through {outcome.read_out.value}, takes {cost.queries} "
-        f"more queries, and {stage.meter.queries_left:.0f} are left"
+        f"{proven}the next matrix, {rows} x {columns} logits through {matrix.reader.read_out.value}, takes "
+        f"{matrix.cost_of(rows, columns).queries} more queries, and {stage.meter.queries_left:.0f} are left"
     )
 
 
