@@ -11,7 +11,7 @@ from lensmith.core.exposure import Exposure, Noise, Sampled, apply, log_softmax
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.known_logits import LogitsEndpoint
 from lensmith.workflows.defences.cases import HONEST, Defence, common_defences
-from lensmith.workflows.defences.study import _Lab, study_defences
+from lensmith.workflows.defences.study import DefenceLab, study_defences
 
 WIDTH, VOCABULARY, CONTEXTS = 16, 160, 96
 
@@ -210,9 +210,9 @@ def test_the_endpoint_keeps_to_its_exposure(logits_NV):
 
 def test_logprobs_of_a_part_of_the_vocabulary_are_those_of_the_whole(logits_NV):
     """The matrix in which the width is looked for keeps all other tokens as one."""
-    lab = _Lab(logits_NV, seed=0)
-    told = lab._told(Exposure.everything(), 10, 20, 1)
-    rows, tokens = lab._rows[:10], lab._tokens[:20]
+    lab = DefenceLab(logits_NV, seed=0)
+    returned_NM = lab.returned_matrix(Exposure.everything(), 10, 20, 1)
+    rows, tokens = lab.row_order_N[:10], lab.token_order_V[:20]
     request = Request(prompt="x", temperature=0.0, reveal=Reveal.VOCABULARY)
     whole = apply(logits_NV[rows], request, Exposure.everything()).logprobs.vocabulary_TV
-    assert np.allclose(told, whole[:, tokens], atol=2e-6)
+    assert np.allclose(returned_NM, whole[:, tokens], atol=2e-6)

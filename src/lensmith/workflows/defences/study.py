@@ -145,7 +145,7 @@ def study_defences(
     if not np.isfinite(logits_NV).all():
         raise InputError("logits must be finite", hint="leave out tokens that do not exist")
     chosen = common_defences() if defences is None else tuple(defences)
-    lab = _Lab(logits_NV, seed)
+    lab = DefenceLab(logits_NV, seed)
     rows = []
     for number, defence in enumerate(chosen, 1):
         rows.append(DefenceRow(defence=defence, attacks=lab.attacks(defence.exposure), user=lab.user(defence.exposure)))
@@ -157,15 +157,15 @@ def study_defences(
     )
 
 
-class _Lab:
-    """The logits, and what is measured on them."""
+class DefenceLab:
+    """The logits, in a random order of rows and tokens, and what is measured on them."""
 
     def __init__(self, logits_NV: FloatArray, seed: int) -> None:
         self.logits_NV = logits_NV
         self.seed = seed
         rng = np.random.default_rng(seed)
-        self._tokens = rng.permutation(logits_NV.shape[1])
-        self._rows = rng.permutation(len(logits_NV))
+        self.token_order_V = rng.permutation(logits_NV.shape[1])
+        self.row_order_N = rng.permutation(len(logits_NV))
         self._shows: dict[tuple[object, ...], bool] = {}
         self._blocks: dict[tuple[object, ...], Attack] = {}
         self.width = self._true_width()
@@ -192,8 +192,8 @@ class _Lab:
         """A few logits, read as an audit reads them, against the truth."""
         nothing = Attack(read_out=reader.read_out)
         endpoint = LogitsEndpoint(self.logits_NV, exposure, seed=self.seed)
-        rows = self._rows[:_BLOCK_ROWS]
-        columns = np.sort(self._tokens[:_BLOCK_COLUMNS])
+        rows = self.row_order_N[:_BLOCK_ROWS]
+        columns = np.sort(self.token_order_V[:_BLOCK_COLUMNS])
         try:
             reading = reader.read(endpoint, endpoint.contexts(rows.tolist()), columns)
         except (NotExposedError, RefusedError):
@@ -274,7 +274,7 @@ class _Lab:
         key = (contexts, tokens, repeats, returned if direct else attack.rms_nats)
         if key not in self._shows:
             matrix_NM = (
-                self._as_returned(returned, contexts, tokens, repeats)
+                self.returned_matrix(returned, contexts, tokens, repeats)
                 if direct
                 else self._blurred(attack.rms_nats or 0.0, contexts, tokens, repeats)
             )
@@ -282,8 +282,8 @@ class _Lab:
             self._shows[key] = estimate.status is not Status.UNRESOLVED and estimate.width == self.width
         return self._shows[key]
 
-    def _as_returned(self, exposure: Exposure, contexts: int, tokens: int, repeats: int) -> Float64Array:
-        """The matrix (N, M) as it is told. The mean of repeats has Gaussian noise of its own size, unrounded."""
+    def returned_matrix(self, exposure: Exposure, contexts: int, tokens: int, repeats: int) -> Float64Array:
+        """The matrix (N, M) as returned. The mean of repeats has Gaussian noise of its own size, unrounded."""
         if repeats > 1:
             exposure = replace(exposure, noise_nats=exposure.noise_nats / math.sqrt(repeats), decimals=None)
         request = Request(prompt="x", temperature=0.0, reveal=Reveal.VOCABULARY)
@@ -302,8 +302,8 @@ class _Lab:
 
     def _with_rest(self, contexts: int, tokens: int) -> Float64Array:
         """Logits (N, M+1) of M tokens and of one that stands for all others, so that the M have their own logprobs."""
-        rows, kept = self._rows[:contexts], self._tokens[:tokens]
-        others = self._tokens[tokens:]
+        rows, kept = self.row_order_N[:contexts], self.token_order_V[:tokens]
+        others = self.token_order_V[tokens:]
         result = np.full((contexts, tokens + 1), -np.inf)
         for place, row in enumerate(rows.tolist()):
             row_V = self.logits_NV[row].astype(np.float64)
@@ -317,14 +317,14 @@ class _Lab:
         """What the logits show without any interface in between."""
         contexts = len(self.logits_NV)
         tokens = min(self.logits_NV.shape[1], max(2 * contexts, 64))
-        estimate = estimate_width(self.logits_NV[:, self._tokens[:tokens]].astype(np.float64), seed=self.seed)
+        estimate = estimate_width(self.logits_NV[:, self.token_order_V[:tokens]].astype(np.float64), seed=self.seed)
         return None if estimate.status is Status.UNRESOLVED else estimate.width
 
     # --- the honest user ------------------------------------------------------------------------------------------
 
     def user(self, exposure: Exposure) -> User:
         """What is told to, changed for and refused to an honest user."""
-        logits_RV = self.logits_NV[np.sort(self._rows[:_USER_ROWS])].astype(np.float64)
+        logits_RV = self.logits_NV[np.sort(self.row_order_N[:_USER_ROWS])].astype(np.float64)
         best_R = logits_RV.argmax(axis=1)
         plain = Request(prompt="x", temperature=0.0)
         rng = np.random.default_rng(self.seed)
