@@ -200,7 +200,8 @@ def test_upstream_errors_tell_their_kind_and_no_more(status, body, expected, cod
     ("error", "param"),
     [
         ({"param": "messages"}, "messages"),
-        ({"param": "messages[0].content"}, "messages"),
+        ({"param": "messages[0].content"}, "messages[0].content"),
+        ({"param": "messages[5].secret"}, "messages"),
         ({"param": "model.weights"}, "model"),
         ({"param": SECRET}, None),
         ({"param": "logit_bias"}, None),

@@ -45,11 +45,13 @@ class Plan:
     """A request that may go on: what is sent upstream, what the client may be told, and what it looks like.
 
     `wires` are the request as the wire module reads it, one for each prompt; `told` is the first without what the
-    exposure hides silently. `stripped` names the fields that were left out.
+    exposure hides silently. `asked` are the client's fields that go on, without what the guard adds for `upstream`;
+    `stripped` names those that were left out.
     """
 
     wires: tuple[WireRequest, ...]
     told: Request
+    asked: Json
     upstream: Json
     stripped: tuple[str, ...]
     seen: Observation
@@ -86,6 +88,7 @@ def make_plan(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Plan:
     return Plan(
         wires=wires,
         told=told,
+        asked=fields,
         upstream=_upstream_body(kind, fields, told, config),
         stripped=tuple(dict.fromkeys(stripped + removed)),
         seen=_observe(kind, fields, wires),

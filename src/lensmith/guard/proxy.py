@@ -224,7 +224,7 @@ class _Completions:
                 if not plan.wires[0].model:
                     rewriter.listed_models = await self.guard.model_names()
                 if not rewriter.is_stream:
-                    body = await self.guard.upstream.answer(self.kind, plan.upstream)
+                    body = await self.guard.upstream.answer(self.kind, plan.upstream, plan.asked)
                     return json_response(rewriter.whole(body))
                 await self._pass_stream(plan, rewriter, stream)
                 return None
@@ -252,7 +252,7 @@ class _Completions:
     async def _pass_stream(self, plan: Plan, rewriter: Rewriter, stream: EventStream) -> None:
         """Every event goes on as soon as it is whole. A stream that ends without its end is malformed."""
         reader = EventReader(self.guard.config.limits.event_bytes)
-        async with self.guard.upstream.stream(self.kind, plan.upstream) as pieces:
+        async with self.guard.upstream.stream(self.kind, plan.upstream, plan.asked) as pieces:
             async for piece in pieces:
                 for event in reader.feed(piece):
                     if event == b"[DONE]":

@@ -1,7 +1,7 @@
 """The server behind a guard: asked over HTTP, and what goes wrong there told in a guard's own words.
 
-Nothing of an upstream error reaches a client but its kind, and the name of the field that it is about, where the client
-sent that field: such texts name paths, versions and sizes.
+Nothing of an upstream error reaches a client but its kind, and the field that it is about, where the client sent that
+field: such texts name paths, versions and sizes.
 
 Server-sent events from a server that may send anything: the data of each event as it completes, within a limit.
 """
@@ -16,6 +16,7 @@ from lensmith.guard.config import GuardConfig
 from lensmith.guard.http import ProblemError
 from lensmith.guard.strict_json import Json, MalformedError, read_object, write_object
 from lensmith.openai_api import Kind, MalformedAnswerError
+from lensmith.openai_api.refusals import read_refusal, refused_field
 
 _MOST_ERROR_BYTES = 65536
 _IDLE_S = 1.0
@@ -67,22 +68,25 @@ class Upstream:
         async with self._exchange("GET", "models", None, timeout_s=timeout_s) as response:
             return await self._read_json(response)
 
-    async def answer(self, kind: Kind, body: Json) -> Json:
-        """A whole answer. Raises ProblemError and MalformedAnswerError."""
-        async with self._exchange("POST", kind.value, body) as response:
+    async def answer(self, kind: Kind, body: Json, asked: Json) -> Json:
+        """A whole answer to `body`; `asked` are the fields of it that the client sent.
+
+        Raises ProblemError and MalformedAnswerError.
+        """
+        async with self._exchange("POST", kind.value, body, asked) as response:
             return await self._read_json(response)
 
     @asynccontextmanager
-    async def stream(self, kind: Kind, body: Json) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The pieces of a streamed answer as they come. Raises ProblemError and MalformedAnswerError."""
-        async with self._exchange("POST", kind.value, body) as response:
+    async def stream(self, kind: Kind, body: Json, asked: Json) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The pieces of a streamed answer as they come, else as `answer`."""
+        async with self._exchange("POST", kind.value, body, asked) as response:
             _check_content(response, "text/event-stream")
             with _faults():
                 yield response.aiter_raw()
 
     @asynccontextmanager
     async def _exchange(
-        self, method: str, path: str, body: Json | None, *, timeout_s: float | None = None
+        self, method: str, path: str, body: Json | None, asked: Json | None = None, *, timeout_s: float | None = None
     ) -> AsyncIterator[httpx.Response]:
         content = None if body is None else write_object(body)
         headers = {} if body is None else {"content-type": "application/json"}
@@ -91,7 +95,7 @@ class Upstream:
         with _faults():
             async with self._client.stream(method, url, content=content, headers=headers, timeout=timeout) as response:
                 if response.status_code != 200:
-                    raise _problem(response, await _read(response, _MOST_ERROR_BYTES), body or {})
+                    raise _problem(response, await _read(response, _MOST_ERROR_BYTES), asked or {})
                 yield response
 
     async def _read_json(self, response: httpx.Response) -> Json:
@@ -151,12 +155,12 @@ def _check_content(response: httpx.Response, expected: str) -> None:
 
 
 def _problem(response: httpx.Response, body: bytes, asked: Json) -> ProblemError:
-    """What a client is told of an upstream error. `asked` is what was sent."""
+    """What a client is told of an upstream error. `asked` are the client's own fields."""
     status = response.status_code
     if status in (400, 413, 422) and _TOO_LONG.search(body):
         return ProblemError(400, "the request is longer than the model's context", reason="context_length_exceeded")
     if status in (400, 422):
-        param = _refused_field(body, asked)
+        param = refused_field(read_refusal(body), asked)
         message = "the upstream server refused this request" + (f" because of {param}" if param else "")
         return ProblemError(400, message, reason="upstream_refused", param=param)
     if status == 404:
@@ -177,17 +181,6 @@ def _problem(response: httpx.Response, body: bytes, asked: Json) -> ProblemError
         message = "the upstream server does not accept this guard"
         return ProblemError(502, message, reason="upstream_unauthorized", kind="upstream_error")
     return ProblemError(502, "the upstream server failed", reason="upstream_failed", kind="upstream_error")
-
-
-def _refused_field(body: bytes, asked: Json) -> str | None:
-    """The field that an upstream error names, if it is one of those that were sent: no other word of it is told."""
-    try:
-        error = read_object(body).get("error")
-    except MalformedError:
-        return None
-    param = error.get("param") if isinstance(error, dict) else None
-    name = re.split(r"[.\[]", param)[0] if isinstance(param, str) else None
-    return name if name in asked else None
 
 
 _IGNORED = (b"event", b"id", b"retry")

@@ -4,10 +4,8 @@ A refusal is RefusedError where it is about something that was asked; its featur
 (`refused:...`, ours), its `param`, the location that FastAPI names, or a field name in the message.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -15,6 +13,7 @@ import httpx
 from lensmith.core.endpoint import Feature, RefusedError
 from lensmith.core.errors import AccessError, InputError, LensmithError
 from lensmith.openai_api import FIELDS, EndpointError
+from lensmith.openai_api.refusals import Refusal, read_refusal
 
 _PAGE_STATUSES = frozenset({200, 404, 405, 501})
 """With these, a server of pages answers a path that it does not know, or a method."""
@@ -51,36 +50,28 @@ class DoubtfulRefusalError(RefusedError):
     """Reads as a refusal, but its status means other things too: the same request may be answered the next time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Said:
-    """What an error body says."""
-
-    message: str
-    param: str
-    code: str
-
-
 def error_of(response: httpx.Response, body: Mapping[str, Any] | None, asked: Feature | None = None) -> LensmithError:
     """The error that a response with an error status means.
 
     `body` is what was sent, `asked` the features behind it: a server may need one top logprob for something else.
     """
-    said, status = _said(response), response.status_code
+    refusal, status = read_refusal(response.content), response.status_code
+    message = _short(refusal.message)
     if status == 401:
-        return AccessError("the endpoint does not know this API key", actual=said.message, hint="give --api-key")
-    if status == 404 or (status == 400 and (said.code == "model_not_found" or said.param == "model")):
-        problem = f"the endpoint has no such path or model: {said.message}"
+        return AccessError("the endpoint does not know this API key", actual=message, hint="give --api-key")
+    if status == 404 or (status == 400 and (refusal.code == "model_not_found" or refusal.path == ("model",))):
+        problem = f"the endpoint has no such path or model: {message}"
         return NotFoundError(
             problem, actual=response.url, hint="check the URL (it ends in /v1 as a rule) and the model's name"
         )
-    feature = _feature(said, body or {}, asked)
+    feature = _feature(refusal, body or {}, asked)
     if asked is not None and feature is Feature.TOP_LOGPROBS and not feature & asked:
         feature = asked & Feature.VOCABULARY_LOGPROBS or Feature.SAMPLED_LOGPROB
     if status in _REFUSALS:
-        return RefusedError(f"the endpoint refused ({status}): {said.message}", feature=feature)
+        return RefusedError(f"the endpoint refused ({status}): {message}", feature=feature)
     if status == 403 or (status == 500 and feature & ~_ORDINARY_WORDS):
-        return DoubtfulRefusalError(f"the endpoint refused ({status}): {said.message}", feature=feature)
-    return EndpointError(f"the endpoint failed ({status})", actual=said.message)
+        return DoubtfulRefusalError(f"the endpoint refused ({status}): {message}", feature=feature)
+    return EndpointError(f"the endpoint failed ({status})", actual=message)
 
 
 def no_endpoint(response: httpx.Response) -> InputError | None:
@@ -97,39 +88,19 @@ def no_endpoint(response: httpx.Response) -> InputError | None:
     )
 
 
-def _said(response: httpx.Response) -> _Said:
-    try:
-        body = json.loads(response.content)
-    except ValueError:
-        return _Said(message=_short(response.text), param="", code="")
-    error = body.get("error", body) if isinstance(body, dict) else body
-    if isinstance(error, str):
-        return _Said(message=_short(error), param="", code="")
-    if not isinstance(error, dict):
-        return _Said(message=_short(str(body)), param="", code="")
-    detail = error.get("detail")
-    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
-        where = [str(part) for part in detail[0].get("loc", []) if part != "body"] or [""]
-        return _Said(
-            message=_short(f"{'.'.join(where)}: {detail[0].get('msg')}"), param=where[0] if where else "", code=""
-        )
-    message = error.get("message", detail if detail is not None else error)
-    return _Said(message=_short(str(message)), param=str(error.get("param") or ""), code=str(error.get("code") or ""))
-
-
-def _feature(said: _Said, body: Mapping[str, Any], asked: Feature | None) -> Feature:
-    if said.code.startswith("refused:"):
+def _feature(refusal: Refusal, body: Mapping[str, Any], asked: Feature | None) -> Feature:
+    if refusal.code.startswith("refused:"):
         known = {str(feature.name).lower(): feature for feature in Feature}
         feature = Feature.NOTHING
-        for name in said.code.removeprefix("refused:").split("+"):
+        for name in refusal.code.removeprefix("refused:").split("+"):
             feature |= known.get(name, Feature.NOTHING)
         return feature
     sent = {name for name in _FEATURES if name in body or name == "image_url"}
-    param = re.split(r"[.\[]", said.param)[0]
-    param = (
-        "logprobs" if param == "top_logprobs" and param not in body else param
-    )  # completions have one field for both
-    named = [param] if param in sent else [name for name in sent if re.search(rf"\b{name}\b", said.message)]
+    param = refusal.path[0] if refusal.path else ""
+    if param == "top_logprobs" and param not in body:
+        param = "logprobs"  # completions have one field for both
+    message = refusal.message[:_LONGEST_MESSAGE]
+    named = [str(param)] if param in sent else [name for name in sent if re.search(rf"\b{name}\b", message)]
     features = [_asked_by(name, body) for name in sorted(named, key=[*_FEATURES].index)]
     likely = [feature for feature in features if asked is None or feature & asked]
     return next(iter(likely or features), Feature.NOTHING)
