@@ -192,7 +192,7 @@ def _picture(config: VisionLanguageConfig) -> PreparedPicture:
     side_px = config.vision.native_px
     pixels = np.random.default_rng(0).uniform(-1, 1, (1, 3, side_px, side_px)).astype(np.float32)
     tokens = (side_px // config.vision.patch_px) ** 2
-    return PreparedPicture(digest=b"the one picture", tokens=tokens, pixels_N3HW=pixels)
+    return PreparedPicture(tokens=tokens, inputs={"pixel_values": pixels})
 
 
 def _tasks(config: VisionLanguageConfig, picture: PreparedPicture) -> tuple[Task, ...]:

@@ -1,8 +1,14 @@
+import ast
+import inspect
+from pathlib import Path
+
 import pytest
 import torch
 
 from lensmith.core.errors import InputError, ShapeError
+from lensmith.models import vlm
 from lensmith.models.connectors import PerceiverConnectorConfig
+from lensmith.models.towers import PICTURE_INPUTS
 from lensmith.models.vlm import next_token_loss
 from tests.support.tiny_vlm import IMAGE_TOKEN_ID, tiny_llama
 
@@ -223,3 +229,25 @@ def test_padding_beside_a_picture_has_no_influence(model, batch):
 def test_ids_name_the_placeholder(model):
     assert model.config.image_token_id == IMAGE_TOKEN_ID
     assert model.generation_config.suppress_tokens == [IMAGE_TOKEN_ID]
+
+
+def test_what_comes_of_pictures_is_opened_by_processor_and_tower_only():
+    folder = Path(vlm.__file__).parent
+    files = [folder / "vlm.py", folder / "splice.py", *folder.glob("inference/*.py"), *folder.glob("scoring/*.py")]
+    assert len(files) > 10
+    for file in files:
+        words = {
+            getattr(node, field)
+            for node in ast.walk(ast.parse(file.read_text()))
+            for field in ("id", "arg", "attr", "value")
+            if isinstance(getattr(node, field, None), str)
+        }
+        assert not words & set(PICTURE_INPUTS), file
+
+
+def test_generation_and_trainers_find_the_picture_inputs_in_the_signature(model, processor, picture):
+    assert set(PICTURE_INPUTS) <= inspect.signature(model.forward).parameters.keys()
+    inputs = processor(images=[picture(16, 16, 1)], text=["<image>what?"])
+    assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[0] == 1
+    with pytest.raises(ValueError, match="tile_counts"):
+        model.generate(**inputs, tile_counts=torch.tensor([1]), max_new_tokens=2)

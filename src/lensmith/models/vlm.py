@@ -8,10 +8,15 @@ Where we differ from the models in transformers: while training, the head is app
 label, and padding on the right costs no attention mask; while generating several samples or beams, pictures are
 encoded once, not once a sample.
 
-Legend: B samples, T tokens, L language width, N pictures, H W pixels (h w of small ones), Hp Wp patch grid, F features
-of all pictures, M positions with a label, W vocabulary.
+What a processor makes of pictures goes to the tower as it comes, by the names that the tower declares: nothing here
+opens it. So a family whose pictures come in tiles or in two sizes changes its processor and its tower only.
+
+Legend: B samples, T tokens, L language width, N pictures, F features of all pictures, M positions with a label, W
+vocabulary.
 """
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,8 +31,7 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.connectors import ConnectorOutput
 from lensmith.models.language.causal import build_language_model
 from lensmith.models.splice import placeholders_per_sample, refuse_placeholders, splice
-from lensmith.models.towers import HybridTowerConfig
-from lensmith.models.towers.base import patch_mask_for
+from lensmith.models.towers import PICTURE_INPUTS, encode
 
 IGNORED_LABEL = -100
 
@@ -100,27 +104,16 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.set_output_embeddings(new_embeddings)
 
-    def get_image_features(
-        self, pixel_values: Tensor, patch_mask: Tensor | None = None, low_pixel_values: Tensor | None = None
-    ) -> ConnectorOutput:
-        """Normalised pixels (N, 3, H, W) and real patches (N, Hp, Wp; all where None) to visual tokens.
+    def get_image_features(self, *pictures: Tensor | None, **named: Tensor | None) -> ConnectorOutput:
+        """Pictures to visual tokens. They are given as the processor gives them, by the names that the tower's
+        configuration lists as `input_names`, or in that order; `pixel_values` (N, 3, H, W) first.
 
-        `low_pixel_values` (N, 3, h, w) are the same pictures, small, for a hybrid tower that does not make them itself.
-        Raises ShapeError where the mask does not fit the pixels, InputError where the tower reads no small pictures.
+        Raises InputError where `pixel_values` are missing, or something is given that the tower does not read,
+        ShapeError where what is given does not fit together.
         """
-        parameter = next(self.vision_tower.parameters())
-        pixels_N3HW = pixel_values.to(device=parameter.device, dtype=parameter.dtype)
-        mask_NHpWp = patch_mask_for(pixels_N3HW, patch_mask, self.config.vision.patch_px)
-        small: tuple[Tensor, ...] = ()
-        if low_pixel_values is not None:
-            if not isinstance(self.config.vision, HybridTowerConfig):
-                raise InputError(
-                    "low_pixel_values are given, but the tower reads pictures of one size",
-                    expected="a hybrid tower",
-                    actual=self.config.vision.kind,
-                )
-            small = (low_pixel_values.to(device=parameter.device, dtype=parameter.dtype),)
-        return cast(ConnectorOutput, self.connector(self.vision_tower(pixels_N3HW, mask_NHpWp, *small)))
+        in_order = zip(self.config.vision.input_names, pictures, strict=False)
+        given = {name: value for name, value in (*in_order, *named.items()) if value is not None}
+        return cast(ConnectorOutput, self.connector(encode(self.vision_tower, self.config.vision, given)))
 
     @can_return_tuple
     def forward(
@@ -128,9 +121,6 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         *,
-        pixel_values: Tensor | None = None,
-        patch_mask: Tensor | None = None,
-        low_pixel_values: Tensor | None = None,
         image_features: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
@@ -144,19 +134,17 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
     ) -> VisionLanguageOutput:
         """Logits of the next token, or the loss over `labels`, or both.
 
-        Pictures come as `pixel_values` (N, 3, H, W) with `patch_mask` (N, Hp, Wp) and, for a tower that wants them,
-        `low_pixel_values` (N, 3, h, w), or encoded already as `image_features` (F, L); N counts the pictures of all
-        samples, in order. `labels` (B, T) are not shifted; -100
-        has no loss. With labels, logits are left out unless `return_logits=True`: the head then sees only positions
-        with a label. The loss is the mean over those, in float32, or their sum over `num_items_in_batch`. Raises
-        ShapeError where placeholders and features differ in number.
+        Pictures come as the processor gives them (`pixel_values` and what else the tower reads, see
+        `get_image_features`), or encoded already as `image_features` (F, L); they are those of all samples, in order.
+        `labels` (B, T) are not shifted; -100 has no loss. With labels, logits are left out unless `return_logits=True`:
+        the head then sees only positions with a label. The loss is the mean over those, in float32, or their sum over
+        `num_items_in_batch`. Raises ShapeError where placeholders and features differ in number.
         """
+        pictures = _taken_from(kwargs)
         embeds_BTL, features_FL = self._embed(
             input_ids,
             inputs_embeds,
-            pixels_N3HW=pixel_values,
-            patch_mask_NHpWp=patch_mask,
-            low_pixels_N3hw=low_pixel_values,
+            pictures=pictures,
             features_FL=image_features,
             continues=_length(past_key_values) > 0,
         )
@@ -196,9 +184,7 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         input_ids_BT: Tensor | None,
         embeds_BTL: Tensor | None,
         *,
-        pixels_N3HW: Tensor | None,
-        patch_mask_NHpWp: Tensor | None,
-        low_pixels_N3hw: Tensor | None,
+        pictures: Mapping[str, Tensor],
         features_FL: Tensor | None,
         continues: bool,
     ) -> tuple[Tensor, Tensor | None]:
@@ -207,14 +193,11 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
                 raise InputError("nothing to read", expected="input_ids or inputs_embeds", actual="neither")
             embeds_BTL = cast(Tensor, self.get_input_embeddings()(input_ids_BT))
         counts_N: Tensor | None = None
-        if low_pixels_N3hw is not None and pixels_N3HW is None:
-            raise InputError(
-                "small pictures come without the large ones", expected="pixel_values beside low_pixel_values"
-            )
-        if pixels_N3HW is not None:
+        if pictures:
             if features_FL is not None:
-                raise InputError("pictures are given twice", expected="pixel_values or image_features", actual="both")
-            features_FL, counts_N = self.get_image_features(pixels_N3HW, patch_mask_NHpWp, low_pixels_N3hw)
+                given = ", ".join(pictures)
+                raise InputError("pictures are given twice", expected=f"{given} or image_features", actual="both")
+            features_FL, counts_N = self.get_image_features(**pictures)
         if features_FL is not None:
             if input_ids_BT is None:
                 raise InputError("pictures need input_ids, which say where they stand", actual="inputs_embeds only")
@@ -240,7 +223,7 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         """Pictures go in with the prompt; with a cache, later steps do without them."""
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in ("pixel_values", "patch_mask", "low_pixel_values", "image_features"):
+            for name in (*PICTURE_INPUTS, "image_features"):
                 inputs[name] = None
         return cast(dict[str, Any], inputs)
 
@@ -253,13 +236,12 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, dict[str, Any]]:
         # transformers repeats every tensor along its first dimension, which is right for samples but not for pictures
         # where a sample has several. Encoding them here also does it once instead of `expand_size` times.
-        pixels, mask = model_kwargs.pop("pixel_values", None), model_kwargs.pop("patch_mask", None)
-        low_pixels = model_kwargs.pop("low_pixel_values", None)
+        pictures: dict[str, Tensor] = _taken_from(model_kwargs)
         features_FL, counts_N = model_kwargs.pop("image_features", None), None
         if expand_size > 1 and input_ids is not None:
-            if pixels is not None:
-                features_FL, counts_N = self.get_image_features(pixels, mask, low_pixels)
-                pixels = mask = low_pixels = None
+            if pictures:
+                features_FL, counts_N = self.get_image_features(**pictures)
+                pictures = {}
             if features_FL is not None:
                 per_sample = placeholders_per_sample(input_ids, features_FL, self.config.image_token_id, counts_N)
                 parts = features_FL.split(per_sample)
@@ -267,13 +249,25 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         expanded_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
-        pictures = {
-            "pixel_values": pixels,
-            "patch_mask": mask,
-            "low_pixel_values": low_pixels,
-            "image_features": features_FL,
-        }
-        return expanded_ids, model_kwargs | {name: value for name, value in pictures.items() if value is not None}
+        encoded = {} if features_FL is None else {"image_features": features_FL}
+        return expanded_ids, model_kwargs | pictures | encoded
+
+
+def _with_picture_inputs(signature: inspect.Signature) -> inspect.Signature:
+    names = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in PICTURE_INPUTS]
+    *others, rest = signature.parameters.values()
+    return signature.replace(parameters=[*others, *names, rest])
+
+
+# What may be given is read from the signature: by `generate`, which refuses anything else, and by the Trainer of
+# transformers, which drops columns that are not in it.
+VisionLanguageModel.forward.__signature__ = _with_picture_inputs(inspect.signature(VisionLanguageModel.forward))
+
+
+def _taken_from(arguments: dict[str, Any]) -> dict[str, Tensor]:
+    """The picture inputs among a call's arguments, which loses them."""
+    found = {name: arguments.pop(name) for name in PICTURE_INPUTS if name in arguments}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def next_token_loss(logits: Tensor, targets_BT: Tensor, num_items: Tensor | int | None = None) -> Tensor:

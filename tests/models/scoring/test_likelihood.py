@@ -124,9 +124,8 @@ def test_options_of_deepseek_vl_equal_whole_sequences(picture, family, exact):
     options = ("A", "B", "none of these")
     prepared = scored.prepare(Asked(request=asking(picture(70, 50, 1), picture(30, 90, 2)), options=options))
     [scores] = scored.score([prepared])
-    names = {"pixel_values": "pixels_N3HW", "low_pixel_values": "low_pixels_N3hw"}
-    parts = {name: [getattr(each, field) for each in prepared.prefix.pictures] for name, field in names.items()}
-    pixels = {name: torch.from_numpy(np.concatenate(each)) for name, each in parts.items() if each[0] is not None}
+    inputs = [each.inputs for each in prepared.prefix.pictures]
+    pixels = {name: torch.from_numpy(np.concatenate([each[name] for each in inputs])) for name in inputs[0]}
     assert_equals_naive(scores, model, prepared.prefix.token_ids_P.tolist(), prepared.options, pixels)
     assert "".join(reading.tokenizer.decode(score.token_ids) for score in scores) == " A B none of these"
 

@@ -5,13 +5,13 @@ that is bounded in bytes, found by token ids, where a picture's tokens count as 
 that arrive together are read together, padded on the right, where no mask is needed and positions are columns.
 
 Legend: B rows, P prompt positions, C positions of one chunk, V vocabulary, F features of all pictures, L language
-width, N pictures, H W pixels, h w of the small picture, Hp Wp patch grid.
+width.
 """
 
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,21 +37,14 @@ FEWEST_SHARED = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedPicture:
-    """A picture as the tower reads it: pixels (1, 3, H, W), real patches (1, Hp, Wp). `digest`: of its file.
+    """One picture as the tower reads it: `inputs` by the processor's names. `tokens`: how many placeholders it has."""
 
-    `patch_mask_NHpWp` None: all are real. `low_pixels_N3hw`: the small picture (1, 3, h, w), where the tower takes one.
-    """
-
-    digest: bytes
     tokens: int
-    pixels_N3HW: Float32Array
-    patch_mask_NHpWp: NDArray[np.bool_] | None = None
-    low_pixels_N3hw: Float32Array | None = None
+    inputs: Mapping[str, NDArray[Any]]
 
     @property
     def num_bytes(self) -> int:
-        parts = (self.pixels_N3HW, self.patch_mask_NHpWp, self.low_pixels_N3hw)
-        return sum(part.nbytes for part in parts if part is not None)
+        return sum(part.nbytes for part in self.inputs.values())
 
     @functools.cached_property
     def seen(self) -> bytes:
@@ -60,10 +53,9 @@ class PreparedPicture:
         Frozen noise belongs to it: a file can be changed without end, and each change would draw the noise anew.
         """
         digest = hashlib.sha256()
-        for part in (self.pixels_N3HW, self.patch_mask_NHpWp, self.low_pixels_N3hw):
-            if part is not None:
-                digest.update(repr(part.shape).encode())
-                digest.update(np.ascontiguousarray(part).data)
+        for part in self.inputs.values():
+            digest.update(repr(part.shape).encode())
+            digest.update(np.ascontiguousarray(part).data)
         return digest.digest()
 
 
@@ -316,11 +308,9 @@ class Reader:
         known = self._features.get(picture.seen)
         if known is not None:
             return known
-        optional = {"patch_mask": picture.patch_mask_NHpWp, "low_pixel_values": picture.low_pixels_N3hw}
-        given = {name: torch.from_numpy(part) for name, part in optional.items() if part is not None}
-        given = {name: tensor.to(self.model.device) for name, tensor in given.items()}
         model: Any = self.model
-        features_FL: Tensor = model.get_image_features(torch.from_numpy(picture.pixels_N3HW), **given).features_FL
+        given = {name: torch.from_numpy(part) for name, part in picture.inputs.items()}
+        features_FL: Tensor = model.get_image_features(**given).features_FL
         self.read_pictures += 1
         self._features.put(picture.seen, features_FL)
         return features_FL

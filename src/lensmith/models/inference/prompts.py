@@ -144,13 +144,7 @@ class PicturePrompts:
         known = self._known.get(digest)
         if known is None:
             inputs = self.processor.picture_inputs([self.processor.open_picture(picture.data, self.limits)])
-            known = PreparedPicture(
-                digest=digest,
-                tokens=inputs.tokens[0],
-                pixels_N3HW=inputs.values["pixel_values"],
-                patch_mask_NHpWp=inputs.values.get("patch_mask"),
-                low_pixels_N3hw=inputs.values.get("low_pixel_values"),
-            )
+            known = PreparedPicture(tokens=inputs.tokens[0], inputs=inputs.values)
             self._known.put(digest, known)
         return known
 

@@ -156,8 +156,8 @@ class ScoredModel:
         prompt = self._probe()
         digest.update(prompt.token_ids_P.tobytes())
         for picture in prompt.pictures:
-            for pixels in (picture.pixels_N3HW, picture.low_pixels_N3hw):
-                digest.update(b"" if pixels is None else np.ascontiguousarray(pixels).tobytes())
+            for part in picture.inputs.values():
+                digest.update(np.ascontiguousarray(part).tobytes())
         [read] = self.answering.reader.read([prompt])
         logits_V = read.logits_V.astype(np.float64)
         logprobs_V = logits_V - logits_V.max() - np.log(np.exp(logits_V - logits_V.max()).sum())

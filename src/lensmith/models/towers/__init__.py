@@ -1,6 +1,6 @@
 """Vision towers: pictures to one token a patch."""
 
-from lensmith.models.towers.base import TowerConfig, VisionFeatures
+from lensmith.models.towers.base import TowerConfig, VisionFeatures, encode
 from lensmith.models.towers.conv import ConvTowerConfig
 from lensmith.models.towers.hybrid import HybridTowerConfig
 from lensmith.models.towers.sam import SamTowerConfig
@@ -14,7 +14,11 @@ TOWERS: dict[str, type[TowerConfig]] = {
 }
 """The configuration of each tower, by the `kind` that a saved model names."""
 
+PICTURE_INPUTS: tuple[str, ...] = tuple(dict.fromkeys(name for tower in TOWERS.values() for name in tower.input_names))
+"""Whatever a tower may read of pictures, by the names under which processors give it."""
+
 __all__ = [
+    "PICTURE_INPUTS",
     "TOWERS",
     "ConvTowerConfig",
     "HybridTowerConfig",
@@ -22,4 +26,5 @@ __all__ = [
     "SiglipTowerConfig",
     "TowerConfig",
     "VisionFeatures",
+    "encode",
 ]

@@ -10,12 +10,18 @@ another number of tokens than there are patches: then P stands for that number.
 Legend: N pictures, H W pixels, p patch side, Hp Wp patch grid (H/p, W/p), P patches = Hp*Wp (row by row), V width.
 """
 
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import ClassVar, Final, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from lensmith.core.errors import ShapeError
+from lensmith.core.errors import InputError, ShapeError
+
+PIXELS: Final = "pixel_values"
+PATCH_MASK: Final = "patch_mask"
+INPUT_NAMES: Final = (PIXELS, PATCH_MASK)
+"""What every tower reads of pictures, by the names under which processors give it."""
 
 
 class VisionFeatures(NamedTuple):
@@ -29,11 +35,13 @@ class TowerConfig(Protocol):
     """A frozen dataclass that says how a tower is built. `kind` is its key in `TOWERS`.
 
     A tower is a module whose `forward(pixels_N3HW, patch_mask_NHpWp)` takes normalised pixels (N, 3, H, W), zero in the
-    padding, and the mask of real patches (N, Hp, Wp, bool), and returns `VisionFeatures`. A picture gives the same
-    tokens alone and in a batch. The constructor leaves random weights: nothing else initialises them.
+    padding, and the mask of real patches (N, Hp, Wp, bool), and returns `VisionFeatures`. What else it reads it takes
+    by name, as `input_names` lists it behind `INPUT_NAMES`. A picture gives the same tokens alone and in a batch. The
+    constructor leaves random weights: nothing else initialises them.
     """
 
     kind: ClassVar[str]
+    input_names: ClassVar[tuple[str, ...]]
 
     @property
     def width(self) -> int:
@@ -48,6 +56,31 @@ class TowerConfig(Protocol):
     def build(self) -> nn.Module:
         """A tower with random weights."""
         ...
+
+
+def encode(tower: nn.Module, config: TowerConfig, pictures: Mapping[str, Tensor]) -> VisionFeatures:
+    """What a tower makes of pictures, given by the names in its `input_names`, wherever and in whatever precision.
+
+    Raises InputError where there is no `pixel_values` among them, or one that the tower does not read; ShapeError where
+    mask and pixels do not fit.
+    """
+    given = ", ".join(name for name in pictures if name != PIXELS)
+    if PIXELS not in pictures:
+        raise InputError(f"{given} without {PIXELS}", expected=f"{PIXELS} beside it", actual=given)
+    if unread := [name for name in pictures if name not in config.input_names]:
+        raise InputError(
+            f"{', '.join(unread)} are given, but the tower {config.kind!r} does not read them",
+            expected=", ".join(config.input_names),
+            actual=given,
+        )
+    parameter = next(tower.parameters())
+    placed = {
+        name: value.to(device=parameter.device, dtype=parameter.dtype if value.is_floating_point() else None)
+        for name, value in pictures.items()
+    }
+    pixels_N3HW = placed.pop(PIXELS)
+    mask_NHpWp = patch_mask_for(pixels_N3HW, placed.pop(PATCH_MASK, None), config.patch_px)
+    return cast(VisionFeatures, tower(pixels_N3HW, mask_NHpWp, **placed))
 
 
 class PictureExtents(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lensmith.core.errors import ConfigError, ShapeError
-from lensmith.models.towers.base import VisionFeatures, picture_extents
+from lensmith.models.towers.base import INPUT_NAMES, VisionFeatures, picture_extents
 
 CELL_HEIGHT_PX = 8
 CELL_WIDTH_PX = 4
@@ -29,6 +29,7 @@ class ConvTowerConfig:
     """`patch_px` is a multiple of 8; `max_rows` x `max_columns` bounds a picture in patches."""
 
     kind: ClassVar[str] = "conv"
+    input_names: ClassVar[tuple[str, ...]] = INPUT_NAMES
     width: int = 320
     stem_width: int = 96
     stem_blocks: int = 4

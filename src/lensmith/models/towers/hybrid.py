@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lensmith.core.config import from_dict
 from lensmith.core.errors import ConfigError, InputError, ShapeError
-from lensmith.models.towers.base import VisionFeatures, patch_mask_for
+from lensmith.models.towers.base import INPUT_NAMES, VisionFeatures, patch_mask_for
 from lensmith.models.towers.sam import SamTowerConfig
 from lensmith.models.towers.siglip import SiglipTowerConfig
 
@@ -44,6 +44,7 @@ class HybridTowerConfig:
     """
 
     kind: ClassVar[str] = "hybrid"
+    input_names: ClassVar[tuple[str, ...]] = (*INPUT_NAMES, "low_pixel_values")
     high: SamTowerConfig = field(default_factory=SamTowerConfig)
     low: SiglipTowerConfig = field(default_factory=_siglip_l)
     makes_low: bool = True
@@ -97,14 +98,14 @@ class HybridTower(nn.Module):
         return self.config.width
 
     def forward(
-        self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor, low_pixels_N3hw: Tensor | None = None
+        self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor, low_pixel_values: Tensor | None = None
     ) -> VisionFeatures:
-        """Large pictures, and the small ones unless the tower makes them, to tokens (N, P, V).
+        """Large pictures, and the small ones (N, 3, h, w) unless the tower makes them, to tokens (N, P, V).
 
         Raises InputError for a small picture too many or too few, ShapeError for sizes that do not fit.
         """
         if self.config.makes_low:
-            if low_pixels_N3hw is not None:
+            if low_pixel_values is not None:
                 raise InputError(
                     "low_pixel_values are given, but this tower makes them of pixel_values",
                     expected="pixel_values only, from 0 to 1",
@@ -112,8 +113,10 @@ class HybridTower(nn.Module):
                 )
             low_pixels_N3hw = normalised(self._small(pixels_N3HW), LOW_MEAN, LOW_STD)
             pixels_N3HW = normalised(pixels_N3HW, HIGH_MEAN, HIGH_STD)
-        elif low_pixels_N3hw is None:
+        elif low_pixel_values is None:
             raise InputError("the small pictures are missing", expected="low_pixel_values beside pixel_values")
+        else:
+            low_pixels_N3hw = low_pixel_values
         _check_small(low_pixels_N3hw, pixels_N3HW.shape[0], self.config.low.native_px)
         high = self.high(pixels_N3HW, patch_mask_NHpWp)
         low = self.low(low_pixels_N3hw, patch_mask_for(low_pixels_N3hw, None, self.config.low.patch_px))

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lensmith.core.errors import ConfigError, ShapeError
-from lensmith.models.towers.base import VisionFeatures
+from lensmith.models.towers.base import INPUT_NAMES, VisionFeatures
 
 BIAS_VALUES = 4 * 1024 * 1024
 """How many values of the bias exist at once on a CPU of up to 4 threads; in proportion on a larger one.
@@ -268,6 +268,7 @@ class SamTowerConfig:
     the first of these feeds the second neck. `tokens_side`: t."""
 
     kind: ClassVar[str] = "sam"
+    input_names: ClassVar[tuple[str, ...]] = INPUT_NAMES
     image_px: int = 1024
     patch_px: int = 16
     trunk_width: int = 768

@@ -21,7 +21,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from lensmith.core.errors import ConfigError
-from lensmith.models.towers.base import VisionFeatures, picture_extents
+from lensmith.models.towers.base import INPUT_NAMES, VisionFeatures, picture_extents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class SiglipTowerConfig:
     """The defaults are SigLIP-B/16 at 224 px. `native_px` is the side of the square it learned its positions for."""
 
     kind: ClassVar[str] = "siglip"
+    input_names: ClassVar[tuple[str, ...]] = INPUT_NAMES
     width: int = 768
     hidden_width: int = 3072
     layers: int = 12
