@@ -1,7 +1,4 @@
-"""An audit as one HTML page: no other file, no network, no script, light and dark, and legible when printed.
-
-The page forbids itself everything but its own style (a content security policy), so even text that slipped through the
-escaping could load nothing.
+"""An audit as one HTML page.
 
 Plain words for what reports hold as field names: capabilities, the figures of findings, and what a finding means.
 """
@@ -21,7 +18,7 @@ from lensmith.audit.findings import wording
 from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Severity, Verdict
 from lensmith.audit.findings.wording import by_severity, headline, lead, public_target, visible, width_note, width_text
 from lensmith.audit.report.plot import NARROW, WIDE, Mark, singular_plot
-from lensmith.core.page import STYLE
+from lensmith.core.page import page
 
 CAPABILITIES: Mapping[str, str] = MappingProxyType(
     {
@@ -128,7 +125,59 @@ _FEW_VALUES = 40.0
 """As `gaps.read_rank` asks of the gap that it believes: 41 times after the first value, 1.5 times from 80 values on."""
 _NO_LAYER = ("META", "WIDTH", "IMAGE")
 """Findings whose whole attack stops before the layer."""
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+_STYLE = """
+main{max-width:1080px}
+header.clean{--tone:var(--good)}header.found{--tone:var(--bad)}header.open{--tone:var(--open)}
+.target{display:flex;flex-wrap:wrap;gap:2px 14px;margin:0 0 18px;color:var(--dim)}
+.model{color:var(--ink);font-weight:600}
+dl{margin:0}dd{margin:0}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px 24px;padding-top:16px;
+border-top:1px solid var(--line)}
+.facts dt{font-size:13px;color:var(--dim)}
+.facts strong{font-size:21px;display:block;line-height:1.3;font-variant-numeric:tabular-nums}
+.findings thead th{padding-top:0}
+.findings td{padding:16px 18px 16px 0}
+.findings td:first-child{width:104px}
+.cost{width:150px;font-variant-numeric:tabular-nums;font-size:14px}
+.cost:last-child{padding-right:0}.cost>span{display:block}
+.chip{display:inline-block;min-width:78px;text-align:center;border-radius:99px;padding:1px 10px;font-size:13px;
+font-weight:600;color:var(--tone);border:1.5px solid var(--tone)}
+.chip.critical{--tone:var(--critical);background:var(--tone);color:var(--paper)}
+.chip.high{--tone:var(--high);background:var(--tone);color:var(--paper)}
+.chip.medium{--tone:var(--medium)}.chip.low{--tone:var(--low)}.chip.info{--tone:var(--info)}
+.below{display:block;font-size:12px;color:var(--dim);margin-top:4px}
+.through{font-size:13px;color:var(--dim);margin:0 0 6px}
+.through b{color:var(--ink);border-radius:6px;background:var(--code);padding:2px 7px;margin-right:4px}
+.meaning{color:var(--dim)}
+.cure{margin:0 0 18px}.cure p{margin:0 0 4px}.cure code+p{margin-top:10px}.cure code{font-size:14px}
+h3 small{font-weight:400;font-size:12px;color:var(--dim);margin-left:8px}
+.remedy{border-left:3px solid var(--line);padding-left:12px;margin:0 0 6px}
+.remedy div{margin:0 0 6px}
+.remedy dt{font-size:12px;font-weight:600;color:var(--dim)}
+.plain th{width:240px;font-weight:400}
+.plain th,.plain td{padding:5px 18px 5px 0;font-size:14px}
+.plot polyline{fill:none;stroke-width:2.2;stroke-linejoin:round}
+.plot polyline.signal{stroke:var(--accent)}.plot polyline.noise{stroke:var(--noise)}
+.plot circle.signal{fill:var(--accent)}.plot circle.noise{fill:var(--noise)}
+.plot .guide{stroke-dasharray:3 5;stroke:var(--mark);opacity:.55}
+.plot .drop{stroke:var(--mark);stroke-width:2.2}
+.plot .width{--mark:var(--bad)}.plot .gap{--mark:var(--medium)}
+.plot text.label{fill:var(--mark);font-size:13px}.plot text.label.width{font-weight:700}
+.plot.narrow{display:none}.plot.narrow text.label{font-size:12px}
+.legend{font-size:14px}.legend ul{list-style:none;padding:0}.findings tbody:last-child td{padding-bottom:0}
+.legend li{display:grid;grid-template-columns:100px 1fr;align-items:baseline}
+.legend .chip{justify-self:start}.legend .codes li{grid-template-columns:34px 1fr}
+.legend li code{justify-self:start}.legend h3{font-size:14px}
+.two{display:grid;grid-template-columns:1fr 1fr;gap:8px 32px;margin:0 0 8px}
+@media(max-width:760px){.plot.narrow{display:block}.plot.wide{display:none}.two{grid-template-columns:1fr}
+.findings thead{display:none}.findings td{display:block;width:auto!important;padding:4px 0;border:0}
+.findings tbody{display:block;border-bottom:1px solid var(--line);padding:12px 0}
+.findings .cost::before{content:"Spent here: ";color:var(--dim)}
+.findings .cost:last-child::before{content:"The whole attack: "}
+.findings .cost>span{display:inline}.findings .cost>span:not(:last-child)::after{content:", "}
+.plain th{width:40%}}
+"""
 
 _SEVERITIES = {
     Severity.CRITICAL: "the last layer was recovered, or can be within the budget",
@@ -149,16 +198,9 @@ _CLASSES = {Verdict.CLEAN: "clean", Verdict.FINDINGS: "found", Verdict.COULD_NOT
 
 def as_html(report: AuditReport) -> str:
     """The whole page."""
-    title = f"Leak audit of {visible(report.model)}"
-    body = "".join((_header(report), _findings(report), _spectrum(report), _unresolved(report), _capabilities(report)))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="referrer" content="no-referrer">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{body}{_legend(report)}{_footer(report)}</main></body></html>\n"
-    )
+    parts = (_header, _findings, _spectrum, _unresolved, _capabilities, _legend, _footer)
+    body = "".join(part(report) for part in parts)
+    return page(title=f"Leak audit of {visible(report.model)}", body=body, style=_STYLE)
 
 
 # --- the verdict --------------------------------------------------------------------------------------------------

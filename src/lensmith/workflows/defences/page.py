@@ -11,16 +11,14 @@ from typing import Any
 import lensmith
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.findings.wording import count, visible
-from lensmith.audit.report.html import POLICY
 from lensmith.core.files import write_atomic
-from lensmith.core.page import STYLE
+from lensmith.core.page import page, table
 from lensmith.workflows.defences.cases import HONEST
 from lensmith.workflows.defences.study import Attack, DefenceRow, DefenceStudy
 
 SCHEMA_VERSION = 1
 
-_EXTRA = """
-main{max-width:1240px}
+_STYLE = """
 td,thead th{font-size:14px;font-variant-numeric:tabular-nums;padding:9px 14px 9px 0}
 td b{font-weight:600}td code{font-size:12px}
 .defences,.served{overflow-wrap:normal}.defences code{overflow-wrap:anywhere}
@@ -33,6 +31,7 @@ td b{font-weight:600}td code{font-size:12px}
 @media(max-width:760px){.scroll tr>:first-child{position:sticky;left:0;background:var(--paper);white-space:normal;
 overflow-wrap:anywhere}
 .defences td:first-child,.served td:first-child,.served th:first-child{width:150px;min-width:150px}}
+.plot .bar{fill:var(--accent)}.plot .bar.partly{fill:var(--medium)}.plot text.name{fill:var(--ink);font-size:13px}
 .plot text.value{fill:var(--ink);font-size:13px}.plot text.safe{fill:var(--good);font-size:13px;font-weight:600}
 """
 _YES = '<span class="yes" title="served">&#10003;</span>'
@@ -106,17 +105,14 @@ def as_html(study: DefenceStudy) -> str:
         f"Measured on the real logits of {study.contexts:,} contexts and {study.vocabulary:,} tokens. {shown}"
         "A few logits were read through each interface; the queries of a whole matrix are counted, not sent."
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{escape(title)}</title><style>{STYLE}{_EXTRA}</style></head><body><main>"
-        f'<header class="study"><p class="kicker">Defence study</p><h1>{escape(title)}</h1><p>{lead}</p></header>'
+    body = (
+        f'<header><p class="kicker">Defence study</p><h1>{escape(title)}</h1><p>{lead}</p></header>'
         f"<section><h2>Queries until the width shows</h2>{_bars(study)}</section>"
         f"<section><h2>What an attacker reads, what a user is told</h2>{_table(study)}</section>"
         f"<section><h2>What an application may still ask</h2>{_served(study)}</section>{_notes()}"
-        f"<footer>lensmith {escape(lensmith.__version__)}, seed {study.seed}</footer></main></body></html>\n"
+        f"<footer>lensmith {escape(lensmith.__version__)}, seed {study.seed}</footer>"
     )
+    return page(title=title, body=body, style=_STYLE)
 
 
 # --- the plot -----------------------------------------------------------------------------------------------------
@@ -212,11 +208,7 @@ def _served(study: DefenceStudy) -> str:
 
 
 def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]], name: str) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells in rows)
-    return (
-        f'<div class="scroll"><table class="{name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return f'<div class="scroll">{table(heads, rows, name=name)}</div>'
 
 
 def _name(row: DefenceRow) -> str:

@@ -11,35 +11,23 @@ import numpy as np
 from PIL import Image
 
 from lensmith.core.files import write_atomic
+from lensmith.core.page import page, table
 
 GOOD, FAIR = 0.85, 0.6
 
-STYLE = """
-:root{--ink:#16202c;--dim:#5d6b7a;--line:#dde3ea;--paper:#fff;--ground:#f3f5f8;--good:#15803d;--fair:#a16207;--bad:#b91c1c}
-*{box-sizing:border-box}
-body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,"Liberation Sans",Arial,sans-serif}
-main{max-width:1240px;margin:0 auto;padding:40px 24px 80px}
-h1{font-size:30px;line-height:1.2;margin:0 0 6px}
-.lead{color:var(--dim);max-width:75ch;margin:0 0 28px;white-space:pre-line}
-section{background:var(--paper);border:1px solid var(--line);border-radius:12px;padding:20px;margin:0 0 24px}
-section>header{display:flex;flex-wrap:wrap;align-items:baseline;gap:6px 18px;margin:0 0 14px}
-h2{font-size:18px;margin:0}
-.remark{color:var(--dim);flex-basis:100%;margin:0}
+_STYLE = """
+.title{display:flex;flex-wrap:wrap;align-items:baseline;gap:6px 18px;margin:0 0 14px}.title>*{margin:0}
+.remark{color:var(--dim);flex-basis:100%;max-width:none}
 .score{font-variant-numeric:tabular-nums;font-size:14px;color:var(--dim)}
-.score b{font-weight:600}.good{color:var(--good)}.fair{color:var(--fair)}.bad{color:var(--bad)}
+.good{color:var(--good)}.fair{color:var(--open)}.bad{color:var(--bad)}
 .views{display:grid;grid-template-columns:repeat(3,1fr);gap:16px;align-items:start}
 figure{margin:0;min-width:0}figcaption{font-size:13px;color:var(--dim);margin:0 0 6px}
 figure img{width:100%;display:block;border:1px solid var(--line)}
 figure p{margin:0;padding:40px 12px;text-align:center;border:1px dashed var(--line);color:var(--bad)}
-details{margin:14px 0 0}summary{cursor:pointer;color:var(--dim);font-size:14px}
-pre{overflow:auto;max-height:420px;background:#0f1720;color:#d7e0ea;padding:14px;border-radius:8px;font-size:12.5px;
-white-space:pre-wrap;overflow-wrap:anywhere}
-table{border-collapse:collapse;width:100%;font-size:14px}
-th,td{text-align:left;padding:8px 12px 8px 0;vertical-align:top;border-bottom:1px solid var(--line)}
-th{color:var(--dim);font-weight:600}
-td{overflow-wrap:anywhere}
+pre{overflow:auto;max-height:420px;background:var(--code);padding:14px;border-radius:8px;font-size:12.5px;
+white-space:pre-wrap}
+td{font-size:14px}
 @media(max-width:760px){.views{grid-template-columns:1fr}
-main{padding:28px 12px 60px}section{padding:16px}
 thead{display:none}tr{display:block;padding:10px 0;border-bottom:1px solid var(--line)}
 td{display:block;border:0;padding:1px 0}td:before{content:attr(data-name) ": ";color:var(--dim);font-weight:600}
 td:first-child{font-weight:600}td:first-child:before{content:none}}
@@ -75,15 +63,10 @@ def write_report(
     out: Path, pages: Sequence[ReportPage], *, title: str, lead: str, chapters: Sequence[Chapter] = ()
 ) -> None:
     """Write the report. It needs no other file and no network; only the links of chapters lead to files beside it."""
-    sections = "".join([*map(_section, pages), *map(_chapter, chapters)])
+    header = f'<header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>'
+    body = "".join([header, *map(_section, pages), *map(_chapter, chapters)])
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(
-        out,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>{sections}</main></body></html>\n',
-    )
+    write_atomic(out, page(title=title, body=body, style=_STYLE))
 
 
 def difference_picture(first_png: bytes, second_png: bytes) -> bytes:
@@ -99,44 +82,39 @@ def difference_picture(first_png: bytes, second_png: bytes) -> bytes:
     return _png(Image.fromarray((255 - levels).astype(np.uint8)))
 
 
-def _section(page: ReportPage) -> str:
+def _section(shown: ReportPage) -> str:
     scores = "".join(
         f'<span class="score">{escape(name)} <b class="{_grade(value)}">{value:.2f}</b></span>'
-        for name, value in page.scores.items()
+        for name, value in shown.scores.items()
     )
-    remark = f'<p class="remark">{escape(page.remark)}</p>' if page.remark else ""
-    if page.answer_png is None:
+    remark = f'<p class="remark">{escape(shown.remark)}</p>' if shown.remark else ""
+    if shown.answer_png is None:
         answer = difference = "<p>did not render</p>"
     else:
-        answer = _image(page.answer_png, f"rendering of the answer to {page.name}")
-        difference = _image(difference_picture(page.target_png, page.answer_png), "difference")
+        answer = _image(shown.answer_png, f"rendering of the answer to {shown.name}")
+        difference = _image(difference_picture(shown.target_png, shown.answer_png), "difference")
     views = (
-        ("Screenshot given", _image(page.target_png, f"screenshot of {page.name}")),
+        ("Screenshot given", _image(shown.target_png, f"screenshot of {shown.name}")),
         ("The HTML written, rendered", answer),
         ("Difference", difference),
     )
     figures = "".join(f"<figure><figcaption>{caption}</figcaption>{view}</figure>" for caption, view in views)
     return (
-        f"<section><header><h2>{escape(page.name)}</h2>{scores}{remark}</header>"
+        f'<section><div class="title"><h2>{escape(shown.name)}</h2>{scores}{remark}</div>'
         f'<div class="views">{figures}</div>'
-        f"<details><summary>The HTML</summary><pre>{escape(page.answer_html)}</pre></details></section>"
+        f"<details><summary>The HTML</summary><pre>{escape(shown.answer_html)}</pre></details></section>"
     )
 
 
 def _chapter(chapter: Chapter) -> str:
-    head, *rows = [[escape(cell) for cell in row] for row in chapter.rows]
-    # On a narrow screen the head is hidden, each row is a block and each cell has its column's name before it.
-    links = {escape(text): escape(path) for text, path in chapter.links.items()}
-    linked = [[f'<a href="{links[cell]}">{cell}</a>' if cell in links else cell for cell in row] for row in rows]
-    cells = "".join(
-        "<tr>" + "".join(f'<td data-name="{name}">{cell}</td>' for name, cell in zip(head, row, strict=True)) + "</tr>"
-        for row in linked
-    )
-    names = "".join(f"<th>{cell}</th>" for cell in head)
-    return (
-        f'<section><header><h2>{escape(chapter.title)}</h2><p class="remark">{escape(chapter.lead)}</p></header>'
-        f"<table><thead><tr>{names}</tr></thead><tbody>{cells}</tbody></table></section>"
-    )
+    heads, *rows = chapter.rows
+    linked = [[_cell(text, chapter.links.get(text)) for text in row] for row in rows]
+    title = f'<h2>{escape(chapter.title)}</h2><p class="remark">{escape(chapter.lead)}</p>'
+    return f'<section><div class="title">{title}</div>{table(heads, linked)}</section>'
+
+
+def _cell(text: str, path: str | None) -> str:
+    return escape(text) if path is None else f'<a href="{escape(path)}">{escape(text)}</a>'
 
 
 def _grade(value: float) -> str:
