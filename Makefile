@@ -13,7 +13,7 @@ BENCHMARKS := $(basename $(notdir $(shell grep -ls '^if __name__ == .__main__.' 
 help:
 	@echo 'make demo      screenshot to HTML and back, in demo/report.html'
 	@echo 'make test      the tests that take seconds     make test-all   the slow ones too'
-	@echo 'make check     format, lint, types, import contracts, sizes, docs'
+	@echo 'make check     format, lint, types, import contracts, shape, docs'
 	@echo 'make format    rewrite the code in the one format'
 	@echo 'make bench     all benchmarks'
 
@@ -37,7 +37,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python scripts/check_sizes.py
+	$(BIN)/python scripts/check_shape.py
 	$(BIN)/python scripts/cli_docs.py --check
 	$(BIN)/python scripts/field_docs.py --check
 

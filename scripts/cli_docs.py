@@ -40,17 +40,17 @@ def page() -> str:
     return "\n".join(sections)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], path: Path = PAGE) -> int:
     """0 where the page is written or up to date, 1 where `--check` finds it stale, 2 for bad usage."""
     text = page()
     if arguments == []:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(text, encoding="utf-8")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
         return 0
     if arguments != ["--check"]:
         print("usage: cli_docs.py [--check]", file=sys.stderr)
         return 2
-    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_text(encoding="utf-8") == text:
         print(f"docs/cli.md is up to date ({text.count('## ')} commands)")
         return 0
     print("docs/cli.md is stale; type: make format", file=sys.stderr)

@@ -78,14 +78,14 @@ def page() -> str:
     return HEAD + "\n".join([*head, *map(row, FIELDS.values())]) + "\n"
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], path: Path = PAGE) -> int:
     """0 where the page is written or up to date, 1 otherwise."""
     text = page()
     if "--check" not in arguments:
-        PAGE.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         return 0
-    if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-        print(f"{PAGE} is out of date: make format", file=sys.stderr)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        print(f"{path} is out of date: make format", file=sys.stderr)
         return 1
     return 0
 

@@ -31,12 +31,12 @@ def test_native_aspect_layouts(size, resize, picture, canvas, cells):
     assert (layout.picture_width_px, layout.picture_height_px) == picture
     assert (layout.canvas_width_px, layout.canvas_height_px) == canvas
     assert (layout.columns, layout.rows) == cells
-    assert layout.num_cells == cells[0] * cells[1]
 
 
 def test_merged_cells():
     merged = NativeAspect(patch_px=14, max_width_px=980, max_height_px=980, merge=2)
-    assert merged.layout(100, 50).num_cells == 4 * 2  # cells of 28 px
+    layout = merged.layout(100, 50)
+    assert (layout.columns, layout.rows) == (4, 2)  # cells of 28 px
 
 
 def test_a_picture_over_the_limits_is_an_error_where_resizing_is_not_allowed():
@@ -64,7 +64,7 @@ def test_every_layout_holds_the_picture_and_keeps_the_limits(width, height, patc
     assert 1 <= layout.picture_height_px <= layout.canvas_height_px <= geometry.max_height_px
     assert layout.canvas_width_px - layout.picture_width_px < cell
     assert layout.canvas_height_px - layout.picture_height_px < cell
-    assert layout.num_cells <= columns * rows
+    assert layout.columns <= columns and layout.rows <= rows
     # The aspect ratio is kept to the rounding of one side to a whole pixel, and never less than one.
     scale = min(geometry.max_width_px / width, geometry.max_height_px / height)
     scale = min(scale, 1) if resize is Resize.SHRINK else scale

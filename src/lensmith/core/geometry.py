@@ -35,10 +35,6 @@ class Layout:
     columns: int
     rows: int
 
-    @property
-    def num_cells(self) -> int:
-        return self.columns * self.rows
-
 
 @dataclass(frozen=True, kw_only=True)
 class NativeAspect:

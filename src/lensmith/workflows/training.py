@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lensmith.core.config import content_hash
-from lensmith.core.manifest import end_manifest, record_files, save_manifest, start_manifest
+from lensmith.core.config import content_hash, load, to_dict
+from lensmith.core.errors import CheckpointError
+from lensmith.core.manifest import Manifest, end_manifest, record_files, save_manifest, start_manifest
 from lensmith.data.webpages.export import Columns, ExportResult, write_shards
 from lensmith.models import VisionLanguageModel
 from lensmith.models.processor import VisionLanguageProcessor
@@ -75,6 +76,7 @@ def run_recipe(
     another one.
     """
     recipe = recipe_named(name)
+    _require_run_of(recipe, out_dir / "run.json")
     manifest = start_manifest(f"train {name}", recipe)
     out_dir.mkdir(parents=True, exist_ok=True)
     save_manifest(manifest, out_dir / "run.json")
@@ -101,6 +103,19 @@ def run_recipe(
     model_dir = export_model(reader.model, processor, out_dir / "model")
     save_manifest(end_manifest(manifest, record_files([model_dir], root=out_dir)), out_dir / "run.json")
     return RecipeResult(stage=stage.name, last=result, model=model_dir)
+
+
+def _require_run_of(recipe: SightseerRecipe, path: Path) -> None:
+    """Raises CheckpointError where the manifest at `path` is of another recipe; its stages may be longer or shorter."""
+    if not path.exists():
+        return
+    was, now = load(Manifest, path).config, to_dict(recipe)
+    different = sorted(key for key in {**was, **now} if key != "stages" and was.get(key) != now.get(key))
+    if different:
+        raise CheckpointError(
+            f"{path.parent} belongs to another configuration; {', '.join(different)} differ",
+            hint="train into another folder",
+        )
 
 
 def recipe_pages(

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from concurrent.futures import CancelledError
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -442,11 +443,36 @@ def test_a_refused_stream():
         assert caught.value.feature is Feature.SEED
 
 
-def test_proxies_of_the_environment_are_for_other_hosts(monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    assert HttpClient(URL, "m")._client.trust_env is False
-    assert HttpClient("http://example.com/v1", "m")._client.trust_env is True
+@pytest.fixture
+def listener():
+    """A real server: its address, and the targets of the requests that reach it; a proxy is asked for whole URLs."""
+    targets = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            targets.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", targets
+        server.shutdown()
+
+
+def test_proxies_of_the_environment_are_for_other_hosts(monkeypatch, listener):
+    address, targets = listener
+    monkeypatch.setenv("HTTP_PROXY", address)
+    monkeypatch.setenv("ALL_PROXY", address)
+    for url in (f"{address}/v1", "http://example.invalid/v1"):
+        with HttpClient(url, "m") as client:
+            assert client.raw("models") == {}
+    assert targets == ["/v1/models", "http://example.invalid/v1/models"]
 
 
 @pytest.mark.parametrize(

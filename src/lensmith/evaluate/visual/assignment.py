@@ -12,7 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 FloatArray = NDArray[np.float64]
 
-_SOLVE_AFRESH_UP_TO = 64
+SOLVE_AFRESH_UP_TO = 64
+"""Rows or columns up to which a table is solved anew for less than its prices cost."""
 
 
 def assigned_costs(cost: FloatArray) -> list[float]:
@@ -23,11 +24,14 @@ def assigned_costs(cost: FloatArray) -> list[float]:
 
 
 class RowMerges:
-    """Cheapest assignments of a table (rows, columns) of costs <= 0 in which rows `first` and `first + 1` are one."""
+    """Cheapest assignments of a table (rows, columns) of costs <= 0 in which rows `first` and `first + 1` are one.
 
-    def __init__(self, cost: FloatArray) -> None:
+    A table of up to `afresh_up_to` rows or columns is solved anew each time, a larger one from its prices.
+    """
+
+    def __init__(self, cost: FloatArray, *, afresh_up_to: int = SOLVE_AFRESH_UP_TO) -> None:
         self._cost = cost
-        self._afresh = min(cost.shape) <= _SOLVE_AFRESH_UP_TO
+        self._afresh = min(cost.shape) <= afresh_up_to
         if not self._afresh:
             self._set_prices()
 
