@@ -31,8 +31,9 @@ from benchmarks.cores import CORES, keep_to_cores
 from lensmith.audit.estimators.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
 from lensmith.audit.estimators.spectrum import token_blocks
 from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.meter import Budget
-from lensmith.audit.session import SessionConfig, open_session
+from lensmith.audit.session import open_session
 from lensmith.audit.stages.width import WidthFound, find_width
 from lensmith.core.endpoint import (
     Answer,
@@ -281,10 +282,10 @@ def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthFound:
     """The audit's own way, from the first question to the width; how to split the time is counted by the endpoint."""
     budget = Budget(queries_per_s=None, max_queries=None, max_tokens=None)
     with tempfile.TemporaryDirectory() as folder:
-        config = SessionConfig(folder=Path(folder), header={}, model="synthetic", seed=0, budget=budget)
+        config = SessionConfig(target="synthetic", model="synthetic", folder=Path(folder), budget=budget)
         whole = Clock()
         whole.start()
-        with open_session(endpoint, config) as session:
+        with open_session(endpoint, config, config.header()) as session:
             endpoint.clock.reset()
             found = find_width(session.stage, ReadOut.P1)
         whole.stop()

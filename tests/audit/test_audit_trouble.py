@@ -10,10 +10,11 @@ from lensmith.audit.querying.meter import Budget
 from lensmith.audit.report.files import as_dict, as_text, write_report
 from lensmith.audit.report.html import FIGURES
 from lensmith.audit.run import AuditConfig, audit
+from lensmith.audit.weights.head import open_weights
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.exposure import Exposure, Sampled
 from lensmith.openai_api import EndpointError
-from tests.support.fake_audits import EVERYTHING, WIDTH, audited, fake, finding, write_weights
+from tests.support.fake_audits import EVERYTHING, WIDTH, audited, fake, finding, session_in, write_weights
 
 FORCED = replace(Exposure(), sampled_logprob=Sampled.SHOWN)
 """A query tells one logit, that of a token which a bias forces."""
@@ -52,13 +53,9 @@ class BreaksOn(Dying):
 
 
 def budgeted(endpoint, folder, **budget):
-    config = AuditConfig(
-        target="http://127.0.0.1:1/v1",
-        model="fake",
-        out=folder / "audit",
-        budget=Budget(**{"queries_per_s": None, "max_queries": None, "max_tokens": None, **budget}),
-    )
-    return audit(endpoint, config)
+    unlimited = Budget(queries_per_s=None, max_queries=None, max_tokens=None)
+    session = session_in(folder / "audit", budget=replace(unlimited, **budget))
+    return audit(endpoint, AuditConfig(session=session))
 
 
 def codes(report):
@@ -155,7 +152,7 @@ def test_an_endpoint_that_breaks_on_one_kind_of_question_is_audited_through_the_
 @pytest.mark.parametrize("place", ["out", "out/inner"])
 def test_a_folder_that_is_a_file_is_refused_in_words(tmp_path, place):
     (tmp_path / "out").write_text("a file")
-    config = AuditConfig(target="http://127.0.0.1:1/v1", model="fake", out=tmp_path / place)
+    config = AuditConfig(session=session_in(tmp_path / place))
     with pytest.raises(ConfigError, match="cannot hold an audit"):
         audit(fake(), config)
 
@@ -163,7 +160,7 @@ def test_a_folder_that_is_a_file_is_refused_in_words(tmp_path, place):
 def test_a_folder_whose_log_is_a_folder_is_refused_in_words(tmp_path):
     (tmp_path / "events.jsonl").mkdir()
     with pytest.raises(ConfigError, match="cannot hold a log"):
-        audit(fake(), AuditConfig(target="http://127.0.0.1:1/v1", model="fake", out=tmp_path))
+        audit(fake(), AuditConfig(session=session_in(tmp_path)))
 
 
 @pytest.mark.parametrize("content", [None, b"\x05\0\0\0\0\0\0\0{}"], ids=["missing", "broken"])
@@ -172,7 +169,7 @@ def test_weights_that_cannot_be_read_are_refused_before_the_first_question(tmp_p
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(InputError, match=r"truth\.safetensors"):
-        audited(endpoint, tmp_path, truth=file)
+        audited(endpoint, tmp_path, truth=open_weights(file))
     assert endpoint.queries == 0 and not (tmp_path / "audit").exists()
 
 
@@ -182,7 +179,7 @@ def test_another_models_weights_are_said_to_be_so_and_hide_no_finding(tmp_path, 
     truth = write_weights(
         tmp_path / "other.safetensors", lm_head__weight=other.head_VH, model__norm__weight=other.gain_H
     )
-    report = audited(fake(), tmp_path, truth=truth)
+    report = audited(fake(), tmp_path, truth=open_weights(truth))
     assert any("the weights given are not this model's" in sentence for sentence in report.unresolved)
     assert finding(report, "LAYER").severity is Severity.CRITICAL
     assert "Not scored" in finding(report, "LAYER").was_read
@@ -192,7 +189,7 @@ def test_another_models_weights_are_said_to_be_so_and_hide_no_finding(tmp_path, 
 def test_a_models_own_weights_are_not_called_anothers(tmp_path):
     endpoint = fake(replace(EVERYTHING, decimals=0))
     truth = write_weights(tmp_path / "own.safetensors", lm_head__weight=endpoint.truth.head_VH)
-    report = audited(endpoint, tmp_path, truth=truth)
+    report = audited(endpoint, tmp_path, truth=open_weights(truth))
     assert not any("not this model's" in sentence for sentence in report.unresolved)
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from lensmith.audit.findings.finding import Verdict
-from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.errors import AccessError
 from lensmith.core.exposure import Exposure, Sampled
@@ -13,7 +12,7 @@ from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
 from lensmith.endpoints.http.client import HttpClient
 from lensmith.openai_api import EndpointError, Kind, MalformedAnswerError, WireError
-from tests.support.fake_audits import VOCABULARY, WIDTH, finding
+from tests.support.fake_audits import VOCABULARY, WIDTH, finding, session_in
 
 CLOSED = Exposure.text_only()
 ECHO = replace(CLOSED, echo=True, sampled_logprob=Sampled.SHOWN)
@@ -26,9 +25,8 @@ def fake(exposure):
 
 def audited(server, folder, **options):
     """An audit over HTTP, as the command makes it."""
-    budget = Budget(queries_per_s=None, max_queries=400, max_tokens=None)
     with server as url, HttpClient(url, "fake", dialect=server.dialect) as client:
-        config = AuditConfig(target=url, model="fake", out=folder / "audit", budget=budget, **options)
+        config = AuditConfig(session=session_in(folder / "audit", max_queries=400, target=url), **options)
         return audit(client, config, texts=client.vocabulary)
 
 
@@ -117,16 +115,17 @@ def test_a_server_that_refuses_all_from_some_moment_on_is_not_clean(tmp_path, re
 
 def test_a_key_that_ends_is_not_clean_and_one_that_is_mended_goes_on(tmp_path):
     server = FakeServer(fake(WHOLE), dialect="vllm", api_key="right")
-    budget = Budget(queries_per_s=None, max_queries=400, max_tokens=None)
     with server as url:
-        config = AuditConfig(target=url, model="fake", out=tmp_path / "audit", budget=budget)
+        config = AuditConfig(session=session_in(tmp_path / "audit", max_queries=400, target=url))
         with HttpClient(url, "fake", dialect=server.dialect) as client, pytest.raises(AccessError, match="API key"):
             audit(client, config)
         with HttpClient(url, "fake", dialect=server.dialect, api_key="right") as client:
             assert audit(client, config, texts=client.vocabulary).width == WIDTH
     server = Expiring(fake(WHOLE), dialect="vllm", api_key="right")
     with server as url, HttpClient(url, "fake", dialect=server.dialect, api_key="right") as client:
-        report = audit(client, replace(config, target=url, out=tmp_path / "expired"))
+        report = audit(
+            client, replace(config, session=replace(config.session, target=url, folder=tmp_path / "expired"))
+        )
     assert report.verdict is Verdict.COULD_NOT_TELL
 
 

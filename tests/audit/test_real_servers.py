@@ -10,8 +10,12 @@ import pytest
 
 from benchmarks.real_models import llama_server, smollm2_gguf
 from lensmith.audit.findings.finding import ReadOut, Verdict
+from lensmith.audit.querying.config import SessionConfig
+from lensmith.audit.querying.meter import Budget
+from lensmith.audit.run import AuditConfig
+from lensmith.audit.weights.head import open_weights
 from lensmith.core.errors import InputError
-from lensmith.workflows.audit import AuditOptions, audit_url
+from lensmith.workflows.audit import audit_url
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 WIDTH = 576
@@ -37,8 +41,12 @@ def guarded(server):
         process.terminate()
 
 
+def session(url, folder, **budget):
+    return SessionConfig(target=url, folder=folder, budget=Budget(queries_per_s=10_000, **budget))
+
+
 def test_the_width_is_found_exactly_and_the_forced_token_is_reported(server, tmp_path):
-    report = audit_url(AuditOptions(url=server, out=tmp_path, queries_per_s=10_000))
+    report = audit_url(AuditConfig(session=session(server, tmp_path)))
     findings = {finding.code: finding for finding in report.findings}
     assert (report.width, report.verdict) == (WIDTH, Verdict.FINDINGS)
     assert findings["WIDTH"].read_out is ReadOut.P1
@@ -49,7 +57,7 @@ def test_the_width_is_found_exactly_and_the_forced_token_is_reported(server, tmp
 
 
 def test_behind_the_guard_it_is_clean(guarded, tmp_path):
-    report = audit_url(AuditOptions(url=guarded, out=tmp_path, queries_per_s=10_000))
+    report = audit_url(AuditConfig(session=session(guarded, tmp_path)))
     assert (report.width, report.verdict) == (None, Verdict.CLEAN)
     assert {finding.code for finding in report.findings} == set()
 
@@ -77,17 +85,17 @@ def served():
         process.terminate()
 
 
-@pytest.mark.parametrize("read_out", ["P1", "P2"])
+@pytest.mark.parametrize("read_out", [ReadOut.P1, ReadOut.P2])
 def test_the_same_model_behind_our_server(served, tmp_path, read_out):
-    options = AuditOptions(url=served, out=tmp_path, queries_per_s=10_000, read_outs=(read_out,), truth=smollm2_gguf())
-    report = audit_url(options)
+    truth = open_weights(smollm2_gguf())
+    report = audit_url(AuditConfig(session=session(served, tmp_path), read_outs=(read_out,), truth=truth))
     assert report.width == WIDTH
     assert report.spent.queries <= 20_000
 
 
 def test_what_is_dear_is_bounded_and_priced(served, tmp_path):
-    options = AuditOptions(url=served, out=tmp_path, queries_per_s=10_000, read_outs=("P4a",), max_queries=12_000)
-    report = audit_url(options)
+    asked = session(served, tmp_path, max_queries=12_000)
+    report = audit_url(AuditConfig(session=asked, read_outs=(ReadOut.P4A,)))
     leak = next(finding for finding in report.findings if finding.code == "LEAK-P4a")
     assert report.width is None
     assert leak.whole.extrapolated

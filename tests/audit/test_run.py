@@ -10,11 +10,12 @@ import pytest
 from lensmith.audit.estimators.layer import PUBLISHED_RMS
 from lensmith.audit.findings.finding import ReadOut, Severity, Verdict
 from lensmith.audit.querying.contexts import ContextForm
-from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
+from lensmith.audit.weights.head import open_weights
 from lensmith.core.errors import ConfigError, NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
 from lensmith.endpoints.fake.endpoint import FakeEndpoint, Lattice, Norm
+from tests.support.fake_audits import session_in
 
 EVERYTHING = Exposure.everything()
 WIDTH, VOCABULARY = 32, 256
@@ -24,9 +25,9 @@ def run(tmp_path, exposure, *, max_queries=40_000, switches=None, **options):
     endpoint = FakeEndpoint(
         **{"vocabulary": VOCABULARY, "width": WIDTH, "seed": 3, "exposes": exposure, **(switches or {})}
     )
-    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
-    config = AuditConfig(target="http://127.0.0.1:1/v1", model="fake", out=tmp_path / "audit", budget=budget, **options)
-    return audit(endpoint, config), endpoint
+    asked = {key: options.pop(key) for key in ("form", "seed") if key in options}
+    session = session_in(tmp_path / "audit", max_queries=max_queries, **asked)
+    return audit(endpoint, AuditConfig(session=session, **options)), endpoint
 
 
 def codes(report):
@@ -125,7 +126,7 @@ def test_a_hard_model_gives_the_right_width_or_none(tmp_path, switches, exposure
 def test_the_layer_is_scored_against_the_weights(tmp_path, switches):
     endpoint = FakeEndpoint(vocabulary=VOCABULARY, width=WIDTH, seed=3, exposes=EVERYTHING, **switches)
     head = write_head(tmp_path / "head.safetensors", endpoint.truth.head_VH)
-    report, _ = run(tmp_path, EVERYTHING, truth=head, switches=switches)
+    report, _ = run(tmp_path, EVERYTHING, truth=open_weights(head), switches=switches)
     layer = next(finding for finding in report.findings if finding.code == "LAYER")
     assert layer.severity is Severity.CRITICAL
     assert layer.evidence["rms_seen"] < PUBLISHED_RMS[1]

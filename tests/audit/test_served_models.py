@@ -10,7 +10,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lensmith.audit.findings.finding import ReadOut, Verdict
 from lensmith.audit.querying.contexts import ContextForm
-from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.exposure import Exposure, Sampled, Taken, Together
 from lensmith.endpoints.http.client import connect
@@ -18,6 +17,7 @@ from lensmith.models.families.sightseer import load, shipped_model
 from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.engine import Engine
 from lensmith.serve.run import running
+from tests.support.fake_audits import session_in
 
 WIDTH, VOCABULARY = 48, 512
 EVERYTHING = replace(Exposure.everything(), metadata=False)
@@ -52,10 +52,12 @@ def byte_tokenizer():
 
 
 def audited(answering, exposure, tmp_path, **options):
-    budget = Budget(queries_per_s=None, max_queries=options.pop("max_queries", 60_000), max_tokens=None)
+    asked = {key: options.pop(key) for key in ("form",) if key in options}
+    max_queries = options.pop("max_queries", 60_000)
     engine = Engine(answering, exposure, slots=16)
     with running(engine) as url, connect(url, concurrency=16) as client:
-        config = AuditConfig(target=url, model=client.model, out=tmp_path / "audit", budget=budget, **options)
+        session = session_in(tmp_path / "audit", max_queries=max_queries, target=url, model=client.model, **asked)
+        config = AuditConfig(session=session, **options)
         return audit(client, config, texts=client.vocabulary, server=client.dialect.name)
 
 

@@ -1,12 +1,18 @@
 """`lensmith audit`: what is refused before anything is asked, how to test again, and what is heard on the way."""
 
+import json
 import shlex
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.findings.wording import figure
+from lensmith.audit.run import AuditConfig
 from lensmith.audit.stages.runner import AuditProgress, ProgressReporter
 from lensmith.cli import audit as command
 from lensmith.cli.console.progress import status_line
@@ -15,7 +21,8 @@ from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
 from lensmith.workflows import audit as workflow
-from lensmith.workflows.audit import AuditOptions, audit_url
+from lensmith.workflows.audit import audit_url
+from tests.support.fake_audits import session_in, write_weights
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -28,63 +35,88 @@ def closed():
 
 @pytest.mark.parametrize("name", ["P0", "P8", "P9", "p4", "all"])
 def test_read_outs_that_cannot_be_tried_alone_are_refused_before_anything_is_asked(tmp_path, name):
-    with pytest.raises(InputError, match="--read-out") as refusal:
-        audit_url(AuditOptions(url=NOWHERE, out=tmp_path, read_outs=(name,)))
-    assert refusal.value.expected == "P1, P2, P3, P4a, P4b, P5, P6, P7"
+    refusal = CliRunner().invoke(command.app, [NOWHERE, "--out", str(tmp_path), "--read-out", name]).exception
+    assert isinstance(refusal, InputError)
+    assert "--read-out: no such value" in str(refusal) or "tells no logits and cannot be tried alone" in str(refusal)
+    assert "P1, P2, P3, P4a, P4b, P5, P6, P7" in str(refusal.expected)
 
 
 @pytest.mark.parametrize("option", ["truth", "prices"])
 def test_files_that_cannot_be_read_are_refused_before_anything_is_asked(tmp_path, option):
-    with pytest.raises(InputError, match=r"missing\.file"):
-        audit_url(AuditOptions(url=NOWHERE, out=tmp_path / "out", **{option: tmp_path / "missing.file"}))
+    line = [NOWHERE, "--out", str(tmp_path / "out"), f"--{option}", str(tmp_path / "missing.file")]
+    refusal = CliRunner().invoke(command.app, line).exception
+    assert isinstance(refusal, InputError) and "missing.file" in str(refusal)
 
 
 def test_an_interface_that_is_closed_is_clean_by_every_read_out_that_can_be_named(tmp_path, closed):
-    report = audit_url(AuditOptions(url=closed, out=tmp_path, read_outs=("p7",), queries_per_s=1e4))
-    assert (report.verdict.exit_code, report.only_read_outs) == (0, (ReadOut.P7,))
+    line = [closed, "--out", str(tmp_path), "--read-out", "p7", "--rate", "1e4", "--json"]
+    result = CliRunner().invoke(command.app, line)
+    assert (result.exit_code, json.loads(result.stdout)["only_read_outs"]) == (0, ["P7"])
     assert "only P7 was tried" in (tmp_path / "report.json").read_text() + (tmp_path / "report.html").read_text()
 
 
 def parsed(monkeypatch, line):
-    """The options that the command line makes of a printed command."""
+    """What the command line makes of a line: the configuration, what else it hands on, and how to test again."""
     heard = {}
 
-    def listen(options, **others):
-        heard["options"] = options
+    def listen(config, **others):
+        heard.update(others, config=config, again=others["retest"]("a model; rm -rf /"))
         raise InputError("heard enough")
 
     monkeypatch.setattr(workflow, "audit_url", listen)
-    CliRunner().invoke(command.app, shlex.split(line)[2:])
-    return heard["options"]
+    CliRunner().invoke(command.app, line)
+    return heard
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "typed",
     [
-        {},
-        {"owned": True, "contexts": "token-ids", "read_outs": ("P1", "p4a"), "threshold": "high", "seed": 3},
-        {"truth": "a folder/it's; here.gguf", "prices": "$HOME/p.toml", "max_queries": 7, "max_tokens": 9},
-        {"queries_per_s": 0.5},
+        [],
+        "--i-operate-this-endpoint --contexts token-ids --read-out P1 --read-out p4a --threshold high --seed 3".split(),
+        ["--truth", "a folder/it's; here.safetensors", "--prices", "$HOME p.toml"],
+        ["--budget-queries", "7", "--budget-tokens", "9"],
+        ["--rate", "0.5"],
     ],
     ids=str,
 )
-def test_the_command_that_tests_again_is_the_one_that_was_typed(tmp_path, monkeypatch, changes):
-    files = {key: tmp_path / changes[key] for key in ("truth", "prices") if key in changes}
-    options = AuditOptions(**{"url": NOWHERE, "out": tmp_path, **changes, **files})
-    again = parsed(monkeypatch, options.command("a model; rm -rf /"))
-    assert again.model == "a model; rm -rf /" and str(again.out) == "NEW-FOLDER"
-    for name in changes:
-        assert getattr(again, name) == getattr(options, name), name
+def test_the_command_that_tests_again_is_the_one_that_was_typed(tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a folder").mkdir()
+    write_weights(tmp_path / "a folder" / "it's; here.safetensors", lm_head__weight=np.ones((4, 3)))
+    shipped = resources.files("lensmith.audit").joinpath("prices.toml").read_text()
+    (tmp_path / "$HOME p.toml").write_text(shipped)
+    first = parsed(monkeypatch, [NOWHERE, "--out", "first", *typed])
+    again = shlex.split(first["again"])
+    assert again[:2] == ["lensmith", "audit"] and again[-2:] == ["--out", "NEW-FOLDER"]
+    assert sorted(typed) == sorted(again[5:-2])
+    second = parsed(monkeypatch, again[2:])
+    assert second["config"].session.model == "a model; rm -rf /"
+    session = replace(second["config"].session, model="", folder=Path("first"))
+    assert replace(second["config"], session=session) == first["config"]
+    assert second["owned"] == first["owned"] and second["again"] == first["again"]
 
 
-def test_the_command_that_tests_again_tells_no_secret(tmp_path):
-    options = AuditOptions(url="https://me:hunter2@host/v1?key=hunter2", out=tmp_path)
-    assert "hunter2" not in options.command("m") and "https://host/v1" in options.command("m")
+def test_every_option_that_decides_what_is_found_is_in_the_command_that_tests_again(monkeypatch):
+    """One that is forgotten there would be dropped in silence."""
+    options = {option.name for option in typer.main.get_command(command.app).commands["run"].params}
+    assert options - set(command.IN_RETEST) == {"url", "model", "out", "api_key", "as_json"}
+
+
+def test_the_command_that_tests_again_tells_no_secret(monkeypatch):
+    line = ["https://me:hunter2@host/v1?key=hunter2", "--api-key", "hunter2"]
+    again = parsed(monkeypatch, line)["again"]
+    assert "hunter2" not in again and "https://host/v1" in again
+
+
+def test_the_event_log_tells_no_secret(tmp_path, closed):
+    with_password = closed.replace("http://", "http://me:hunter2@")
+    audit_url(AuditConfig(session=session_in(tmp_path, target=with_password)))
+    assert "hunter2" not in (tmp_path / "events.jsonl").read_text() and (tmp_path / "report.json").is_file()
 
 
 def test_an_audit_is_heard_stage_by_stage_and_promises_no_end(tmp_path, closed):
     heard = []
-    audit_url(AuditOptions(url=closed, out=tmp_path, queries_per_s=1e4), on_progress=heard.append)
+    audit_url(AuditConfig(session=session_in(tmp_path, target=closed, max_queries=20_000)), on_progress=heard.append)
     assert str(heard[0]) == "1 query (at most 20,000): probe"
     assert [each.queries for each in heard] == sorted(each.queries for each in heard)
 

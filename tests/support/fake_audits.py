@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
 from lensmith.core.exposure import Exposure
@@ -19,12 +20,17 @@ def fake(exposure=EVERYTHING, **switches):
     return FakeEndpoint(**{"vocabulary": VOCABULARY, "width": WIDTH, "seed": 3, "exposes": exposure, **switches})
 
 
+def session_in(folder, *, max_queries=None, **options):
+    """A session of an endpoint that is nowhere, at any rate."""
+    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
+    usual = {"target": "http://127.0.0.1:1/v1", "model": "fake", "folder": folder, "budget": budget}
+    return SessionConfig(**usual | options)
+
+
 def audited(endpoint, folder, *, max_queries=3_000, read_outs=(ReadOut.P1,), **options):
     """`read_outs`: empty for all that exist."""
-    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
-    target, out = "http://127.0.0.1:1/v1", folder / "audit"
-    config = AuditConfig(target=target, model="fake", out=out, budget=budget, read_outs=read_outs, **options)
-    return audit(endpoint, config)
+    session = session_in(folder / "audit", max_queries=max_queries)
+    return audit(endpoint, AuditConfig(session=session, read_outs=read_outs, **options))
 
 
 def finding(report, code):

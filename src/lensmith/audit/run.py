@@ -8,16 +8,15 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
-import lensmith
 from lensmith.audit.findings.finding import AuditReport, ReadOut, Severity
 from lensmith.audit.findings.wording import only_tried
 from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed
-from lensmith.audit.querying.contexts import ContextForm, route_of
-from lensmith.audit.querying.meter import Budget, TokenTexts
+from lensmith.audit.querying.config import SessionConfig
+from lensmith.audit.querying.contexts import route_of
+from lensmith.audit.querying.meter import TokenTexts
 from lensmith.audit.querying.price import with_price
-from lensmith.audit.session import Session, SessionConfig, open_session
+from lensmith.audit.session import Session, open_session
 from lensmith.audit.stages.image import IMAGE_FILE, ImageOutcome, find_image
 from lensmith.audit.stages.layer import LayerOutcome, find_layer, with_evidence
 from lensmith.audit.stages.proof import metadata_finding, prove
@@ -26,32 +25,24 @@ from lensmith.audit.stages.runner import OnProgress, ProgressReporter, StageRunn
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.whole_cost import after, with_whole_costs
 from lensmith.audit.stages.width import WidthFound, WidthOutcome, WidthUnresolved, find_width
-from lensmith.audit.weights.head import open_gain, open_head
+from lensmith.audit.weights.head import TrueWeights
 from lensmith.core.endpoint import Endpoint
 from lensmith.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """What to audit and how far to go. `target` and `model` are names for the report and the log.
+    """What to audit and how far to go.
 
-    `read_outs`: only these are tried, of those that tell logits; empty for all. `form`: how contexts are put, and so
-    which route is audited; None for both, the one that gives away more as a whole. `truth`: the model's own weights, to
-    score a recovered layer. `retest` is the command that checks a cure. Raises ConfigError for a read-out that tells no
-    logits.
+    `session.form` decides which route is audited; None for both, the one that gives away more as a whole.
+    `read_outs`: only these are tried, of those that tell logits; empty for all. `truth`: the model's own weights, to
+    score a recovered layer. Raises ConfigError for a read-out that tells no logits.
     """
 
-    target: str
-    model: str
-    out: Path
-    budget: Budget = field(default_factory=Budget)
+    session: SessionConfig
     threshold: Severity = Severity.MEDIUM
     read_outs: tuple[ReadOut, ...] = ()
-    form: ContextForm | None = None
-    truth: Path | None = None
-    prices: Path | None = None
-    seed: int = 0
-    retest: str = ""
+    truth: TrueWeights | None = None
 
     def __post_init__(self) -> None:
         for read_out in self.read_outs:
@@ -71,39 +62,34 @@ def audit(
     texts: TokenTexts | None = None,
     server: str | None = None,
 ) -> AuditReport:
-    """Audits an endpoint. Writes only below `config.out`; the report's files are the caller's to write.
+    """Audits an endpoint. Writes only below `config.session.folder`; the report's files are the caller's to write.
 
     A budget that is spent, or an endpoint that is gone, ends the audit and not its report: what was found until then
     stands, and what was not tried is unresolved. `texts`: the client's numbers for tokens that the server names by
     text. `server`: its name, for the cures. Raises NotExposedError where the endpoint answers nothing, ConfigError
-    where `config.out` holds another audit, InputError for weights that cannot be read, before anything is asked.
+    where the folder holds another audit.
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    if config.truth is not None:
-        check_truth(config.truth)
-    header = {"target": config.target, "model": config.model, "seed": config.seed, "lensmith": lensmith.__version__}
-    opening = SessionConfig(
-        folder=config.out,
-        header=header,
-        model=config.model,
-        seed=config.seed,
-        form=config.form,
+    asked = config.session
+    progress = ProgressReporter(asked.budget.max_queries, on_progress)
+    with open_session(
+        endpoint,
+        asked,
+        asked.header(model=asked.model),
         every_route=True,
-        budget=config.budget,
-        prices=config.prices,
-        retest=config.retest,
-    )
-    progress = ProgressReporter(config.budget.max_queries, on_progress)
-    with open_session(endpoint, opening, texts=texts, server=server, on_spent=progress.spent) as session:
+        texts=texts,
+        server=server,
+        on_spent=progress.spent,
+    ) as session:
         stage, running = session.stage, _Audit(session, config, progress)
         width = running.run()
         findings = with_whole_costs(stage, running.runner.findings, width)
         for finding in findings:
             session.log.write("finding", code=finding.code, severity=finding.severity.name, was_read=finding.was_read)
     return AuditReport(
-        target=config.target,
-        model=config.model,
-        seed=config.seed,
+        target=asked.target,
+        model=asked.model,
+        seed=asked.seed,
         started_at=started_at,
         seconds=time.monotonic() - began,
         threshold=config.threshold,
@@ -117,12 +103,6 @@ def audit(
         singular_values=() if width.estimate is None else tuple(width.estimate.values_K.tolist()),
         spent=with_price(stage.meter.spent, stage.price),
     )
-
-
-def check_truth(truth: Path) -> None:
-    """Raises InputError unless the file's head, and its last norm's gain where it has one, can be read."""
-    open_head(truth)
-    open_gain(truth)
 
 
 _MANY_A_QUERY = (ReadOut.P1, ReadOut.P2)
@@ -221,7 +201,7 @@ class _Audit:
         if layer.finding is not None:
             runner.findings.append(after([width.finding], layer.finding))
         self._progress.begin("image")
-        columns, path = layer.columns or width.columns, self._config.out / IMAGE_FILE
+        columns, path = layer.columns or width.columns, self._config.session.folder / IMAGE_FILE
         image = runner.attempt("the image", lambda: find_image(stage, width, columns, path, on_rows)) or ImageOutcome()
         runner.unresolved += image.unresolved
         if image.finding is not None:

@@ -2,38 +2,21 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lensmith.audit.findings.cures import server_name
 from lensmith.audit.findings.finding import Cost
 from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed
 from lensmith.audit.probe.questions import ProbeOutcome, probe_so_far
-from lensmith.audit.querying.contexts import ContextForm, Contexts, first_of_each_form, form_of, route_of
-from lensmith.audit.querying.event_log import EventLog
-from lensmith.audit.querying.meter import Budget, BudgetError, Meter, TokenTexts
+from lensmith.audit.querying.config import SessionConfig
+from lensmith.audit.querying.contexts import Contexts, first_of_each_form, form_of, route_of
+from lensmith.audit.querying.event_log import LOG_NAME, MATRICES_NAME, EventLog
+from lensmith.audit.querying.meter import BudgetError, Meter, TokenTexts
 from lensmith.audit.querying.price import load_prices
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.core.endpoint import Endpoint
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionConfig:
-    """`folder` takes the event log and what is read, so that an interrupted session goes on. `header` says which
-    session the log is of. `form`: how contexts are put; None for the first form that the endpoint answers. With
-    `every_route` both routes are probed then, and the one that gives most away is the session's."""
-
-    folder: Path
-    header: Mapping[str, Any]
-    model: str
-    seed: int
-    form: ContextForm | None = None
-    every_route: bool = False
-    budget: Budget = field(default_factory=Budget)
-    prices: Path | None = None
-    retest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,32 +44,35 @@ class Session:
 def open_session(
     endpoint: Endpoint,
     config: SessionConfig,
+    header: Mapping[str, Any],
     *,
+    every_route: bool = False,
     texts: TokenTexts | None = None,
     server: str | None = None,
     on_spent: Callable[[Cost], None] | None = None,
 ) -> Iterator[Session]:
-    """Probes the endpoint. Raises NotExposedError where it answers nothing, ConfigError where `folder` holds another
-    session."""
-    price = load_prices(config.prices).of(config.model)
-    log = EventLog(config.folder / "events.jsonl", config.header)
+    """Probes the endpoint. `header` says which session the log is of. With `every_route`, and no form asked for, both
+    routes are probed, and the one that gives most away is the session's.
+
+    Raises NotExposedError where the endpoint answers nothing, ConfigError where `folder` holds another session.
+    """
+    price = (config.prices or load_prices()).of(config.model)
+    log = EventLog(config.folder / LOG_NAME, header)
     try:
         meter = Meter(endpoint, config.budget, log, on_spent, texts)
-        outcomes, unprobed = _probe(meter, config)
+        outcomes, unprobed = _probe(meter, config, every_route=every_route)
         for outcome in outcomes:
             log.write("probed", **outcome.found.as_json())
         stages = [
             AuditStage(
+                config=config,
                 meter=meter,
                 probed=outcome.found,
-                form=form_of(outcome.found.context),
                 folder=config.folder / folder,
                 price=price,
                 server=server_name(server),
-                retest=config.retest,
-                seed=config.seed,
             )
-            for outcome, folder in zip(outcomes, ("matrices", "matrices-other"), strict=False)
+            for outcome, folder in zip(outcomes, (MATRICES_NAME, f"{MATRICES_NAME}-other"), strict=False)
         ]
         ended_by = next((outcome.ended_by for outcome in outcomes if outcome.ended_by is not None), None)
         other = stages[1] if len(stages) > 1 else None
@@ -95,7 +81,7 @@ def open_session(
         log.close()
 
 
-def _probe(meter: Meter, config: SessionConfig) -> tuple[list[ProbeOutcome], str]:
+def _probe(meter: Meter, config: SessionConfig, *, every_route: bool) -> tuple[list[ProbeOutcome], str]:
     """What the probe found, first of the route that gives away more: whose cheapest read-out is cheaper.
 
     And which route failed at its first question, so that nothing is known of it.
@@ -104,7 +90,7 @@ def _probe(meter: Meter, config: SessionConfig) -> tuple[list[ProbeOutcome], str
         return [probe_so_far(meter, [Contexts(config.form, config.seed)[0]])], ""
     forms = first_of_each_form(config.seed)
     first = probe_so_far(meter, forms)
-    if not config.every_route or first.ended_by is not None:
+    if not every_route or first.ended_by is not None:
         return [first], ""
     others = [form for form in forms if route_of(form_of(form)) is not route_of(form_of(first.found.context))]
     try:

@@ -1,13 +1,23 @@
 """`lensmith audit URL`, and beside it `snapshot`, `diff` and `signature`: what an endpoint gives away, and whether it
 changed or is the one that it says it is."""
 
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import typer.core
 
 from lensmith.cli.console.output import show
+from lensmith.core.errors import InputError
+
+if TYPE_CHECKING:
+    from lensmith.audit.querying.config import SessionConfig
+
+Named = TypeVar("Named")
 
 
 class _AuditGroup(typer.core.TyperGroup):
@@ -41,6 +51,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 @app.command("run")
 def run(
+    context: typer.Context,
     url: Url,
     model: Model = None,
     out: Annotated[Path, typer.Option(help="Folder of the report and of the event log; a run in it goes on.")] = Path(
@@ -73,27 +84,32 @@ def run(
 
     Writes events.jsonl, report.json, report.html, report.junit.xml, report.sarif and image.npz.
     """
+    from lensmith.audit.findings.finding import ReadOut, Severity
+    from lensmith.audit.querying.price import load_prices
     from lensmith.audit.report.files import as_dict, as_text
+    from lensmith.audit.run import AuditConfig
+    from lensmith.audit.weights.head import open_weights
     from lensmith.cli.console.progress import status_line
-    from lensmith.workflows.audit import AuditOptions, audit_url
+    from lensmith.workflows.audit import audit_url
 
-    options = AuditOptions(
-        url=url,
-        model=model,
-        out=out,
-        max_queries=budget_queries,
-        max_tokens=budget_tokens,
-        queries_per_s=rate,
-        truth=truth,
-        threshold=threshold,
-        read_outs=tuple(read_out or ()),
-        contexts=contexts,
-        prices=prices,
-        owned=i_operate_this_endpoint,
-        seed=seed,
+    read_outs = {each.value: each for each in ReadOut}
+    config = AuditConfig(
+        session=replace(
+            _session(url, model, out, budget_queries, budget_tokens, rate, seed, contexts),
+            prices=None if prices is None else load_prices(prices),
+        ),
+        threshold=_named({each.name.lower(): each for each in Severity}, threshold, "--threshold"),
+        read_outs=tuple(_named(read_outs, name, "--read-out") for name in read_out or ()),
+        truth=None if truth is None else open_weights(truth),
     )
     with status_line() as on_progress:
-        report = audit_url(options, api_key=api_key, on_progress=on_progress)
+        report = audit_url(
+            config,
+            owned=i_operate_this_endpoint,
+            api_key=api_key,
+            retest=partial(retest_command, context),
+            on_progress=on_progress,
+        )
     show(as_dict(report), as_json=as_json, text=as_text(report))
     raise typer.Exit(report.verdict.exit_code)
 
@@ -116,23 +132,14 @@ def snapshot(
     as_json: Json = False,
 ) -> None:
     """Record an endpoint's outputs on fixed questions, to tell later whether the model behind it changed."""
+    from lensmith.audit.change.snapshot import SnapshotConfig
     from lensmith.cli.console.progress import progress_bar
-    from lensmith.workflows.audit import AuditOptions, snapshot_url
+    from lensmith.workflows.audit import snapshot_url
 
-    options = AuditOptions(
-        url=url,
-        model=model,
-        out=out.with_suffix(".events"),
-        max_queries=budget_queries,
-        max_tokens=budget_tokens,
-        queries_per_s=rate,
-        owned=i_operate_this_endpoint,
-        seed=seed,
-    )
+    session = _session(url, model, out.with_suffix(".events"), budget_queries, budget_tokens, rate, seed)
+    config = SnapshotConfig(session=session, contexts=contexts, tokens=columns)
     with progress_bar("queries") as on_progress:
-        result = snapshot_url(
-            options, out, contexts=contexts, columns=columns, api_key=api_key, on_progress=on_progress
-        )
+        result = snapshot_url(config, out, owned=i_operate_this_endpoint, api_key=api_key, on_progress=on_progress)
     show(result, as_json=as_json)
 
 
@@ -178,21 +185,75 @@ def signature(
     A hidden prompt or a fine-tune below the head keeps the image. Exits with 0 (the same image), 1 (another) or 3
     (could not tell).
     """
+    from lensmith.audit.change.signature import SignatureConfig
     from lensmith.cli.console.progress import progress_bar
-    from lensmith.workflows.audit import AuditOptions, check_signature_of_url
+    from lensmith.workflows.audit import check_signature_of_url
 
-    options = AuditOptions(
-        url=url,
-        model=model,
-        out=out,
-        max_queries=budget_queries,
-        max_tokens=budget_tokens,
-        queries_per_s=rate,
-        contexts=contexts,
-        owned=i_operate_this_endpoint,
-        seed=seed,
-    )
+    session = _session(url, model, out, budget_queries, budget_tokens, rate, seed, contexts)
+    config = SignatureConfig(session=session, outputs=outputs)
     with progress_bar("outputs") as on_progress:
-        result = check_signature_of_url(options, image, outputs=outputs, api_key=api_key, on_progress=on_progress)
+        result = check_signature_of_url(
+            config, image, owned=i_operate_this_endpoint, api_key=api_key, on_progress=on_progress
+        )
     show(result, as_json=as_json)
     raise typer.Exit(result.exit_code)
+
+
+def _session(
+    url: str, model: str | None, folder: Path, queries: int, tokens: int, rate: float, seed: int, contexts: str = "auto"
+) -> "SessionConfig":
+    from lensmith.audit.querying.config import SessionConfig
+    from lensmith.audit.querying.contexts import ContextForm
+    from lensmith.audit.querying.meter import Budget
+
+    forms = {"auto": None, **{each.value: each for each in ContextForm}}
+    return SessionConfig(
+        target=url,
+        model=model or "",
+        folder=folder,
+        budget=Budget(queries_per_s=rate, max_queries=queries, max_tokens=tokens),
+        form=_named(forms, contexts, "--contexts"),
+        seed=seed,
+    )
+
+
+def _named(known: Mapping[str, Named], name: str, option: str) -> Named:
+    """What a person typed the name of, in any case."""
+    by_name = {each.lower(): value for each, value in known.items()}
+    if name.lower() not in by_name:
+        raise InputError(f"{option}: no such value", expected=", ".join(known), actual=name)
+    return by_name[name.lower()]
+
+
+IN_RETEST = (
+    "contexts",
+    "threshold",
+    "truth",
+    "prices",
+    "seed",
+    "budget_queries",
+    "budget_tokens",
+    "rate",
+    "read_out",
+    "i_operate_this_endpoint",
+)
+"""The options that decide what an audit finds, as a retest names them."""
+
+
+def retest_command(context: typer.Context, model: str) -> str:
+    """The command that audits the same endpoint in the same way again, into a new folder; quoted for a shell.
+
+    Without the API key, and without what the URL may hold of secrets.
+    """
+    from lensmith.audit.findings.wording import public_target
+
+    words = ["lensmith", "audit", public_target(context.params["url"]), "--model", model]
+    options = {option.name: option for option in context.command.params}
+    for name in IN_RETEST:
+        value, flag = context.params[name], options[name].opts[0]
+        if value is True:
+            words.append(flag)
+        elif value and value != options[name].default:
+            for each in value if isinstance(value, list | tuple) else (value,):
+                words += [flag, str(each)]
+    return shlex.join([*words, "--out", "NEW-FOLDER"])

@@ -4,12 +4,10 @@ An audit is for one's own endpoint. An address that is not this machine's is ref
 """
 
 import contextlib
-import enum
 import ipaddress
-import shlex
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -17,164 +15,85 @@ from urllib.parse import urlsplit
 from lensmith.audit.change.signature import SignatureCheck, SignatureConfig, check_signature
 from lensmith.audit.change.snapshot import SnapshotConfig, SnapshotInfo, take_snapshot
 from lensmith.audit.estimators.image import load_image
-from lensmith.audit.findings.finding import AuditReport, ReadOut, Severity
-from lensmith.audit.findings.wording import public_target
-from lensmith.audit.probe.capabilities import CHEAPEST_FIRST
-from lensmith.audit.querying.contexts import ContextForm
-from lensmith.audit.querying.meter import Budget
-from lensmith.audit.querying.price import load_prices
+from lensmith.audit.findings.finding import AuditReport
 from lensmith.audit.report.files import write_report
-from lensmith.audit.run import AuditConfig, audit, check_truth
+from lensmith.audit.run import AuditConfig, audit
 from lensmith.audit.stages.runner import OnProgress as OnAuditProgress
-from lensmith.core.endpoint import Request
-from lensmith.core.errors import InputError, NotExposedError
+from lensmith.core.endpoint import RefusedError, Request
+from lensmith.core.errors import InputError
 from lensmith.core.types import Message
 from lensmith.endpoints.http.client import HttpClient, connect
-from lensmith.openai_api import DIALECTS
+from lensmith.openai_api import DIALECTS, MalformedAnswerError
 
 _WIDEST = replace(DIALECTS["lensmith"], name="unknown")
 _WIDE = (_WIDEST, replace(_WIDEST, tells_ids=False), replace(_WIDEST, tells_ids=False, names_ids=False))
 """What a server of no known kind is asked in: the first that it does not refuse."""
 
 OnProgress = Callable[[int, int], None]
-Name = TypeVar("Name", bound=enum.Enum)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditOptions:
-    """What a person types. Names of read-outs and of the threshold as in `findings`."""
-
-    url: str
-    out: Path
-    model: str | None = None
-    max_queries: int = 20_000
-    max_tokens: int = 5_000_000
-    queries_per_s: float = 50.0
-    truth: Path | None = None
-    threshold: str = "medium"
-    read_outs: tuple[str, ...] = ()
-    contexts: str = "auto"
-    prices: Path | None = None
-    owned: bool = False
-    seed: int = 0
-
-    @property
-    def asked_form(self) -> ContextForm | None:
-        """How contexts are put; None for the first form that works."""
-        return None if self.contexts == "auto" else _named(ContextForm, self.contexts, "--contexts")
-
-    @property
-    def budget(self) -> Budget:
-        return Budget(queries_per_s=self.queries_per_s, max_queries=self.max_queries, max_tokens=self.max_tokens)
-
-    def command(self, model: str) -> str:
-        """The command that audits the same endpoint in the same way again, into a new folder; quoted for a shell.
-
-        Without the API key, and without what the URL may hold of secrets.
-        """
-        words = ["lensmith", "audit", public_target(self.url), "--model", model]
-        for option, value, usual in (
-            ("--contexts", self.contexts, "auto"),
-            ("--threshold", self.threshold, "medium"),
-            ("--truth", self.truth, None),
-            ("--prices", self.prices, None),
-            ("--seed", self.seed, 0),
-            ("--budget-queries", self.max_queries, AuditOptions.max_queries),
-            ("--budget-tokens", self.max_tokens, AuditOptions.max_tokens),
-            ("--rate", self.queries_per_s, AuditOptions.queries_per_s),
-        ):
-            words += [] if value == usual else [option, str(value)]
-        for read_out in self.read_outs:
-            words += ["--read-out", read_out]
-        words += ["--i-operate-this-endpoint"] if self.owned else []
-        return shlex.join([*words, "--out", "NEW-FOLDER"])
+Config = TypeVar("Config", AuditConfig, SnapshotConfig, SignatureConfig)
 
 
 def audit_url(
-    options: AuditOptions,
+    config: AuditConfig,
     *,
+    owned: bool = False,
     api_key: str | None = None,
+    retest: Callable[[str], str] = lambda model: "",
     on_progress: OnAuditProgress = lambda progress: None,
 ) -> AuditReport:
-    """Audits the endpoint and writes the report's files into `options.out`.
+    """Audits the endpoint at `config.session.target` and writes the report's files into the session's folder.
 
-    Raises InputError for an address that is not this machine's (unless `owned`), and for options and files that make
-    no sense, before anything is asked.
+    `retest` makes the command that checks a cure, of the model's name. Raises InputError for an address that is not
+    this machine's (unless `owned`), before anything is asked.
     """
-    require_own_host(options.url, owned=options.owned)
-    threshold = _named_severity(options.threshold)
-    read_outs = tuple(_named_read_out(name) for name in options.read_outs)
-    form = options.asked_form
-    load_prices(options.prices)
-    if options.truth is not None:
-        check_truth(options.truth)
-    with curious_client(options.url, options.model, api_key=api_key) as client:
-        config = AuditConfig(
-            target=options.url,
-            model=client.model,
-            out=options.out,
-            budget=options.budget,
-            threshold=threshold,
-            read_outs=read_outs,
-            form=form,
-            truth=options.truth,
-            prices=options.prices,
-            seed=options.seed,
-            retest=options.command(client.model),
-        )
+    with _client_of(config, owned=owned, api_key=api_key) as client:
+        config = _of_model(config, client)
+        config = replace(config, session=replace(config.session, retest=retest(client.model)))
         report = audit(client, config, on_progress, texts=client.vocabulary, server=client.dialect.name)
-    write_report(report, options.out)
+    write_report(report, config.session.folder)
     return report
 
 
 def snapshot_url(
-    options: AuditOptions,
+    config: SnapshotConfig,
     out: Path,
     *,
-    contexts: int,
-    columns: int,
+    owned: bool = False,
     api_key: str | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> SnapshotInfo:
     """Records the endpoint's outputs into `out`. Raises as `audit_url` does."""
-    require_own_host(options.url, owned=options.owned)
-    with curious_client(options.url, options.model, api_key=api_key) as client:
-        config = SnapshotConfig(
-            target=options.url,
-            model=client.model,
-            folder=options.out,
-            contexts=contexts,
-            tokens=columns,
-            seed=options.seed,
-            form=options.asked_form,
-            budget=options.budget,
-        )
-        return take_snapshot(client, config, out, texts=client.vocabulary, on_progress=on_progress)
+    with _client_of(config, owned=owned, api_key=api_key) as client:
+        return take_snapshot(client, _of_model(config, client), out, texts=client.vocabulary, on_progress=on_progress)
 
 
 def check_signature_of_url(
-    options: AuditOptions,
+    config: SignatureConfig,
     image: Path,
     *,
-    outputs: int,
+    owned: bool = False,
     api_key: str | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> SignatureCheck:
     """Says whether the endpoint's outputs come from the model whose image is in a file. Raises as `audit_url` does, and
     InputError for a file that is no image."""
-    require_own_host(options.url, owned=options.owned)
     known = load_image(image)
-    with curious_client(options.url, options.model, api_key=api_key) as client:
-        config = SignatureConfig(
-            target=options.url,
-            model=client.model,
-            folder=options.out,
-            outputs=outputs,
-            seed=options.seed,
-            form=options.asked_form,
-            budget=options.budget,
-        )
+    with _client_of(config, owned=owned, api_key=api_key) as client:
+        config = _of_model(config, client)
         return check_signature(client, known, config, texts=client.vocabulary, on_progress=on_progress)
+
+
+@contextlib.contextmanager
+def _client_of(config: Config, *, owned: bool, api_key: str | None) -> Iterator[HttpClient]:
+    session = config.session
+    require_own_host(session.target, owned=owned)
+    with curious_client(session.target, session.model or None, api_key=api_key) as client:
+        yield client
+
+
+def _of_model(config: Config, client: HttpClient) -> Config:
+    """The same with the model's name, which may be the only one that the server lists."""
+    return replace(config, session=replace(config.session, model=client.model))
 
 
 @contextlib.contextmanager
@@ -197,14 +116,26 @@ def curious_client(url: str, model: str | None, *, api_key: str | None = None) -
 
 
 def _answers(client: HttpClient) -> bool:
+    """Whether the server takes a plain question in the client's dialect, by either route.
+
+    Raises InputError where both routes fail with one, such as AccessError: what no other dialect mends is no refusal.
+    """
     forms = (
         Request(prompt="a", max_tokens=1, top_logprobs=1),
         Request(messages=(Message(role="user", parts=("a",)),), max_tokens=1, top_logprobs=1),
     )
+    failures: list[RefusedError | InputError] = []
     for request in forms:
-        with contextlib.suppress(NotExposedError, InputError):
+        try:
             client.answer([request])
+        except (RefusedError, InputError) as error:
+            failures.append(error)
+        except MalformedAnswerError:  # it took the question; what it leaves out of its answers is the probe's to find
             return True
+        else:
+            return True
+    if not any(isinstance(failure, RefusedError) for failure in failures):
+        raise failures[0]
     return False
 
 
@@ -243,27 +174,3 @@ def _is_own(address: str) -> bool:
         except OSError:
             return False
     return True
-
-
-def _named(kind: type[Name], name: str, option: str) -> Name:
-    """The member of an enum whose value a person typed, in any case."""
-    values = {str(member.value).lower(): member for member in kind}
-    if name.lower() not in values:
-        raise InputError(f"{option}: no such value", expected=", ".join(str(m.value) for m in kind), actual=name)
-    return values[name.lower()]
-
-
-def _named_read_out(name: str) -> ReadOut:
-    """One of those that tell logits; the others are noted whatever is tried, and cannot be tried alone."""
-    named = {read_out.value.lower(): read_out for read_out in CHEAPEST_FIRST}
-    if name.lower() not in named:
-        known = ", ".join(sorted(read_out.value for read_out in CHEAPEST_FIRST))
-        raise InputError("--read-out: no read-out that can be tried", expected=known, actual=name)
-    return named[name.lower()]
-
-
-def _named_severity(name: str) -> Severity:
-    if name.upper() not in Severity.__members__:
-        known = ", ".join(member.lower() for member in Severity.__members__)
-        raise InputError("--threshold: no such value", expected=known, actual=name)
-    return Severity[name.upper()]

@@ -7,21 +7,18 @@ from lensmith.audit.change.signature import Origin, SignatureConfig, check_signa
 from lensmith.audit.change.snapshot import SnapshotConfig, compare_files, take_snapshot
 from lensmith.audit.estimators.image import load_image
 from lensmith.audit.querying.event_log import LOG_NAME, MATRICES_NAME
-from lensmith.audit.querying.meter import Budget, BudgetError
+from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.image import IMAGE_FILE
 from lensmith.core.errors import ConfigError, LensmithError, NotExposedError
 from lensmith.core.exposure import Exposure
-from tests.support.fake_audits import audited, fake
+from tests.support.fake_audits import audited, fake, session_in
 
 _HERE, _THERE = "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"
 
 
 def _recorded(endpoint, folder, name="out", *, target=_HERE, max_queries=None):
-    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
-    config = SnapshotConfig(
-        target=target, model="m", folder=folder / f"{name}.events", contexts=64, tokens=96, budget=budget
-    )
-    return take_snapshot(endpoint, config, folder / f"{name}.npz")
+    session = session_in(folder / f"{name}.events", max_queries=max_queries, target=target)
+    return take_snapshot(endpoint, SnapshotConfig(session=session, contexts=64, tokens=96), folder / f"{name}.npz")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +29,8 @@ def image(tmp_path_factory):
 
 
 def _checked(endpoint, image, folder, *, target=_HERE, max_queries=None):
-    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
-    return check_signature(endpoint, image, SignatureConfig(target=target, model="m", folder=folder, budget=budget))
+    session = session_in(folder, max_queries=max_queries, target=target)
+    return check_signature(endpoint, image, SignatureConfig(session=session))
 
 
 def test_a_snapshot_of_another_day_is_of_that_day(tmp_path):

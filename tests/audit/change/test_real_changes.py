@@ -8,6 +8,7 @@ import torch
 from benchmarks.real_models import smollm2_gguf
 from lensmith.audit.change.compare import Change
 from lensmith.audit.change.snapshot import SnapshotConfig, compare_files, take_snapshot
+from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.querying.meter import Budget
 from lensmith.core.errors import InputError
@@ -56,13 +57,11 @@ def snapshot(tmp_path_factory, loaded):
         endpoint = wrap(LocalEndpoint(loaded.model, loaded.tokenizer, slots=16))
         budget = Budget(queries_per_s=None, max_tokens=None)
         config = SnapshotConfig(
-            target="local",
-            model="smollm2",
-            folder=folder / name,
+            session=SessionConfig(
+                target="local", model="smollm2", folder=folder / name, form=ContextForm.MESSAGES, budget=budget
+            ),
             contexts=contexts,
             tokens=1024,
-            form=ContextForm.MESSAGES,
-            budget=budget,
         )
         take_snapshot(endpoint, config, folder / f"{name}.npz")
         return folder / f"{name}.npz"

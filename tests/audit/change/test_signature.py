@@ -8,14 +8,13 @@ from typer.testing import CliRunner
 
 from lensmith.audit.change.signature import Origin, SignatureConfig, check_signature, judge
 from lensmith.audit.estimators.image import learn_image, load_image, off_image, off_image_at, save_image
-from lensmith.audit.querying.meter import Budget
 from lensmith.audit.stages.image import IMAGE_FILE
 from lensmith.cli.app import app
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Noise, Sampled
 from lensmith.endpoints.fake.endpoint import Lattice
 from lensmith.endpoints.fake.server import FakeServer
-from tests.support.fake_audits import EVERYTHING, VOCABULARY, WithHiddenPrompt, audited, fake, with_head
+from tests.support.fake_audits import EVERYTHING, VOCABULARY, WithHiddenPrompt, audited, fake, session_in, with_head
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +25,9 @@ def image(tmp_path_factory):
 
 
 def checked(endpoint, image, folder, *, max_queries=20_000, **options):
-    budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
-    options = {"target": "http://127.0.0.1:1/v1", "model": "m", "folder": folder, "budget": budget} | options
-    return check_signature(endpoint, image, SignatureConfig(**options))
+    asked = {key: options.pop(key) for key in ("form", "seed", "target", "model", "budget") if key in options}
+    session = session_in(folder, max_queries=max_queries, **asked)
+    return check_signature(endpoint, image, SignatureConfig(session=session, **options))
 
 
 def nudged(rank, size):

@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 
 from lensmith.audit.findings.finding import ReadOut, Verdict
+from lensmith.audit.run import AuditConfig
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure, Sampled
 from lensmith.core.types import Message
 from lensmith.endpoints.fake.server import FakeServer
 from lensmith.endpoints.http.client import connect
 from lensmith.openai_api import Kind, WireError
-from lensmith.workflows.audit import AuditOptions, audit_url
-from tests.support.fake_audits import fake
+from lensmith.workflows.audit import audit_url
+from tests.support.fake_audits import fake, session_in
 
 _BIAS_ONLY = replace(Exposure(), top_logprobs=0, sampled_logprob=Sampled.HIDDEN)
 
@@ -39,7 +40,7 @@ class _Thinking(FakeServer):
 
 def _audited(exposure, name, folder):
     with _Thinking(fake(exposure), name=name, dialect="sglang") as url:
-        return audit_url(AuditOptions(url=url, model="fake", out=folder, queries_per_s=10_000, max_queries=120))
+        return audit_url(AuditConfig(session=session_in(folder, target=url, max_queries=120)))
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])

@@ -6,6 +6,7 @@ import pytest
 
 from lensmith.audit.estimators.rotation import MAX_RANK, contexts_needed
 from lensmith.audit.findings.finding import ReadOut, Severity
+from lensmith.audit.weights.head import open_weights
 from lensmith.core.exposure import Exposure, Noise
 from lensmith.endpoints.fake.endpoint import Lattice, Norm
 from tests.support.fake_audits import EVERYTHING, VOCABULARY, WIDTH, audited, fake, finding, without_norm, write_weights
@@ -23,7 +24,7 @@ def weights(endpoint, folder, **more):
 )
 def test_the_layer_is_found_up_to_a_rotation(tmp_path, switches):
     endpoint = fake(**switches)
-    report = audited(endpoint, tmp_path, truth=weights(endpoint, tmp_path))
+    report = audited(endpoint, tmp_path, truth=open_weights(weights(endpoint, tmp_path)))
     found = finding(report, "ROTATION")
     assert found.severity is Severity.CRITICAL
     assert found.evidence["error_up_to_rotation"] < 1e-5
@@ -35,7 +36,7 @@ def test_the_layer_is_found_up_to_a_rotation(tmp_path, switches):
 
 def test_a_gain_that_is_stored_less_one_is_understood(tmp_path):
     endpoint = fake()
-    report = audited(endpoint, tmp_path, truth=weights(endpoint, tmp_path, less=1))
+    report = audited(endpoint, tmp_path, truth=open_weights(weights(endpoint, tmp_path, less=1)))
     assert finding(report, "ROTATION").evidence["error_up_to_rotation"] < 1e-5
 
 
@@ -55,7 +56,7 @@ def test_a_gain_that_is_stored_less_one_is_understood(tmp_path):
 def test_what_the_fit_says_of_its_error_is_so(tmp_path, exposure, switches):
     """Coarse outputs cost in proportion: the residual on contexts that were left out says how much."""
     endpoint = fake(exposure, **switches)
-    report = audited(endpoint, tmp_path, truth=weights(endpoint, tmp_path))
+    report = audited(endpoint, tmp_path, truth=open_weights(weights(endpoint, tmp_path)))
     found = finding(report, "ROTATION")
     if found is not None:
         error, misfit = found.evidence["error_up_to_rotation"], found.evidence["misfit"]
@@ -65,14 +66,14 @@ def test_what_the_fit_says_of_its_error_is_so(tmp_path, exposure, switches):
 
 def test_states_that_no_norm_put_on_a_sphere_give_no_claim(tmp_path):
     endpoint = without_norm(fake())
-    report = audited(endpoint, tmp_path, truth=weights(endpoint, tmp_path))
+    report = audited(endpoint, tmp_path, truth=open_weights(weights(endpoint, tmp_path)))
     assert report.width == WIDTH and finding(report, "ROTATION") is None
     assert "no ellipsoid" in finding(report, "LAYER").evidence["up_to_rotation"]
 
 
 def test_outputs_that_noise_moved_off_the_ellipsoid_give_no_claim(tmp_path):
     endpoint = fake(replace(EVERYTHING, decimals=0), vocabulary=1024, logit_std=4.0)
-    report = audited(endpoint, tmp_path, truth=weights(endpoint, tmp_path))
+    report = audited(endpoint, tmp_path, truth=open_weights(weights(endpoint, tmp_path)))
     assert finding(report, "ROTATION") is None
 
 
@@ -94,7 +95,7 @@ def test_a_model_too_wide_is_told_why_and_costs_nothing(tmp_path):
 
 def test_weights_without_the_norm_score_the_layer_only(tmp_path):
     endpoint = fake()
-    report = audited(endpoint, tmp_path, truth=weights(endpoint, tmp_path, no_gain=True))
+    report = audited(endpoint, tmp_path, truth=open_weights(weights(endpoint, tmp_path, no_gain=True)))
     assert "rms_seen" in finding(report, "LAYER").evidence
     evidence = finding(report, "ROTATION").evidence
     assert "gain" in evidence["not_scored"] and "error_up_to_rotation" not in evidence
@@ -102,7 +103,7 @@ def test_weights_without_the_norm_score_the_layer_only(tmp_path):
 
 def test_through_a_read_out_that_is_paid_by_the_token_few_tokens_are_read(tmp_path):
     endpoint = fake(replace(Exposure(), wanted_ids=128))
-    report = audited(endpoint, tmp_path, truth=weights(endpoint, tmp_path), read_outs=(ReadOut.P2,))
+    report = audited(endpoint, tmp_path, truth=open_weights(weights(endpoint, tmp_path)), read_outs=(ReadOut.P2,))
     found = finding(report, "ROTATION")
     assert found.evidence["tokens"] == VOCABULARY - 3
     assert found.evidence["error_up_to_rotation"] < 1e-5

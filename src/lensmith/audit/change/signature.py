@@ -11,22 +11,19 @@ Legend: K outputs, M tokens of the image, T of them that are read.
 import enum
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-import lensmith
 from lensmith.audit.estimators.image import Image, choose_tokens, off_image_at, part_of
 from lensmith.audit.estimators.spectrum import Float64Array, drop_missing
 from lensmith.audit.findings.finding import ReadOut
-from lensmith.audit.findings.wording import public_target
-from lensmith.audit.querying.contexts import ContextForm
+from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.event_log import asked_anew, mark_finished
-from lensmith.audit.querying.meter import Budget, BudgetError, TokenTexts
+from lensmith.audit.querying.meter import BudgetError, TokenTexts
 from lensmith.audit.readouts.base import LogitReader
 from lensmith.audit.readouts.choose import columns_for, lasting_ids, named, reader_for
-from lensmith.audit.session import SessionConfig, open_session
+from lensmith.audit.session import open_session
 from lensmith.audit.stages.proof import SECOND_SEED, first_proven
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import rounding_nats
@@ -56,16 +53,11 @@ class Origin(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class SignatureConfig:
-    """What to ask: `outputs` answers, fewer where the budget does not reach. `target`: where the endpoint is. `folder`
-    takes the event log, from which a check of the same target that was interrupted goes on."""
+    """What to ask: `outputs` answers, fewer where the budget does not reach. A check of the same target that was
+    interrupted goes on."""
 
-    target: str
-    model: str
-    folder: Path
+    session: SessionConfig
     outputs: int = 16
-    seed: int = 0
-    form: ContextForm | None = None
-    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,24 +94,12 @@ def check_signature(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SignatureCheck:
     """Reads a few outputs through the cheapest read-out, all anew where an earlier check was finished. What stands in
-    the way of a verdict is its reason, no error, except for an endpoint that does not answer at all, and a `folder`
+    the way of a verdict is its reason, no error, except for an endpoint that does not answer at all, and a folder
     with an unfinished check of another target (ConfigError)."""
-    opening = SessionConfig(
-        folder=config.folder,
-        header={
-            "signature": image.content_hash,
-            "target": public_target(config.target),
-            "model": config.model,
-            "seed": config.seed,
-            "lensmith": lensmith.__version__,
-        },
-        model=config.model,
-        seed=config.seed,
-        form=config.form,
-        budget=config.budget,
-    )
-    with asked_anew(config.folder):
-        with open_session(endpoint, opening, texts=texts) as session:
+    asked = config.session
+    header = asked.header(signature=image.content_hash, model=asked.model)
+    with asked_anew(asked.folder):
+        with open_session(endpoint, asked, header, texts=texts) as session:
             stage = session.stage
             try:
                 read_out = first_proven(session.whole_stage())
@@ -131,7 +111,7 @@ def check_signature(
                 return _undecided(error, stage)
             except (NotExposedError, InputError) as error:
                 check = _undecided(error, stage)
-        mark_finished(config.folder)
+        mark_finished(asked.folder)
     return replace(check, queries=stage.meter.spent.queries)
 
 
@@ -215,7 +195,7 @@ def judge(
 
 def _wanted(image: Image, reader: LogitReader, contexts: Sequence[Request], stage: AuditStage) -> IdArray:
     """The tokens to read, by the endpoint's ids: all that both know where they cost nothing, else a chosen few."""
-    readable = columns_for(reader, stage.probed, stage.meter, contexts, stage.seed)
+    readable = columns_for(reader, stage.probed, stage.meter, contexts, stage.config.seed)
     lasting = lasting_ids(readable, stage.meter.texts)
     shared = readable[np.isin(lasting, image.token_ids_M)]
     if len(shared) < image.rank + 1 + _SPARE:
@@ -225,7 +205,9 @@ def _wanted(image: Image, reader: LogitReader, contexts: Sequence[Request], stag
     place_of = dict(zip(lasting.tolist(), readable.tolist(), strict=True))
     part = part_of(image, lasting_ids(shared, stage.meter.texts))
     count = min(len(shared), max(_TOKENS_PER_RANK * (image.rank + 1), image.rank + 1 + _SPARE))
-    return np.array([place_of[each] for each in choose_tokens(part, count, seed=stage.seed).tolist()], dtype=np.int64)
+    return np.array(
+        [place_of[each] for each in choose_tokens(part, count, seed=stage.config.seed).tolist()], dtype=np.int64
+    )
 
 
 def _affordable(stage: AuditStage, reader: LogitReader, columns: int, outputs: int) -> int:

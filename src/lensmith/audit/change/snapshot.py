@@ -5,17 +5,15 @@ seed alone, so two snapshots with one seed ask the same (Finlayson et al., arXiv
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import lensmith
 from lensmith.audit.change.compare import Change, Comparison, Snapshot, compare, load_snapshot, save_snapshot
-from lensmith.audit.findings.wording import public_target
-from lensmith.audit.querying.contexts import ContextForm
+from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.event_log import asked_anew, mark_finished
-from lensmith.audit.querying.meter import Budget, TokenTexts
+from lensmith.audit.querying.meter import TokenTexts
 from lensmith.audit.readouts.choose import lasting_ids, plan_reading
-from lensmith.audit.session import Session, SessionConfig, open_session
+from lensmith.audit.session import Session, open_session
 from lensmith.audit.stages.matrix import GrowingMatrix
 from lensmith.audit.stages.proof import first_proven, repeat_difference
 from lensmith.core.endpoint import Endpoint
@@ -28,18 +26,12 @@ OnProgress = Callable[[int, int], None]
 class SnapshotConfig:
     """What to record: `contexts` by `tokens`. More contexts than the model is wide show its image.
 
-    `target`: where the endpoint is. `folder` takes the event log and what was read so far, so that an interrupted
-    recording of the same target goes on; one that was finished is no part of the next.
+    An interrupted recording of the same target goes on; one that was finished is no part of the next.
     """
 
-    target: str
-    model: str
-    folder: Path
+    session: SessionConfig
     contexts: int = 720
     tokens: int = 1024
-    seed: int = 0
-    form: ContextForm | None = None
-    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,24 +79,12 @@ def take_snapshot(
     on_progress: OnProgress = lambda done, total: None,
 ) -> SnapshotInfo:
     """Records the endpoint's outputs into `out`. Raises NotExposedError where it tells no logits, BudgetError, and
-    ConfigError where `folder` holds an unfinished recording of another target."""
-    opening = SessionConfig(
-        folder=config.folder,
-        header={
-            "snapshot": config.model,
-            "target": public_target(config.target),
-            "seed": config.seed,
-            "lensmith": lensmith.__version__,
-        },
-        model=config.model,
-        seed=config.seed,
-        form=config.form,
-        budget=config.budget,
-    )
-    with asked_anew(config.folder):
-        with open_session(endpoint, opening, texts=texts) as session:
+    ConfigError where the session's folder holds an unfinished recording of another target."""
+    asked = config.session
+    with asked_anew(asked.folder):
+        with open_session(endpoint, asked, asked.header(snapshot=asked.model), texts=texts) as session:
             info = _recorded(session, config, out, texts, on_progress)
-        mark_finished(config.folder)
+        mark_finished(asked.folder)
     return info
 
 
@@ -119,7 +99,7 @@ def _recorded(
         )
     contexts = stage.contexts(read_out)
     chosen = plan_reading(
-        read_out, stage.probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.seed
+        read_out, stage.probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.session.seed
     )
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.columns)
     matrix.grow(meter, config.contexts, matrix.most_columns, on_progress)
@@ -127,7 +107,7 @@ def _recorded(
     whole_NM = matrix.whole(config.contexts, matrix.most_columns)
     snapshot = Snapshot(
         outputs_NM=whole_NM.logits_NM,
-        contexts=tuple(f"{contexts.form.value} {config.seed} {number}" for number in range(config.contexts)),
+        contexts=tuple(f"{contexts.form.value} {config.session.seed} {number}" for number in range(config.contexts)),
         token_ids_M=lasting_ids(whole_NM.token_ids_M, texts),
         repeat_nats=repeat_nats,
     )

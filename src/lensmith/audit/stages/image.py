@@ -84,7 +84,7 @@ def find_image(
     tokens_read = math.ceil(_TOKENS_PER_RANK * (image.rank + 1))
     if len(ids_M) < _LEAST_GAIN * tokens_read:
         return ImageOutcome()
-    tried = _tried(image, outputs_NM[learned:], tokens_read, stage.seed)
+    tried = _tried(image, outputs_NM[learned:], tokens_read, stage.config.seed)
     if not tried.error_nats <= _WORTH * tried.unrelated_nats:
         errors = f"it errs by {figure(tried.error_nats, 2)} nats, an unrelated one by {figure(tried.unrelated_nats, 2)}"
         return ImageOutcome(unresolved=(f"the image: {errors}",))

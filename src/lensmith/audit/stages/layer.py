@@ -8,7 +8,6 @@ Legend: N contexts, V tokens, H width, R rank.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.matrix import Part
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthFound
-from lensmith.audit.weights.head import open_head
+from lensmith.audit.weights.head import TrueWeights
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
 
 MOST_BYTES = 2_000_000_000
@@ -59,7 +58,7 @@ class _Scored:
 def find_layer(
     stage: AuditStage,
     width: WidthFound,
-    truth: Path | None,
+    truth: TrueWeights | None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> LayerOutcome:
     """Reads all tokens of the contexts that showed the width. Nothing is claimed where the budget does not reach."""
@@ -93,17 +92,16 @@ def _rank_without_bias(width: WidthFound) -> int:
     return width.rank - (1 if has_bias else 0)
 
 
-def _scored(layer_VR: np.ndarray, ids_V: IdArray, width: WidthFound, truth: Path | None) -> _Scored:
+def _scored(layer_VR: np.ndarray, ids_V: IdArray, width: WidthFound, truth: TrueWeights | None) -> _Scored:
     if truth is None:
         return _Scored()
     if (ids_V >= TEXT_IDS_FROM).any():
         return _Scored(note="the layer's error: the server names tokens by text, and not by their row of the head")
-    head = open_head(truth)
-    tokens, head_width = head.shape
+    tokens, head_width = truth.head.shape
     if int(ids_V.max()) >= tokens:
         return _another(f"they have {tokens} tokens, and the endpoint at least {int(ids_V.max()) + 1}")
     lost = max(0, head_width - layer_VR.shape[1])
-    score = score_layer(layer_VR, head.rows(ids_V), lost=lost)
+    score = score_layer(layer_VR, truth.head.rows(ids_V), lost=lost)
     if score.rms <= _UNRELATED * score.rms_unrelated:
         return _Scored(score=score)
     why = f"the layer misses them by {figure(score.rms, 2)}, and an unrelated one by {figure(score.rms_unrelated, 2)}"

@@ -72,7 +72,9 @@ def prove(stage: AuditStage, read_out: ReadOut) -> Proof:
     contexts = stage.contexts(read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
     again = [replace(context, seed=SECOND_SEED) for context in contexts]
     try:
-        chosen = plan_reading(read_out, stage.probed, stage.meter, contexts, columns=BLOCK_COLUMNS, seed=stage.seed)
+        chosen = plan_reading(
+            read_out, stage.probed, stage.meter, contexts, columns=BLOCK_COLUMNS, seed=stage.config.seed
+        )
         first = chosen.reader.read(stage.meter, contexts, chosen.columns)
         second = chosen.reader.read(stage.meter, again, chosen.columns)
     except (RefusedError, NotExposedError, InputError) as error:

@@ -8,7 +8,6 @@ Legend: N contexts, M tokens read of each, V tokens of the layer, R rank, H widt
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from lensmith.audit.stages.layer import MOST_BYTES, LayerOutcome
 from lensmith.audit.stages.matrix import Part
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthFound
-from lensmith.audit.weights.head import open_gain, open_head
+from lensmith.audit.weights.head import TrueWeights
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
 from lensmith.core.errors import NotExposedError
 
@@ -71,7 +70,7 @@ def find_rotation(
     stage: AuditStage,
     width: WidthFound,
     found: LayerOutcome,
-    truth: Path | None,
+    truth: TrueWeights | None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> RotationOutcome:
     """Reads as many contexts as the fit takes, and fits. Nothing is claimed that contexts left out do not bear out."""
@@ -126,14 +125,14 @@ def _with_contexts(layer: RecoveredLayer, token_ids_V: IdArray, part: Part) -> R
 
 
 def _scored(
-    rotated: RotatedLayer, token_ids_V: IdArray, width: WidthFound, truth: Path | None
+    rotated: RotatedLayer, token_ids_V: IdArray, width: WidthFound, truth: TrueWeights | None
 ) -> tuple[RotationScore | None, str]:
     """The score, or None and why there is none though weights were given."""
     if truth is None:
         return None, ""
     if (token_ids_V >= TEXT_IDS_FROM).any():
         return None, "not scored: the server names tokens by text, and not by their row of the head"
-    head, gain_H = open_head(truth), open_gain(truth)
+    head, gain_H = truth.head, truth.gain_H
     if gain_H is None or len(gain_H) != head.shape[1]:
         return None, "not scored: the final norm's gain, which is in the layer found, is not among the weights given"
     head_VH = np.asarray(head.rows(token_ids_V)[:], dtype=np.float64)

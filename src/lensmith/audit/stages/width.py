@@ -86,7 +86,9 @@ def find_width(
     contexts = stage.contexts(read_out)
     most = min(_MOST_COLUMNS, _affordable_columns(stage)) + 1
     try:
-        chosen = plan_reading(read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.seed)
+        chosen = plan_reading(
+            read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.config.seed
+        )
     except BudgetError as error:
         return WidthUnresolved(reason=error.problem, out_of_budget=True)
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
@@ -170,7 +172,7 @@ def _sizes(reader: LogitReader, most_columns: int) -> list[tuple[int, int]]:
 
 def _estimate(stage: AuditStage, matrix: GrowingMatrix, rows: int, columns: int) -> WidthEstimate:
     noise_nats = max(stage.probed.spread_nats, rounding_nats(stage.probed.decimals), 1e-5)
-    return estimate_width(matrix.complete(rows, columns).logits_NM, noise_nats=noise_nats, seed=stage.seed)
+    return estimate_width(matrix.complete(rows, columns).logits_NM, noise_nats=noise_nats, seed=stage.config.seed)
 
 
 def _width_finding(stage: AuditStage, read_out: ReadOut, before: Cost, estimate: WidthEstimate) -> Finding:

@@ -10,6 +10,7 @@ Legend: V vocabulary, H width.
 import json
 import math
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,19 @@ GAIN_NAMES = (
 _FORMATS = {"F64": F64, "F32": F32, "F16": F16, "BF16": BF16}
 _MAX_HEADER_BYTES = 100_000_000
 _INDEX_ENDING = ".safetensors.index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrueWeights:
+    """An operator's own: the head, not yet read, and the gain (H,) of the norm before it where its file has one."""
+
+    head: StoredMatrix
+    gain_H: Float32Array | None
+
+
+def open_weights(place: str | Path) -> TrueWeights:
+    """Both, from a place as `open_head` takes it. Raises as `open_head` does."""
+    return TrueWeights(head=open_head(place), gain_H=open_gain(place))
 
 
 def open_head(place: str | Path, name: str | None = None) -> StoredMatrix:

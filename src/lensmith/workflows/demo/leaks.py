@@ -12,21 +12,25 @@ from pathlib import Path
 from PIL import Image
 
 from lensmith.audit.findings.cures import SAFE_WORDS
-from lensmith.audit.findings.finding import AuditReport, Finding
+from lensmith.audit.findings.finding import AuditReport, Finding, ReadOut
+from lensmith.audit.querying.config import SessionConfig
+from lensmith.audit.querying.contexts import ContextForm
+from lensmith.audit.querying.meter import Budget
+from lensmith.audit.run import AuditConfig
 from lensmith.core.exposure import Exposure
 from lensmith.guard.run import Options, guard_config, running_guard
 from lensmith.models.families.registry import DEFAULT_MODEL
 from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.engine import Engine
 from lensmith.serve.run import running
-from lensmith.workflows.audit import AuditOptions, audit_url
+from lensmith.workflows.audit import audit_url
 from lensmith.workflows.html.convert import Converter
 from lensmith.workflows.html.gallery import Chapter
 from lensmith.workflows.html.writers import LocalWriter, endpoint_writer
 
 SLOTS = 8
 LEAK_STEPS = 3
-READ_OUTS = ("P1", "P2", "P4a")
+READ_OUTS = (ReadOut.P1, ReadOut.P2, ReadOut.P4A)
 """Enough to show what leaks; the dearer ones take minutes."""
 
 
@@ -58,10 +62,10 @@ def run_leaks(
     told = on_progress or (lambda done, total: None)
     answering = Answering.of(writer.model, writer.processor, name=DEFAULT_MODEL)
     with running(Engine(answering, Exposure.everything(), slots=SLOTS)) as url:
-        first = audit_url(_options(url, out_dir / "open"))
+        first = audit_url(_config(url, out_dir / "open"))
         told(1, LEAK_STEPS)
         with running_guard(guard_config(Options(upstream=url, expose=SAFE_WORDS))) as guarded_url:
-            second = audit_url(_options(guarded_url, out_dir / "guarded"))
+            second = audit_url(_config(guarded_url, out_dir / "guarded"))
             told(2, LEAK_STEPS)
             with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
                 through_guard = converter.convert(picture).best.html
@@ -106,5 +110,7 @@ def _worst_first(report: AuditReport) -> list[Finding]:
     return sorted(found, key=lambda finding: finding.severity, reverse=True)
 
 
-def _options(url: str, out: Path) -> AuditOptions:
-    return AuditOptions(url=url, out=out, contexts="picture", read_outs=READ_OUTS, queries_per_s=1_000)
+def _config(url: str, folder: Path) -> AuditConfig:
+    budget = Budget(queries_per_s=1_000)
+    session = SessionConfig(target=url, folder=folder, budget=budget, form=ContextForm.PICTURE)
+    return AuditConfig(session=session, read_outs=READ_OUTS)
