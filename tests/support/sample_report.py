@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings.finding import AuditReport, Cost, Finding, FindingKind, ReadOut, Severity
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202egnp.exe\ud800]]>\x00"
 
 
 def finding(**changes: Any) -> Finding:
     values: dict[str, Any] = {
-        "code": "LEAK-P4a",
+        "kind": FindingKind.LEAK,
         "title": "A forced token's true logprob is told",
         "severity": Severity.MEDIUM,
         "read_out": ReadOut.P4A,
@@ -35,10 +35,14 @@ def audit_report(**changes: Any) -> AuditReport:
         "capabilities": {"top_logprobs": 20, "read_outs": ["P4a", "P8"], "notes": {"echo": "refused"}},
         "findings": (
             finding(
-                code="META", title="Metadata tells the size", severity=Severity.LOW, read_out=ReadOut.P0, whole=None
+                kind=FindingKind.METADATA,
+                title="Metadata tells the size",
+                severity=Severity.LOW,
+                read_out=ReadOut.P0,
+                whole=None,
             ),
             finding(),
-            finding(code="WIDTH", title="The width is 8", severity=Severity.HIGH, read_out=ReadOut.P1),
+            finding(kind=FindingKind.WIDTH, title="The width is 8", severity=Severity.HIGH, read_out=ReadOut.P1),
         ),
         "unresolved": ("Whether an allow-list is honoured.",),
         "width": 8,

@@ -5,7 +5,7 @@ Ctrl-C or because its budget is spent, goes on where it was when the same comman
 """
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,7 +18,7 @@ from lensmith.audit.querying.meter import TokenTexts
 from lensmith.audit.querying.price import with_price
 from lensmith.audit.session import Session, open_session
 from lensmith.audit.stages.image import IMAGE_FILE, ImageOutcome, find_image
-from lensmith.audit.stages.layer import LayerOutcome, find_layer, with_evidence
+from lensmith.audit.stages.layer import LayerFound, LayerOutcome, find_layer
 from lensmith.audit.stages.proof import metadata_finding, prove
 from lensmith.audit.stages.rotation import find_rotation
 from lensmith.audit.stages.runner import OnProgress, ProgressReporter, StageRunner
@@ -114,7 +114,7 @@ class _Recovered:
     """What one read-out gave: the width or why there is none, and the layer where it was recovered."""
 
     width: WidthOutcome
-    layer: LayerOutcome = field(default_factory=LayerOutcome)
+    layer: LayerFound | None = None
 
 
 class _Audit:
@@ -195,17 +195,19 @@ class _Audit:
             return _Recovered(width=width)
         runner.findings.append(after([], width.finding))
         self._progress.begin("layer")
-        found = runner.attempt("the layer", lambda: find_layer(stage, width, self._config.truth, on_rows))
-        layer = found or LayerOutcome()
-        runner.unresolved += layer.unresolved
-        if layer.finding is not None:
-            runner.findings.append(after([width.finding], layer.finding))
+        outcome = runner.attempt("the layer", lambda: find_layer(stage, width, self._config.truth, on_rows))
+        outcome = outcome or LayerOutcome()
+        runner.unresolved += outcome.unresolved
+        earlier, layer = [width.finding], outcome.found
+        if layer is not None:
+            runner.findings.append(after(earlier, layer.finding))
+            earlier.append(layer.finding)
         self._progress.begin("image")
-        columns, path = layer.columns or width.columns, self._config.session.folder / IMAGE_FILE
+        columns, path = width.columns if layer is None else layer.columns, self._config.session.folder / IMAGE_FILE
         image = runner.attempt("the image", lambda: find_image(stage, width, columns, path, on_rows)) or ImageOutcome()
         runner.unresolved += image.unresolved
         if image.finding is not None:
-            runner.findings.append(after([width.finding, layer.finding], image.finding))
+            runner.findings.append(after(earlier, image.finding))
         return _Recovered(width=width, layer=layer)
 
     def _read_width(self, read_out: ReadOut) -> WidthOutcome:
@@ -220,10 +222,10 @@ class _Audit:
         del runner.unresolved[known_before:]
         return WidthUnresolved(reason="; ".join(reasons), out_of_budget=runner.is_cut_short)
 
-    def _read_rotation(self, width: WidthFound, layer: LayerOutcome) -> None:
+    def _read_rotation(self, width: WidthFound, layer: LayerFound | None) -> None:
         """The layer up to a rotation, where the layer was recovered; why not stands in the layer's evidence."""
         stage, runner = self._stage, self.runner
-        if layer.finding is None:
+        if layer is None:
             return
         self._progress.begin("layer up to a rotation")
         truth = self._config.truth if layer.is_own_truth else None
@@ -234,8 +236,7 @@ class _Audit:
             runner.findings.append(after([width.finding, layer.finding], rotation.finding))
             return
         why_not = "not finished" if rotation is None else rotation.why_not
-        place = next(place for place, finding in enumerate(runner.findings) if finding.code == layer.finding.code)
-        runner.findings[place] = with_evidence(runner.findings[place], up_to_rotation=why_not)
+        runner.amend(layer.finding.kind, up_to_rotation=why_not)
 
     def _wanted(self, probed: Probed) -> list[ReadOut]:
         only = self._config.read_outs

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from lensmith.audit.findings.finding import Cost, Severity
+from lensmith.audit.findings.finding import Cost, FindingKind, ReadOut, Severity
 from lensmith.audit.findings.wording import duration, money, public_target, ratio, visible
 from lensmith.audit.probe.capabilities import Probed
 from lensmith.audit.report import files as report_module
@@ -128,13 +128,13 @@ def test_hostile_text_stays_text():
         capabilities={HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE, {HOSTILE: None}]}},
         unresolved=(HOSTILE,),
         findings=(finding(title=HOSTILE, was_read=f"`{HOSTILE}` `", evidence={HOSTILE: HOSTILE}, cure=HOSTILE,
-                          retest=HOSTILE, code=HOSTILE),),
+                          retest=HOSTILE),),
     )  # fmt: skip
     html = as_html(report)
     page = Strict(html)
     assert "script" not in page.tags
     shown = "<script>alert(1)</script>\"'&\\x1b[31m\\u202egnp.exe\\ud800]]>\\x00"
-    assert page.text.count(shown) >= 14
+    assert page.text.count(shown) >= 13
     for text in (html, as_text(report)):
         text.encode()
         assert not set("\x1b\u202e\x00") & set(text)
@@ -230,19 +230,26 @@ def test_one_cure_and_one_command_to_test_again_stand_first():
 
 
 def test_equally_bad_findings_stand_worst_first():
-    codes = ("IMAGE", "LAYER", "ROTATION", "WIDTH", "LEAK-P1")
-    bad = {"LAYER": Severity.CRITICAL, "ROTATION": Severity.CRITICAL, "LEAK-P1": Severity.MEDIUM}
-    report = audit_report(findings=tuple(finding(code=code, severity=bad.get(code, Severity.HIGH)) for code in codes))
+    kinds = (FindingKind.IMAGE, FindingKind.LAYER, FindingKind.ROTATION, FindingKind.WIDTH, FindingKind.LEAK)
+    bad = {
+        FindingKind.LAYER: Severity.CRITICAL,
+        FindingKind.ROTATION: Severity.CRITICAL,
+        FindingKind.LEAK: Severity.MEDIUM,
+    }
+    findings = [finding(kind=kind, read_out=ReadOut.P1, severity=bad.get(kind, Severity.HIGH)) for kind in kinds]
+    report = audit_report(findings=tuple(findings))
     told = [one["code"] for one in as_dict(report)["findings"]]
     assert told == ["ROTATION", "LAYER", "WIDTH", "IMAGE", "LEAK-P1"]
 
 
 def test_the_price_of_the_layer_is_the_one_that_was_paid():
-    paid = finding(code="LAYER", severity=Severity.CRITICAL, whole=Cost(queries=63, seconds=1.0))
-    cheaper = finding(code="LEAK-P2", whole=Cost(queries=60, extrapolated=True))
+    paid = finding(kind=FindingKind.LAYER, severity=Severity.CRITICAL, whole=Cost(queries=63, seconds=1.0))
+    cheaper = finding(kind=FindingKind.LEAK, read_out=ReadOut.P2, whole=Cost(queries=60, extrapolated=True))
     text = Strict(as_html(audit_report(findings=(paid, cheaper)))).text
     assert "The last layer took63 queries" in text
-    text = Strict(as_html(audit_report(findings=(cheaper, finding(code="WIDTH", whole=Cost(queries=5)))))).text
+    text = Strict(
+        as_html(audit_report(findings=(cheaper, finding(kind=FindingKind.WIDTH, whole=Cost(queries=5)))))
+    ).text
     assert "The last layer would take60 queries" in text and "extrapolated" in text
 
 

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from lensmith.audit.findings.finding import Severity
+from lensmith.audit.findings.finding import ReadOut, Severity
 from lensmith.audit.report.sarif import UNRESOLVED, as_sarif
 from tests.support.sample_report import HOSTILE, audit_report, clean_report, finding
 
@@ -52,15 +52,18 @@ def test_findings_are_mapped_to_owasp_and_atlas():
 
 
 def test_severities_become_levels_and_scores():
-    findings = tuple(finding(code=f"C-{severity.name}", severity=severity) for severity in Severity)
+    read_outs = (ReadOut.P1, ReadOut.P2, ReadOut.P3, ReadOut.P5, ReadOut.P7)
+    findings = tuple(
+        finding(read_out=read_out, severity=severity) for read_out, severity in zip(read_outs, Severity, strict=True)
+    )
     run = run_of(audit_report(findings=findings, unresolved=()))
     levels = {result["ruleId"]: (result["kind"], result["level"]) for result in run["results"]}
     assert levels == {
-        "C-INFO": ("informational", "none"),
-        "C-LOW": ("fail", "note"),
-        "C-MEDIUM": ("fail", "warning"),
-        "C-HIGH": ("fail", "error"),
-        "C-CRITICAL": ("fail", "error"),
+        "LEAK-P1": ("informational", "none"),
+        "LEAK-P2": ("fail", "note"),
+        "LEAK-P3": ("fail", "warning"),
+        "LEAK-P5": ("fail", "error"),
+        "LEAK-P7": ("fail", "error"),
     }
     scores = [float(rule["properties"]["security-severity"]) for rule in run["tool"]["driver"]["rules"]]
     assert len(set(scores)) == 5

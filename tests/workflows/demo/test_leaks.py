@@ -1,11 +1,11 @@
 """What the demonstration's second chapter says of two audits."""
 
-from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings.finding import AuditReport, Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.workflows.demo.leaks import LeaksResult, leaks_chapter
 
 
 def finding(title, severity):
-    return Finding(code="WIDTH", title=title, severity=severity, read_out=ReadOut.P1, was_read="")
+    return Finding(kind=FindingKind.WIDTH, title=title, severity=severity, read_out=ReadOut.P1, was_read="")
 
 
 def report(**values):

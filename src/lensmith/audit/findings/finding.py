@@ -27,6 +27,20 @@ class Severity(enum.IntEnum):
     """Its last layer was recovered, or can be within the budget."""
 
 
+class FindingKind(enum.Enum):
+    """What a finding is about."""
+
+    METADATA = "META"
+    LEAK = "LEAK"
+    """A read-out that reads logits."""
+    WIDTH = "WIDTH"
+    IMAGE = "IMAGE"
+    LAYER = "LAYER"
+    """Up to a linear map."""
+    ROTATION = "ROTATION"
+    """The layer up to a rotation."""
+
+
 class ReadOut(enum.Enum):
     """The ways to read logits through an interface, from the cheapest to the dearest (`title` says what each is)."""
 
@@ -77,21 +91,26 @@ class Cost:
 class Finding:
     """One thing that the interface gives away.
 
-    `code` is stable over versions (`LEAK-P1`, `WIDTH`, `IMAGE`, `LAYER`, `ROTATION`, `META`). `was_read` says what was
-    read, in a sentence with its figures; `evidence` holds the figures as JSON values. `spent` is what this audit paid,
-    `whole` what the complete attack would cost. `cure` is an exact server setting, `retest` the command that checks it.
+    `read_out`: through which it was found. `was_read` says what was read, in a sentence with its figures; `evidence`
+    holds the figures as JSON values. `spent` is what this audit paid, `whole` what the complete attack would cost.
+    `cure` is an exact server setting, `retest` the command that checks it.
     """
 
-    code: str
+    kind: FindingKind
     title: str
     severity: Severity
-    read_out: ReadOut | None = None
+    read_out: ReadOut
     was_read: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
     spent: Cost = field(default_factory=lambda: Cost(queries=0))
     whole: Cost | None = None
     cure: str = ""
     retest: str = ""
+
+    @property
+    def code(self) -> str:
+        """What reports call it; stable over versions: `WIDTH`, `LEAK-P1`."""
+        return f"{self.kind.value}-{self.read_out.value}" if self.kind is FindingKind.LEAK else self.kind.value
 
 
 class Verdict(enum.Enum):

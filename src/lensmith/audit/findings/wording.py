@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from lensmith.audit.findings.cures import SAFE_WORDS
-from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Verdict
+from lensmith.audit.findings.finding import AuditReport, Cost, Finding, FindingKind, ReadOut, Verdict
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Control and format characters (among them those that turn the reading direction), surrogates, the unassigned."""
 _SECONDS = ((86_400 * 365.25, "years"), (86_400, "days"), (3_600, "h"), (60, "min"))
-_WORST_FIRST = ("ROTATION", "LAYER", "WIDTH", "IMAGE")
+_WORST_FIRST = (FindingKind.ROTATION, FindingKind.LAYER, FindingKind.WIDTH, FindingKind.IMAGE)
 _COUNTS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -117,9 +117,9 @@ def by_severity(report: AuditReport) -> list[Finding]:
         report.findings,
         key=lambda one: (
             -one.severity,
-            _WORST_FIRST.index(one.code) if one.code in _WORST_FIRST else len(_WORST_FIRST),
+            _WORST_FIRST.index(one.kind) if one.kind in _WORST_FIRST else len(_WORST_FIRST),
             one.code,
-            one.read_out.value if one.read_out else "",
+            one.read_out.value,
         ),
     )
 

@@ -102,9 +102,10 @@ def as_text(report: AuditReport) -> str:
 
 
 def _finding_lines(finding: Finding, report: AuditReport, *, has_retest: bool) -> list[str]:
-    read_out = f" [{finding.read_out.value}]" if finding.read_out else ""
     mark = "!" if finding.severity >= report.threshold else "-"
-    lines = [f"{mark} {finding.severity.name.lower()}: {visible(finding.title)}{read_out} ({visible(finding.code)})"]
+    lines = [
+        f"{mark} {finding.severity.name.lower()}: {visible(finding.title)} [{finding.read_out.value}] ({finding.code})"
+    ]
     lines += [f"    {visible(finding.was_read)}", f"    spent:  {wording.cost(finding.spent)}"]
     lines += [f"    whole:  {wording.cost(finding.whole)}"] if finding.whole else []
     lines += [f"    cure:   {visible(finding.cure)}"] if finding.cure else []
@@ -117,7 +118,7 @@ def _finding_dict(finding: Finding) -> dict[str, Any]:
         "code": finding.code,
         "title": finding.title,
         "severity": finding.severity.name.lower(),
-        "read_out": None if finding.read_out is None else finding.read_out.value,
+        "read_out": finding.read_out.value,
         "was_read": finding.was_read,
         "evidence": _plain(finding.evidence),
         "spent": _cost_dict(finding.spent),

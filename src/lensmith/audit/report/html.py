@@ -15,7 +15,7 @@ import numpy as np
 import lensmith
 from lensmith.audit.estimators.gaps import significant_gaps
 from lensmith.audit.findings import wording
-from lensmith.audit.findings.finding import AuditReport, Cost, Finding, ReadOut, Severity, Verdict
+from lensmith.audit.findings.finding import AuditReport, Cost, Finding, FindingKind, ReadOut, Severity, Verdict
 from lensmith.audit.findings.wording import by_severity, headline, lead, public_target, visible, width_note, width_text
 from lensmith.audit.report.plot import NARROW, WIDE, Mark, singular_plot
 from lensmith.core.page import page
@@ -93,19 +93,19 @@ FIGURES: Mapping[str, str] = MappingProxyType(
 
 _TAKEN = {"before-bias": "before the bias", "after-bias": "after the bias"}
 _MEANINGS = {
-    "ROTATION": "Every token's row in the last layer is known but for one common turn: all lengths and angles between "
-    "rows are the model's own.",
-    "LAYER": "The space that the last layer's rows span is known, so a copy of the layer that differs by one unknown "
-    "matrix. This is the part of the model that the published attack steals.",
-    "WIDTH": "The hidden width tells how large the model is, which its maker may not have published.",
-    "IMAGE": "All outputs of a model lie in one small space, its image. Who knows it reads a few tokens of an answer "
-    "and works out the rest, and recognises this model behind any other name.",
+    FindingKind.ROTATION: "Every token's row in the last layer is known but for one common turn: all lengths and "
+    "angles between rows are the model's own.",
+    FindingKind.LAYER: "The space that the last layer's rows span is known, so a copy of the layer that differs by one "
+    "unknown matrix. This is the part of the model that the published attack steals.",
+    FindingKind.WIDTH: "The hidden width tells how large the model is, which its maker may not have published.",
+    FindingKind.IMAGE: "All outputs of a model lie in one small space, its image. Who knows it reads a few tokens of "
+    "an answer and works out the rest, and recognises this model behind any other name.",
 }
 
 
-def meaning(code: str) -> str:
-    """What a finding of this code means to its operator; empty where its title says it."""
-    return _MEANINGS.get(code, "")
+def meaning(kind: FindingKind) -> str:
+    """What a finding of this kind means to its operator; empty where its title says it."""
+    return _MEANINGS.get(kind, "")
 
 
 def capability(key: str, value: object) -> object:
@@ -123,7 +123,7 @@ def capability(key: str, value: object) -> object:
 
 _FEW_VALUES = 40.0
 """As `gaps.read_rank` asks of the gap that it believes: 41 times after the first value, 1.5 times from 80 values on."""
-_NO_LAYER = ("META", "WIDTH", "IMAGE")
+_NO_LAYER = (FindingKind.METADATA, FindingKind.WIDTH, FindingKind.IMAGE)
 """Findings whose whole attack stops before the layer."""
 
 _STYLE = """
@@ -245,13 +245,13 @@ def _facts(report: AuditReport) -> list[tuple[str, str]]:
 def _price_of_layer(report: AuditReport) -> list[tuple[str, str]]:
     """What the last layer took, where it was recovered; else the least that it would take."""
     found = by_severity(report)
-    taken = [finding for finding in found if finding.code == "LAYER" and finding.whole is not None]
+    taken = [finding for finding in found if finding.kind is FindingKind.LAYER and finding.whole is not None]
     priced = [(finding, finding.whole) for finding in taken or found if finding.whole is not None]
-    priced = priced if taken else [pair for pair in priced if pair[0].code not in _NO_LAYER]
+    priced = priced if taken else [pair for pair in priced if pair[0].kind not in _NO_LAYER]
     if not priced:
         return []
     finding, whole = min(priced, key=lambda pair: pair[1].queries)
-    name = finding.read_out.value if finding.read_out else visible(finding.code)
+    name = finding.read_out.value
     details = _money(whole, name) + (", extrapolated" if whole.extrapolated else "")
     return [
         (
@@ -289,9 +289,7 @@ def _findings(report: AuditReport) -> str:
 def _finding(finding: Finding, threshold: Severity) -> str:
     name = finding.severity.name.lower()
     below = "" if finding.severity >= threshold else '<span class="below">below threshold</span>'
-    read_out = ""
-    if finding.read_out is not None:
-        read_out = f'<p class="through"><b>{finding.read_out.value}</b> {escape(finding.read_out.title)}</p>'
+    read_out = f'<p class="through"><b>{finding.read_out.value}</b> {escape(finding.read_out.title)}</p>'
     remedies = "".join(
         f"<div><dt>{label}</dt><dd>{html}</dd></div>"
         for label, html in (
@@ -304,8 +302,8 @@ def _finding(finding: Finding, threshold: Severity) -> str:
     evidence = _evidence(finding.evidence)
     return (
         f'<tbody><tr><td><span class="chip {name}">{name}</span>{below}</td>'
-        f"<td><h3>{_text(finding.title)}<small>{_text(finding.code)}</small></h3>{read_out}"
-        f"{_paragraph(meaning(finding.code), 'meaning')}<p>{_ticked(finding.was_read)}</p>"
+        f"<td><h3>{_text(finding.title)}<small>{finding.code}</small></h3>{read_out}"
+        f"{_paragraph(meaning(finding.kind), 'meaning')}<p>{_ticked(finding.was_read)}</p>"
         f"{remedies}{evidence}</td>"
         f'<td class="cost">{_cost(finding.spent)}</td><td class="cost">{_cost(finding.whole)}</td></tr></tbody>'
     )

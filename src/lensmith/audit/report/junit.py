@@ -55,11 +55,10 @@ def _add_properties(suite: Xml.Element, report: AuditReport) -> None:
 
 
 def _add_finding(suite: Xml.Element, finding: Finding, report: AuditReport) -> None:
-    read_out = f" ({finding.read_out.value})" if finding.read_out else ""
-    name = f"{finding.severity.name.lower()}: {visible(finding.title)}{read_out}"
-    case = _add_case(suite, visible(finding.code), name, finding.spent.seconds)
+    name = f"{finding.severity.name.lower()}: {visible(finding.title)} ({finding.read_out.value})"
+    case = _add_case(suite, finding.code, name, finding.spent.seconds)
     if finding.severity >= report.threshold:
-        message = {"message": visible(finding.was_read), "type": visible(finding.code)}
+        message = {"message": visible(finding.was_read), "type": finding.code}
         Xml.SubElement(case, "failure", message).text = _details(finding)
     else:
         Xml.SubElement(case, "system-out").text = _details(finding)

@@ -75,7 +75,7 @@ def as_sarif(report: AuditReport) -> str:
     if report.unresolved:
         rules.append(_unresolved_rule())
     order = {rule["id"]: index for index, rule in enumerate(rules)}
-    results = [_result(finding, order[visible(finding.code)], report) for finding in by_severity(report)]
+    results = [_result(finding, order[finding.code], report) for finding in by_severity(report)]
     results += [_open_result(sentence, order[UNRESOLVED], report) for sentence in report.unresolved]
     run: dict[str, Any] = {
         "tool": {
@@ -110,7 +110,7 @@ def _rule(code: str, findings: Sequence[Finding]) -> dict[str, Any]:
         for index, taxonomy in enumerate(_TAXONOMIES)
     ]
     return {
-        "id": visible(code),
+        "id": code,
         "name": _pascal(code),
         "shortDescription": {"text": title},
         "fullDescription": {"text": _full_description(worst)},
@@ -136,18 +136,18 @@ def _unresolved_rule() -> dict[str, Any]:
 
 
 def _result(finding: Finding, rule_index: int, report: AuditReport) -> dict[str, Any]:
-    read_out = finding.read_out.value if finding.read_out else ""
+    read_out = finding.read_out.value
     identity = "\n".join((report.target, report.model, finding.code, read_out))
     properties: dict[str, Any] = {
         "severity": finding.severity.name.lower(),
         "spent": cost(finding.spent),
         "atOrAboveThreshold": finding.severity >= report.threshold,
+        "readOut": read_out,
     }
-    properties |= {"readOut": read_out} if read_out else {}
     properties |= {"wholeAttack": cost(finding.whole)} if finding.whole else {}
     properties |= {"retest": visible(finding.retest)} if finding.retest else {}
     return {
-        "ruleId": visible(finding.code),
+        "ruleId": finding.code,
         "ruleIndex": rule_index,
         "kind": "informational" if finding.severity is Severity.INFO else "fail",
         "level": _LEVELS[finding.severity],
@@ -200,7 +200,7 @@ def _message(finding: Finding) -> str:
 
 
 def _full_description(finding: Finding) -> str:
-    by = f" Read-out {finding.read_out.value}: {finding.read_out.title}." if finding.read_out else ""
+    by = f" Read-out {finding.read_out.value}: {finding.read_out.title}."
     return f"{visible(finding.title)}.{by}"
 
 

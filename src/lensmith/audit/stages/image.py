@@ -15,7 +15,7 @@ import numpy as np
 
 from lensmith.audit.estimators.image import Image, choose_tokens, learn_image, prediction_error, save_image
 from lensmith.audit.estimators.spectrum import Float64Array, drop_missing
-from lensmith.audit.findings.finding import Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.readouts.choose import lasting_ids, reader_for
@@ -123,9 +123,8 @@ def _finding(stage: AuditStage, width: WidthFound, before: Cost, tried: _Predict
     image = tried.image
     tokens, chosen = len(image.token_ids_M), len(tried.tokens_T)
     return stage.finding(
+        FindingKind.IMAGE,
         width.read_out,
-        before,
-        code="IMAGE",
         title=f"Whole outputs follow from {chosen} of their {tokens} tokens",
         # No weights, so less than the layer; but it multiplies every other read-out, and tells the model from all
         # others for as long as its head stays: as much as the width.
@@ -150,6 +149,7 @@ def _finding(stage: AuditStage, width: WidthFound, before: Cost, tried: _Predict
             "queries_an_output": _queries_an_output(stage, chosen, tokens),
             **file,
         },
+        spent=stage.spent_since(before),
     )
 
 

@@ -7,14 +7,14 @@ Legend: N contexts, V tokens, H width, R rank.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from lensmith.audit.estimators.layer import PUBLISHED_RMS, LayerScore, RecoveredLayer, recover_layer, score_layer
 from lensmith.audit.estimators.spectrum import Centring, token_blocks
 from lensmith.audit.estimators.width import NormType
-from lensmith.audit.findings.finding import Cost, Finding, Severity
+from lensmith.audit.findings.finding import Cost, Finding, FindingKind, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.matrix import Part
@@ -31,24 +31,30 @@ model's own, even quantised to a few bits and read through noise, it misses by f
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOutcome:
-    """The finding and what it was made of, where the layer was recovered, and what could not be told.
+class LayerFound:
+    """The layer, up to a linear map, with a row for each of `token_ids_V`; `columns` of the width's matrix were read.
 
-    `layer` has a row for each of `token_ids_V`; `columns` of the width's matrix were read. `is_own_truth`: the weights
-    given, if any, are not found to be another model's.
+    `is_own_truth`: the weights given, if any, are not found to be another model's.
     """
 
-    finding: Finding | None = None
+    finding: Finding
+    layer: RecoveredLayer
+    token_ids_V: IdArray
+    columns: int
+    is_own_truth: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOutcome:
+    """The layer, where it was recovered, and what could not be told."""
+
+    found: LayerFound | None = None
     unresolved: tuple[str, ...] = ()
-    layer: RecoveredLayer | None = None
-    token_ids_V: IdArray | None = None
-    columns: int = 0
-    is_own_truth: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scored:
-    """The score, where there is one; `note`: what is not as it should be; `is_own`: as `LayerOutcome.is_own_truth`."""
+    """The score, where there is one; `note`: what is not as it should be; `is_own`: as `LayerFound.is_own_truth`."""
 
     score: LayerScore | None = None
     note: str = ""
@@ -76,14 +82,14 @@ def find_layer(
     rank = _rank_without_bias(width)
     layer = recover_layer(lambda: token_blocks(part.logits_NM), rank, centring=Centring.TOKENS_AND_CONTEXTS)
     scored = _scored(layer.layer_VR, part.token_ids_M, width, truth)
-    return LayerOutcome(
+    found = LayerFound(
         finding=_finding(stage, width, before, part, scored),
-        unresolved=(scored.note,) if scored.note else (),
         layer=layer,
         token_ids_V=part.token_ids_M,
         columns=columns,
         is_own_truth=scored.is_own,
     )
+    return LayerOutcome(found=found, unresolved=(scored.note,) if scored.note else ())
 
 
 def _rank_without_bias(width: WidthFound) -> int:
@@ -114,11 +120,6 @@ def _another(why: str, score: LayerScore | None = None) -> _Scored:
     return _Scored(score=score, note=f"the weights given are not this model's: {why}", is_own=False)
 
 
-def with_evidence(finding: Finding, **evidence: object) -> Finding:
-    """The same finding with more evidence."""
-    return replace(finding, evidence={**finding.evidence, **evidence})
-
-
 def _finding(stage: AuditStage, width: WidthFound, before: Cost, part: Part, scored: _Scored) -> Finding:
     read_out, score = width.read_out, scored.score
     contexts, tokens = part.logits_NM.shape
@@ -136,11 +137,11 @@ def _finding(stage: AuditStage, width: WidthFound, before: Cost, part: Part, sco
             f"{figure(score.rms_unrelated, 2)}; published: {published}."
         )
     return stage.finding(
+        FindingKind.LAYER,
         read_out,
-        before,
-        code="LAYER",
         title="The model's last layer was recovered, up to a linear map",
         severity=Severity.CRITICAL,
         was_read=was_read,
         evidence=evidence,
+        spent=stage.spent_since(before),
     )

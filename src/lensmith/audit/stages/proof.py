@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lensmith.audit.findings.finding import Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.price import with_price
 from lensmith.audit.readouts.choose import ReadingPlan, plan_reading
@@ -47,9 +47,8 @@ def metadata_finding(stage: AuditStage) -> Finding:
     facts = dict(stage.probed.facts)
     stated = ", ".join(f"{name} = {value}" for name, value in sorted(facts.items()))
     return stage.finding(
+        FindingKind.METADATA,
         ReadOut.P0,
-        stage.meter.spent,
-        code="META",
         title="The interface states the model's size",
         severity=Severity.LOW,
         was_read=f"The metadata says {stated}.",
@@ -118,22 +117,21 @@ def _leak(stage: AuditStage, read_out: ReadOut, before: Cost, one: Float64Array,
             f"not it is among the top: that logprobs are taken before the bias does not close this. {sentence}"
         )
     return stage.finding(
+        FindingKind.LEAK,
         read_out,
-        before,
-        code=f"LEAK-{read_out.value}",
         title=f"The interface gives away {read_out.title}",
         severity=Severity.MEDIUM,
         was_read=sentence,
         evidence={"logits": one.size, "difference_nats": difference, "spread_nats": spread},
+        spent=stage.spent_since(before),
     )
 
 
 def _echo_leak(stage: AuditStage) -> Finding:
     """Where prompts are text only, the probe's answer is the proof: how a text is cut into tokens is not told."""
     return stage.finding(
+        FindingKind.LEAK,
         ReadOut.P5,
-        stage.meter.spent,
-        code="LEAK-P5",
         title=f"The interface gives away {ReadOut.P5.title}",
         severity=Severity.MEDIUM,
         was_read=f"One request told {stage.probed.notes['echo']}. No block was read: prompts are text, not token ids.",

@@ -21,10 +21,10 @@ from lensmith.audit.estimators.rotation import (
 )
 from lensmith.audit.estimators.spectrum import Centring, Float64Array
 from lensmith.audit.estimators.width import NormType
-from lensmith.audit.findings.finding import Cost, Finding, Severity
+from lensmith.audit.findings.finding import Cost, Finding, FindingKind, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
-from lensmith.audit.stages.layer import MOST_BYTES, LayerOutcome
+from lensmith.audit.stages.layer import MOST_BYTES, LayerFound
 from lensmith.audit.stages.matrix import Part
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthFound
@@ -69,13 +69,12 @@ class _Fitted:
 def find_rotation(
     stage: AuditStage,
     width: WidthFound,
-    found: LayerOutcome,
+    found: LayerFound,
     truth: TrueWeights | None,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> RotationOutcome:
     """Reads as many contexts as the fit takes, and fits. Nothing is claimed that contexts left out do not bear out."""
     before, matrix = stage.meter.spent, width.matrix
-    assert found.layer is not None and found.token_ids_V is not None, "the layer was recovered"
     rank = found.layer.layer_VR.shape[1]
     if rank > MAX_RANK:
         return RotationOutcome(
@@ -167,11 +166,11 @@ def _finding(stage: AuditStage, width: WidthFound, before: Cost, fitted: _Fitted
         )
         evidence |= {"error_up_to_rotation": score.error, "error_of_linear_map": score.error_linear}
     return stage.finding(
+        FindingKind.ROTATION,
         width.read_out,
-        before,
-        code="ROTATION",
         title="The model's last layer was recovered, up to a rotation",
         severity=Severity.CRITICAL,
         was_read=f"{was_read} {note[:1].upper()}{note[1:]}".strip(),
         evidence={**evidence, **({"not_scored": note} if note else {})},
+        spent=stage.spent_since(before),
     )

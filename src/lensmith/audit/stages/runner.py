@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from lensmith.audit.findings.finding import Cost, Finding
+from lensmith.audit.findings.finding import Cost, Finding, FindingKind
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
@@ -98,6 +98,13 @@ class StageRunner:
         except (NotExposedError, InputError) as error:
             self.unresolved.append(f"{name}: {_in_one_line(error)}")
         return None
+
+    def amend(self, kind: FindingKind, **evidence: object) -> None:
+        """Adds evidence to the findings of a kind."""
+        self.findings = [
+            replace(finding, evidence={**finding.evidence, **evidence}) if finding.kind is kind else finding
+            for finding in self.findings
+        ]
 
     def stop(self, name: str, error: LensmithError) -> None:
         """Nothing more is tried because of this."""

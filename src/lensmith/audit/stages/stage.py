@@ -1,5 +1,6 @@
 """What every stage of an audit works with, and how what it found becomes a finding with its price and cure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmith.audit.findings.cures import cure
-from lensmith.audit.findings.finding import Cost, Finding, ReadOut
+from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.probe.capabilities import Probed
 from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.contexts import ContextForm, Contexts, form_of
@@ -41,18 +42,38 @@ class AuditStage:
         ids = read_out is ReadOut.P5 and self.probed.takes_token_ids
         return Contexts(ContextForm.TOKEN_IDS if ids else self.form, self.config.seed)
 
-    def finding(self, read_out: ReadOut | None, before: Cost, **parts: object) -> Finding:
-        """A finding with its price, cure and retest filled in. `before`: what had been spent when its stage began."""
+    def spent_since(self, before: Cost) -> Cost:
+        """What was asked since the meter stood at `before`, with its price."""
         now = self.meter.spent
         spent = Cost(
             queries=now.queries - before.queries,
             tokens=now.tokens - before.tokens,
             seconds=now.seconds - before.seconds,
         )
-        filled: dict[str, object] = {
-            "read_out": read_out,
-            "spent": with_price(spent, self.price),
-            "cure": "" if read_out is None else cure(read_out, self.server),
-            "retest": self.config.retest,
-        }
-        return Finding(**{**filled, **parts})  # type: ignore[arg-type]  # the parts' types are the callers' affair
+        return with_price(spent, self.price)
+
+    def finding(
+        self,
+        kind: FindingKind,
+        read_out: ReadOut,
+        *,
+        title: str,
+        severity: Severity,
+        was_read: str,
+        evidence: Mapping[str, object],
+        spent: Cost,
+        whole: Cost | None = None,
+    ) -> Finding:
+        """A finding with its cure and retest filled in."""
+        return Finding(
+            kind=kind,
+            title=title,
+            severity=severity,
+            read_out=read_out,
+            was_read=was_read,
+            evidence=evidence,
+            spent=spent,
+            whole=whole,
+            cure=cure(read_out, self.server),
+            retest=self.config.retest,
+        )

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lensmith.audit.findings.finding import Finding
+from lensmith.audit.findings.finding import Finding, FindingKind
 from lensmith.audit.querying.price import CONTEXTS_PER_WIDTH, extrapolated, total
 from lensmith.audit.readouts.choose import reader_for
 from lensmith.audit.stages.stage import AuditStage
@@ -19,39 +19,40 @@ ASSUMED_VOCABULARY = 128_000
 """For extrapolating where nothing is known: a common model of 7 billion parameters."""
 
 
-def after(earlier: Sequence[Finding | None], finding: Finding) -> Finding:
+def after(earlier: Sequence[Finding], finding: Finding) -> Finding:
     """The finding with what the whole of it takes: what the ones took that it builds on, and its own."""
-    return replace(finding, whole=total(part.spent for part in (*earlier, finding) if part is not None))
+    return replace(finding, whole=total(part.spent for part in (*earlier, finding)))
 
 
 def with_whole_costs(stage: AuditStage, findings: Sequence[Finding], width: WidthOutcome) -> list[Finding]:
     """The findings, each leak with what the whole last layer takes through it."""
-    layer = next((finding for finding in findings if finding.code == "LAYER"), None)
-    return [_with_whole_cost(stage, finding, width, layer) for finding in findings]
+    layer = next((finding for finding in findings if finding.kind is FindingKind.LAYER), None)
+    return [
+        _with_whole_cost(stage, finding, width, layer)
+        if finding.kind is FindingKind.LEAK and finding.whole is None and finding.spent.queries
+        else finding
+        for finding in findings
+    ]
 
 
-def _with_whole_cost(stage: AuditStage, finding: Finding, width: WidthOutcome, layer: Finding | None) -> Finding:
+def _with_whole_cost(stage: AuditStage, leak: Finding, width: WidthOutcome, layer: Finding | None) -> Finding:
     """The width is the one found, else the least that is proven, else an assumed one, as the evidence then says."""
-    read_out = finding.read_out
-    if read_out is None or not finding.code.startswith("LEAK") or not finding.spent.queries:
-        return finding
-    if finding.whole is not None:
-        return finding
+    read_out = leak.read_out
     if layer is not None and layer.read_out is read_out:
-        return replace(finding, whole=layer.whole)
+        return replace(leak, whole=layer.whole)
     known = width.at_least if isinstance(width, WidthUnresolved) else width.width or (width.interval or (0, 0))[1]
     hidden = known or ASSUMED_WIDTH
     vocabulary = stage.probed.vocabulary_size or ASSUMED_VOCABULARY
     rows = max(math.ceil(CONTEXTS_PER_WIDTH * hidden), width.rows if isinstance(width, WidthFound) else 0)
     queries = reader_for(read_out, stage.probed).queries_for(rows, vocabulary).queries
-    evidence = {**finding.evidence, "whole_is": f"the last layer, {rows} contexts x {vocabulary} tokens"}
+    evidence = {**leak.evidence, "whole_is": f"the last layer, {rows} contexts x {vocabulary} tokens"}
     if not known:
         evidence["assumed_width"] = hidden
-    paid = finding.spent
+    paid = leak.spent
     if isinstance(width, WidthFound) and width.read_out is read_out:
         paid = width.finding.spent
         queries = max(paid.queries, math.ceil(queries * _paid_share(stage, width)))
-    return replace(finding, whole=extrapolated(paid, queries, stage.price), evidence=evidence)
+    return replace(leak, whole=extrapolated(paid, queries, stage.price), evidence=evidence)
 
 
 def _paid_share(stage: AuditStage, width: WidthFound) -> float:

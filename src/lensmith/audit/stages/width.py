@@ -14,7 +14,7 @@ import numpy as np
 from lensmith.audit.estimators.heads import Heads
 from lensmith.audit.estimators.rank_watch import RankWatch
 from lensmith.audit.estimators.width import Status, WidthEstimate, estimate_width
-from lensmith.audit.findings.finding import Cost, Finding, ReadOut, Severity
+from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.findings.wording import ratio
 from lensmith.audit.querying.meter import BudgetError, Meter
 from lensmith.audit.readouts.base import LogitReader
@@ -180,9 +180,8 @@ def _width_finding(stage: AuditStage, read_out: ReadOut, before: Cost, estimate:
     low, high = estimate.interval or (estimate.width, estimate.width)
     size = f"{estimate.width}" if exact else f"between {low} and {high}, likely {estimate.width}"
     return stage.finding(
+        FindingKind.WIDTH,
         read_out,
-        before,
-        code="WIDTH",
         title=f"The model's hidden width is {size}",
         severity=Severity.HIGH,
         was_read=(
@@ -202,6 +201,7 @@ def _width_finding(stage: AuditStage, read_out: ReadOut, before: Cost, estimate:
             "confirmed_on": estimate.confirmation.value,
             "significant_gaps": [{"rank": gap.rank, "ratio": gap.ratio, "score": gap.score} for gap in estimate.gaps],
         },
+        spent=stage.spent_since(before),
     )
 
 
