@@ -38,6 +38,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_shape.py
+	$(BIN)/python scripts/check_writes.py
 	$(BIN)/python scripts/cli_docs.py --check
 	$(BIN)/python scripts/field_docs.py --check
 

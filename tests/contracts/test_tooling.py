@@ -166,6 +166,20 @@ def test_an_exception_needs_a_case(tmp_path):
         assert idle.startswith(f"scripts/check_shape.py: {rule}: nothing needs no exception")
 
 
+def test_writing_a_file_by_oneself_is_an_error(tmp_path, monkeypatch, capsys):
+    check = script("check_writes")
+    own = ["p.write_text(x)", "Path(a).write_bytes(b)", "open(p, 'w')", "p.open('xb')", "open(p, mode='r+w')"]
+    others = ["p.open('rb')", "p.open('a')", "open('w.txt')", "write_atomic(p, x)", "Image.open(file)"]
+    assert [bool(check.writes(line)) for line in own + others] == [True] * len(own) + [False] * len(others)
+    monkeypatch.setattr(check, "SOURCE", tmp_path)
+    (tmp_path / "lensmith/core").mkdir(parents=True)
+    (tmp_path / "lensmith/core/files.py").write_text("p.open('xb')")
+    assert check.main() == 0
+    (tmp_path / "lensmith/a.py").write_text("\np.write_text(x)")
+    assert check.main() == 1
+    assert "lensmith/a.py:2: write_text writes a file" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "page", "least"), [("cli_docs", "cli.md", "## lensmith"), ("field_docs", "api.md", "| `")]
 )

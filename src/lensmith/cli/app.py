@@ -25,6 +25,10 @@ _HINTS = {
     errno.ENOTDIR: "choose another path: a part of this one is a file, where a folder is needed",
     errno.EISDIR: "choose another path: this one is a folder, where a file is needed",
     errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "choose another path: this one is a link that leads to itself",
+    errno.EBADF: "choose a stream that this command was started with, and that is open in this direction",
+    errno.ENXIO: "choose another path: nothing is behind this device",
+    errno.EFBIG: "allow larger files (ulimit -f), or choose another disk",
     errno.ENOSPC: "free some space on the disk, or choose another one",
     errno.EDQUOT: "free some space on the disk, or choose another one",
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 import typer.core
 
-from lensmith.cli.console.output import show
+from lensmith.cli.console.output import output_path, show
 from lensmith.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,7 +117,15 @@ def run(
 @app.command("snapshot")
 def snapshot(
     url: Url,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write (.npz).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            callback=output_path,
+            help="The file to write (.npz); - is stdout, with a log in ./snapshot.events.",
+        ),
+    ],
     model: Model = None,
     contexts: Annotated[
         int, typer.Option(min=8, help="How many contexts; more than the model's width, to see its image.")
@@ -134,13 +142,15 @@ def snapshot(
     """Record an endpoint's outputs on fixed questions, to tell later whether the model behind it changed."""
     from lensmith.audit.change.snapshot import SnapshotConfig
     from lensmith.cli.console.progress import progress_bar
+    from lensmith.core.files import is_stream
     from lensmith.workflows.audit import snapshot_url
 
-    session = _session(url, model, out.with_suffix(".events"), budget_queries, budget_tokens, rate, seed)
+    events = Path("snapshot.events") if is_stream(out) else out.with_suffix(".events")
+    session = _session(url, model, events, budget_queries, budget_tokens, rate, seed)
     config = SnapshotConfig(session=session, contexts=contexts, tokens=columns)
     with progress_bar("queries") as on_progress:
         result = snapshot_url(config, out, owned=i_operate_this_endpoint, api_key=api_key, on_progress=on_progress)
-    show(result, as_json=as_json)
+    show(result, as_json=as_json, out=out)
 
 
 @app.command("diff")

@@ -13,7 +13,7 @@ import typer
 
 from lensmith.cli.console.extras import needs
 from lensmith.cli.console.model_options import Exact, PictureDecoding
-from lensmith.cli.console.output import show
+from lensmith.cli.console.output import input_path, show
 from lensmith.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def chat(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PICTURE... QUESTION", help="Pictures, then a question. Without a question: a conversation."
+            metavar="PICTURE... QUESTION",
+            help="Pictures (- is stdin), then a question. Without a question: a conversation.",
         ),
     ] = None,
     model: Annotated[
@@ -105,10 +106,16 @@ def _split(words: list[str]) -> tuple[list[Path], str | None]:
     if not words:
         return [], None
     *paths, last = words
-    looks_like_one = last.lower().endswith(_PICTURE_SUFFIXES) and " " not in last
+    looks_like_one = last == "-" or (last.lower().endswith(_PICTURE_SUFFIXES) and " " not in last)
     if looks_like_one or os.path.isfile(last):  # noqa: PTH113  # a Path raises for a question that is too long
+        if "-" in words:
+            raise InputError(
+                "standard input cannot be both a picture and the conversation",
+                expected="a question after the pictures",
+                actual="pictures only",
+            )
         return [Path(word) for word in words], None
-    return [Path(word) for word in paths], last
+    return [input_path(Path(word)) for word in paths], last
 
 
 class Console:

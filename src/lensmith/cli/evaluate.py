@@ -8,7 +8,7 @@ import typer
 
 from lensmith.cli.console.extras import needs
 from lensmith.cli.console.model_options import PictureDecoding
-from lensmith.cli.console.output import BAD_INPUT, show
+from lensmith.cli.console.output import BAD_INPUT, output_path, show
 from lensmith.cli.console.progress import progress_bar
 from lensmith.evaluate.choice.question import Mode, Normalise
 
@@ -34,7 +34,10 @@ def html(
     ],
     model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Candidates to render for each page.")] = 1,
-    report: Annotated[Path | None, typer.Option(help="Also write the pages side by side as one HTML file.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(callback=output_path, help="Also write the pages side by side as one HTML file; - is stdout."),
+    ] = None,
     nearest_among: Annotated[
         int, typer.Option(min=0, help="Training pages among which the nearest-page baseline looks; 0 leaves it out.")
     ] = 1000,
@@ -55,7 +58,7 @@ def html(
             report=report,
             on_progress=on_progress,
         )
-    show(scores, as_json=as_json)
+    show(scores, as_json=as_json, out=report)
 
 
 @app.command("choice")
@@ -73,7 +76,13 @@ def choice(
         ),
     ] = None,
     circular: Annotated[bool, typer.Option("--circular", help="Right only where right in every rotation.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Results as JSON lines; the same command goes on there.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            callback=output_path,
+            help="Results as JSON lines; the same command goes on there. - is stdout, from the start.",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at bad lines before anything is computed.")] = False,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a written answer, 64 by default; generation only.")
@@ -107,6 +116,6 @@ def choice(
     )
     with progress_bar("bytes checked") as on_read, progress_bar("questions") as on_progress:
         summary = workflow.run(file, model=model, settings=settings, out=out, on_read=on_read, on_progress=on_progress)
-    show(summary, as_json=as_json)
+    show(summary, as_json=as_json, out=out)
     if summary.bad_lines:
         raise typer.Exit(BAD_INPUT)

@@ -7,13 +7,17 @@ from typing import Annotated
 import typer
 
 from lensmith.cli.console.extras import needs
-from lensmith.cli.console.output import show
+from lensmith.cli.console.output import input_path, output_path, show
 
 
 @needs("html")
 def html(
-    picture: Annotated[Path, typer.Argument(help="The screenshot: PNG, JPEG, WEBP, GIF, BMP or TIFF.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")],
+    picture: Annotated[
+        Path, typer.Argument(callback=input_path, help="The screenshot: PNG, JPEG, WEBP, GIF, BMP or TIFF; - is stdin.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=output_path, help="The HTML file to write; - is stdout.")
+    ],
     samples: Annotated[int, typer.Option(min=1, help="Candidates to render; the closest is kept.")] = 1,
     model: Annotated[
         str | None, typer.Option(help="Folder of a model other than the one that ships; its name, with --endpoint.")
@@ -43,7 +47,7 @@ def html(
             writer = stack.enter_context(endpoint_writer(endpoint, model, api_key=api_key, instruction=instruction))
         result = convert_file(picture, out, model=model, writer=writer, samples=samples, seed=seed, on_text=on_text)
     typer.echo(err=True, nl=not as_json)
-    show(result, as_json=as_json)
+    show(result, as_json=as_json, out=out)
 
 
 def stream_to_stderr(piece: str) -> None:

@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
-from lensmith.cli.console.output import BAD_INPUT, show
+from lensmith.cli.console.output import BAD_INPUT, input_path, output_path, show
 from lensmith.cli.console.progress import counting, progress_bar
 
 
 def render(
-    files: Annotated[list[Path], typer.Argument(help="HTML files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    files: Annotated[list[Path], typer.Argument(help="HTML files; - is stdin.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", callback=output_path, help="Folder for the results; - is stdout, for one page's picture."
+        ),
+    ],
     width: Annotated[int, typer.Option(min=1, help="Width of the window in px.")] = 1280,
     height: Annotated[int, typer.Option(min=1, help="Height of the window in px; a page may be higher.")] = 720,
     text: Annotated[bool, typer.Option("--text", help="Also write text blocks and element boxes as JSON.")] = False,
@@ -31,9 +36,12 @@ def render(
     capture = Capture.PICTURE | Capture.TEXTS | Capture.ELEMENTS if text else Capture.PICTURE
     existing = Existing.OVERWRITE if overwrite else Existing.KEEP
     with progress_bar("pages") as on_progress:
-        results = render_files(files, out, config, capture, counting(on_progress, len(files)), existing=existing)
+        sources = [input_path(file) for file in files]
+        results = render_files(sources, out, config, capture, counting(on_progress, len(files)), existing=existing)
     for result in results:
         written = ", ".join(map(str, result.outputs))
-        show(result, as_json=as_json, text=f"{result.source}: {result.status.value}: {result.error or written}")
+        show(
+            result, as_json=as_json, text=f"{result.source}: {result.status.value}: {result.error or written}", out=out
+        )
     if any(result.error for result in results):
         raise typer.Exit(BAD_INPUT)

@@ -11,12 +11,12 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lensmith.core.errors import ImageError
+from lensmith.core.files import open_input
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -54,13 +54,28 @@ def open_picture(source: str | os.PathLike[str] | bytes, limits: ImageLimits = D
     return decode_picture(source, lambda image: _to_rgb(upright(image)), limits)
 
 
+def encoded_picture(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """The bytes in a file that `open_picture` can read. They are read once: the file may be a pipe.
+
+    Raises ImageError as `open_picture` does.
+    """
+    data = _read(path, str(path), limits)
+    decode_picture(data, lambda image: _to_rgb(upright(image)), limits, name=str(path))
+    return data
+
+
 def decode_picture(
     source: str | os.PathLike[str] | bytes,
     to_rgb: Callable[[Image.Image], Image.Image],
     limits: ImageLimits = DEFAULT_LIMITS,
+    *,
+    name: str | None = None,
 ) -> Image.Image:
-    """As `open_picture`, where `to_rgb` decides how what was decoded looks: its mode, transparency and rotation."""
-    name = "the picture" if isinstance(source, bytes) else str(source)
+    """As `open_picture`, where `to_rgb` decides how what was decoded looks: its mode, transparency and rotation.
+
+    `name` is what errors call the picture; the file's by default.
+    """
+    name = name or ("the picture" if isinstance(source, bytes) else str(source))
     data = _read(source, name, limits)
     with _open(data, name) as image:
         _check_size(image, name, limits)
@@ -99,7 +114,7 @@ def _read(source: str | os.PathLike[str] | bytes, name: str, limits: ImageLimits
         data = source
     else:
         try:
-            with Path(source).open("rb") as file:
+            with open_input(source) as file:
                 data = file.read(limits.max_bytes + 1)
         except (OSError, ValueError) as error:
             raise ImageError(f"cannot read {name}", actual=_describe(error)) from error

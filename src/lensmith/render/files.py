@@ -2,13 +2,13 @@
 
 import enum
 import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lensmith.core.errors import InputError, LensmithError, RenderError
+from lensmith.core.files import is_stream, open_input, write_atomic
 from lensmith.core.types import Box, Page
 from lensmith.render.config import Capture, RenderConfig
 from lensmith.render.renderer import Renderer
@@ -43,22 +43,27 @@ class Existing(enum.Enum):
 
 
 def render_files(
-    paths: Iterable[Path],
-    out_dir: Path,
+    paths: Sequence[Path],
+    out: Path,
     config: RenderConfig = RenderConfig(),  # noqa: B008 - frozen
     capture: Capture = Capture.PICTURE,
     on_progress: Callable[[FileResult], None] | None = None,
     *,
     existing: Existing = Existing.KEEP,
 ) -> tuple[FileResult, ...]:
-    """Writes `<stem>.png`, and `<stem>.json` when more than the picture is asked for, into `out_dir`.
+    """Writes `<stem>.png`, and `<stem>.json` when more than the picture is asked for, into the folder `out`.
+
+    `out` may also be a stream (see `core.files.is_stream`), which gets the picture of the one page.
 
     Each output appears whole or not at all, so an interrupted run continues where it stopped. A file that fails does
     not stop the others. `on_progress` is called with each result, in the order of the results. Raises
-    BrowserNotFoundError, and InputError when `out_dir` cannot be written to.
+    BrowserNotFoundError, and InputError when `out` cannot be written to.
     """
-    _make_folder(out_dir)
-    jobs = _plan(paths, out_dir, capture, existing)
+    if is_stream(out):
+        jobs = [_Job(source=_only(paths, out, capture), outputs=(out,))]
+    else:
+        _make_folder(out)
+        jobs = _plan(paths, out, capture, existing)
     results = []
     with Renderer(config) as renderer:
         for result in _run(jobs, renderer, capture):
@@ -74,6 +79,16 @@ class _Job:
     outputs: tuple[Path, ...]
     settled: FileResult | None = None
     """Known before rendering: nothing to do, or nothing that can be done."""
+
+
+def _only(paths: Sequence[Path], stream: Path, capture: Capture) -> Path:
+    if len(paths) != 1 or capture != Capture.PICTURE:
+        raise InputError(
+            f"{stream} takes one picture",
+            expected="one page, and its picture alone; or a folder",
+            actual=f"{len(paths)} pages" if len(paths) != 1 else "a picture and what was measured",
+        )
+    return paths[0]
 
 
 def _make_folder(folder: Path) -> None:
@@ -112,7 +127,8 @@ def _run(jobs: list[_Job], renderer: Renderer, capture: Capture) -> Iterator[Fil
             if index in settled:
                 continue
             try:
-                content = job.source.read_bytes()
+                with open_input(job.source) as file:
+                    content = file.read()
             except OSError as error:
                 problem = InputError(f"{job.source} cannot be read", actual=error.strerror)
                 settled[index] = _failed(job.source, problem)
@@ -135,7 +151,7 @@ def _write(job: _Job, page: Page | RenderError) -> FileResult:
         return _failed(job.source, page)
     try:
         for output in job.outputs:
-            _write_whole(output, page.png if output.suffix == ".png" else _as_json(page))
+            write_atomic(output, _as_json(page) if output.suffix == ".json" else page.png)
     except OSError as error:
         return _failed(job.source, InputError(f"{error.filename} cannot be written", actual=error.strerror))
     return FileResult(source=job.source, status=FileStatus.RENDERED, outputs=job.outputs)
@@ -143,15 +159,6 @@ def _write(job: _Job, page: Page | RenderError) -> FileResult:
 
 def _failed(source: Path, error: LensmithError) -> FileResult:
     return FileResult(source=source, status=FileStatus.FAILED, error=error)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _as_json(page: Page) -> bytes:

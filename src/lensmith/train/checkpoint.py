@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from lensmith.core import config as core_config
 from lensmith.core.errors import CheckpointError
+from lensmith.core.files import write_atomic
 from lensmith.train import folder as folders
 from lensmith.train.config import OPERATIONAL_FIELDS, TrainConfig, resolve
 from lensmith.train.folder import Checkpoint
@@ -122,7 +123,7 @@ def save(folder: Path, state: TrainingState, *, step: int, notes: Mapping[str, A
                 save_model(state.model, str(path / AVERAGE_FILE), metadata={"format": "pt"})
         tensors = _optimizer_tensors(state.optimizer)
         save_file(tensors, path / OPTIMIZER_FILE, metadata={"parameters": json.dumps(_names(state.optimizer))})
-        (path / RANDOM_FILE).write_text(json.dumps(capture()), encoding="utf-8")
+        write_atomic(path / RANDOM_FILE, json.dumps(capture()))
     folders.keep_newest(folder, keep)
     return Checkpoint(path=folders.checkpoint_path(folder, step), step=step, notes=notes)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.core.errors import CheckpointError, InputError
-from lensmith.core.files import sha256_of_bytes, sha256_of_file
+from lensmith.core.files import sha256_of_bytes, sha256_of_file, write_atomic
 
 MANIFEST_FILE = "manifest.json"
 
@@ -87,7 +87,7 @@ def _write_manifest(folder: Path, step: int, notes: Mapping[str, Any]) -> Path:
     content: dict[str, Any] = {"step": step, "notes": dict(notes), "files": files}
     content["sha256"] = _content_hash(content)
     path = folder / MANIFEST_FILE
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
     return path
 
 
@@ -183,7 +183,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises InputError where another process holds it.
     """
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -27,6 +27,7 @@ from lensmith.audit.querying.contexts import Contexts
 from lensmith.audit.readouts.base import LogitReader
 from lensmith.core.endpoint import Endpoint, IdArray
 from lensmith.core.errors import InputError
+from lensmith.core.files import write_atomic
 
 
 class RowStore:
@@ -45,8 +46,7 @@ class RowStore:
             rows = (path.stat().st_size - self._start) // self._row_bytes
             os.truncate(path, self._start + rows * self._row_bytes)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(header)
+            write_atomic(path, header)
             self._start, rows = len(header), 0
         self.num_rows = rows
 

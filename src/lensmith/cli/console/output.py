@@ -4,19 +4,35 @@ import dataclasses
 import enum
 import json
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import typer
+
+from lensmith.core.files import STANDARD_INPUT, STANDARD_OUTPUT, own_descriptor
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-def show(result: object, *, as_json: bool, text: str | None = None) -> None:
-    """Prints a result dataclass: all its fields as JSON, or `text` (None: its `str`)."""
+def input_path(path: Path) -> Path:
+    """For an option or argument that names a file to read: `-` is standard input."""
+    return STANDARD_INPUT if str(path) == "-" else path
+
+
+def output_path(path: Path | None) -> Path | None:
+    """For an option or argument that names a file to write: `-` is standard output."""
+    return STANDARD_OUTPUT if str(path) == "-" else path
+
+
+def show(result: object, *, as_json: bool, text: str | None = None, out: Path | None = None) -> None:
+    """Prints a result dataclass: all its fields as JSON, or `text` (None: its `str`).
+
+    On stderr where standard output is `out`, the file that the command wrote.
+    """
     shown = str(result) if text is None else text
-    typer.echo(json.dumps(json_value(result), sort_keys=True) if as_json else shown)
+    is_taken = out is not None and own_descriptor(out) == 1
+    typer.echo(json.dumps(json_value(result), sort_keys=True) if as_json else shown, err=is_taken)
 
 
 def json_value(value: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lensmith.core.errors import InputError
+from lensmith.core.files import is_stream, open_output
 from lensmith.evaluate.choice.question import PROMPT_VERSION, HowAsked, Result
 
 FORMAT = "lensmith choice results"
@@ -67,9 +68,17 @@ class ResultsFile:
 
 @contextlib.contextmanager
 def open_results(path: Path | None, head: ResultsHead) -> Iterator[ResultsFile]:
-    """The results in `path`, made if need be. Raises InputError where it holds others, or something else."""
+    """The results in `path`, made if need be. Raises InputError where it holds others, or something else.
+
+    A pipe or a stream of this process gets the head and every result: nothing can be read back from it.
+    """
     if path is None:
         yield ResultsFile(None, head.how, {})
+        return
+    if is_stream(path):
+        with open_output(path) as stream:
+            stream.write(_line(head.to_dict()))
+            yield ResultsFile(stream, head.how, {})
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:

@@ -5,7 +5,6 @@ memory once more.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lensmith.core.errors import CheckpointError
+from lensmith.core.files import open_output, write_atomic
 from lensmith.models.checkpoints.shards import INDEX, SAFETENSORS, Shape
 
 SHARD_BYTES = 5_000_000_000
@@ -66,7 +66,7 @@ def write_weights(
             "metadata": {"total_size": sum(header.bytes for header in headers.values())},
             "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
         }
-        (folder / f"{SAFETENSORS}{INDEX}").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        write_atomic(folder / f"{SAFETENSORS}{INDEX}", json.dumps(index, indent=2, sort_keys=True) + "\n")
     return [folder / name for name in names]
 
 
@@ -99,7 +99,7 @@ def _write_file(
         start = end
     head = json.dumps(entries, separators=(",", ":")).encode()
     head += b" " * (-(len(head) + 8) % _ALIGNMENT)
-    with path.open("xb") as file:
+    with open_output(path) as file:
         file.write(len(head).to_bytes(8, "little") + head)
         for name in order:
             tensor = read(name)
@@ -108,5 +108,3 @@ def _write_file(
             file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
             if on_written is not None:
                 on_written(header.bytes)
-        file.flush()
-        os.fsync(file.fileno())

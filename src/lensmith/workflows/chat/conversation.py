@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lensmith.core.endpoint import Finish, Request
 from lensmith.core.errors import InputError
-from lensmith.core.images import open_picture
+from lensmith.core.images import encoded_picture
 from lensmith.core.types import Message, Picture
 from lensmith.endpoints.http.client import HttpClient, connect
 
@@ -199,8 +199,7 @@ class _Watch:
 
 def read_picture(path: str | Path) -> Picture:
     """A picture from a file. Raises ImageError where there is none, or none that can be read."""
-    open_picture(path)
-    return Picture(data=Path(path).read_bytes())
+    return Picture(data=encoded_picture(path))
 
 
 def _sendable(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from lensmith.core.files import write_atomic
 from lensmith.models.checkpoints.folder import PROCESSOR, read_json
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.families.deepseek_vl.checkpoint import PublishedCheckpoint
@@ -87,7 +88,7 @@ def write_assets(checkpoint: PublishedCheckpoint, out: Path, layout: CheckpointL
         _write(out / PREPROCESSOR, image | {"processor_class": processor["processor_class"]})
         _write(out / PROCESSOR, processor)
     if layout is not CheckpointLayout.ORIGINAL:
-        (out / TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
+        write_atomic(out / TEMPLATE, CHAT_TEMPLATE)
     return has_tokenizer
 
 
@@ -177,7 +178,7 @@ def _write_tokenizer(folder: Path, out: Path, layout: CheckpointLayout, family: 
     _write(out / TOKENIZER, content)
     _write(out / TOKENIZER_CONFIG, _tokenizer_values(tokenizer, layout, family))
     if (folder / _SENTENCEPIECE).is_file():
-        (out / _SENTENCEPIECE).write_bytes((folder / _SENTENCEPIECE).read_bytes())
+        write_atomic(out / _SENTENCEPIECE, (folder / _SENTENCEPIECE).read_bytes())
 
 
 def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: CheckpointLayout, family: Variant) -> dict[str, Any]:
@@ -228,4 +229,4 @@ def _hybrid(family: Variant) -> str:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomic(path, json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

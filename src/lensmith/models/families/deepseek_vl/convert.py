@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from lensmith.core.errors import CheckpointError, InputError
+from lensmith.core.files import write_atomic
 from lensmith.models.checkpoints.folder import CONFIG
 from lensmith.models.checkpoints.writing import SHARD_BYTES, Header, write_weights
 from lensmith.models.families.deepseek_vl.assets import write_assets
@@ -83,7 +84,7 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     _check_room(target.parent, total)
     with _unfinished(target) as made:
-        (made / CONFIG).write_text(_config_text(checkpoint, wanted), encoding="utf-8")
+        write_atomic(made / CONFIG, _config_text(checkpoint, wanted))
         has_tokenizer = write_assets(checkpoint, made, wanted)
         write_weights(
             made,
