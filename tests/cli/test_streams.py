@@ -134,7 +134,7 @@ def test_eval_choice_writes_its_results_to_standard_output(models, tmp_path):
     done = lensmith("eval", "choice", "q.jsonl", "--model", models / "vision", "--out", "-", cwd=tmp_path)
     head, result = map(json.loads, done.stdout.splitlines())
     assert head["format"] == "lensmith choice results"
-    assert result["answer"] == "B"
+    assert result["asked"][0]["answer"] == "B"
     assert b"likelihood" in done.stderr
     assert not (tmp_path / "-").exists()
 

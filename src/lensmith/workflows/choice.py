@@ -5,7 +5,7 @@ and the same command goes on where the file of results ends.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lensmith.core.endpoint import RefusedError, Request
@@ -41,7 +41,7 @@ class ChoiceSettings:
     dtype: str = "float32"
     device: str = "cpu"
     cache_mib: int = 512
-    options: FamilyOptions = NO_OPTIONS
+    options: FamilyOptions = field(default_factory=lambda: NO_OPTIONS)  # the same for all: nothing can change it
 
     def __post_init__(self) -> None:
         if self.mode is Mode.GENERATION and self.normalise is not None:
