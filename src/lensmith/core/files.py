@@ -150,6 +150,28 @@ def _is_harmless(device: os.stat_result) -> bool:
     return any(Path(name).stat().st_rdev == device.st_rdev for name in _DEVICES if Path(name).exists())
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder, which the system drops even when the process is killed.
+
+    Raises InputError where another process holds it. A file system that has no locks for folders is done without.
+    """
+    import fcntl  # noqa: PLC0415  # not on every system
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another run is writing here", hint="wait, or give another folder") from error
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def sha256_of_bytes(data: bytes) -> str:
     """SHA-256 as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()

@@ -3,10 +3,15 @@
 import inspect
 import io
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from typing import get_args, get_type_hints
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -16,6 +21,7 @@ from PIL import Image
 
 from lensmith.cli import data as cli_data
 from lensmith.core.errors import InputError
+from lensmith.core.files import alone_in
 from lensmith.data.webpages.export import (
     EIGHTHS,
     PAGE_RENDERING,
@@ -130,24 +136,133 @@ def test_a_stopped_run_keeps_its_shards_and_makes_the_rest(websight, tmp_path):
     with pytest.raises(StopError):
         write_shards(tmp_path, count=5, seed=SEED, shard_pages=2, on_progress=stop_after_two)
     first, second = sorted(tmp_path.iterdir())
-    first.write_bytes(b"kept as it is")
+    before = first.stat().st_ino
     unfinished = websight.shards[2].with_suffix(".partial").name
     (tmp_path / unfinished).write_bytes(b"cut short")
+    (tmp_path / f".{websight.shards[2].name}.123.abcd.tmp").write_bytes(b"cut short")
     reported = []
     again = write_shards(
         tmp_path, count=5, seed=SEED, shard_pages=2, on_progress=lambda *counts: reported.append(counts)
     )
     assert reported == [(2, 5), (4, 5), (5, 5)]
     assert [path.name for path in again.shards] == sorted(path.name for path in tmp_path.iterdir())
-    assert first.read_bytes() == b"kept as it is"
+    assert first.stat().st_ino == before
     assert second.read_bytes() == websight.shards[1].read_bytes()
     assert again.shards[2].read_bytes() == websight.shards[2].read_bytes()
 
 
-def test_both_kinds_of_shards_fit_in_one_folder(websight, tmp_path):
-    for columns in Columns:
-        write_shards(tmp_path, count=1, seed=SEED, columns=columns)
-    assert len(list(tmp_path.glob("*.parquet"))) == 2
+# --- a folder holds one run ---------------------------------------------------------------------------------------
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("shard_pages", [2, 3, 1000])
+def test_a_larger_count_goes_on_as_if_it_had_been_one_run(tmp_path, shard_pages):
+    at_once = write_shards(tmp_path / "once", count=7, seed=SEED, shard_pages=shard_pages)
+    for count in (1, 5, 7, 7):
+        result = write_shards(tmp_path / "grown", count=count, seed=SEED, shard_pages=shard_pages)
+        assert result.pages == count
+        texts = [text for path in result.shards for text in pq.read_table(path)["text"].to_pylist()]
+        assert len(set(texts)) == len(texts) == count
+    assert files_of(tmp_path / "grown") == files_of(tmp_path / "once")
+    assert str(at_once).startswith("7 pages in ")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"count": 4},
+        {"seed": SEED + 1},
+        {"start": 1},
+        {"columns": Columns.READING},
+        {"shard_pages": 3},
+        {"shard_pages": 1},
+    ],
+)
+def test_pages_of_another_run_are_refused_untouched(websight, tmp_path, other):
+    folder = tmp_path / "shards"
+    shutil.copytree(websight.shards[0].parent, folder)
+    with pytest.raises(InputError, match="not of this run"):
+        write_shards(folder, **({"count": 5, "seed": SEED, "shard_pages": 2} | other))
+    assert files_of(folder) == files_of(websight.shards[0].parent)
+
+
+def test_somebody_elses_shards_are_refused(tmp_path):
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "train-00000.parquet")
+    with pytest.raises(InputError, match="train-00000"):
+        write_shards(tmp_path, count=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["train-00000.parquet"]
+
+
+def spoil(path, kind):
+    content = path.read_bytes()
+    match kind:
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "flipped":
+            # In the middle of a picture, where only a checksum tells.
+            at = content.index(b"\x89PNG") + 200
+            path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        case "other":
+            pq.write_table(pa.table({"text": ["x", "y"]}), path)
+        case "short":
+            pq.write_table(pq.read_table(path).slice(0, 1), path)
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped", "other", "short"])
+def test_a_shard_that_does_not_read_is_made_again(websight, tmp_path, kind):
+    folder = tmp_path / "shards"
+    shutil.copytree(websight.shards[0].parent, folder)
+    spoil(folder / websight.shards[1].name, kind)
+    assert files_of(folder) != files_of(websight.shards[0].parent)
+    assert write_shards(folder, count=5, seed=SEED, shard_pages=2).pages == 5
+    assert files_of(folder) == files_of(websight.shards[0].parent)
+
+
+def test_a_damaged_short_shard_is_not_gone_on_from(websight, tmp_path):
+    short = write_shards(tmp_path, count=1, seed=SEED, shard_pages=2).shards[0]
+    spoil(short, "cut")
+    write_shards(tmp_path, count=5, seed=SEED, shard_pages=2)
+    assert files_of(tmp_path) == files_of(websight.shards[0].parent)
+
+
+def test_an_interrupt_keeps_the_pages_that_were_rendered(tmp_path):
+    """The very command, stopped within its first shard."""
+    out = tmp_path / "shards"
+    command = [sys.executable, "-m", "lensmith.cli", "data", "pages", "-o", str(out), "--seed", str(SEED), "--count"]
+    running = subprocess.Popen([*command, "2000"], stderr=subprocess.DEVNULL)
+    try:
+        # There is no outer sign of a page; a thousand take a minute or so.
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(timeout=12)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 130
+    finally:
+        running.kill()
+    (path,) = out.iterdir()
+    kept = pq.read_metadata(path).num_rows
+    assert 0 < kept < 1000
+    assert path.name.endswith(f"{kept:08d}.parquet")
+    more = kept + 2
+    result = write_shards(out, count=more, seed=SEED)
+    assert result.pages == more
+    assert pq.read_table(result.shards[0])["text"].to_pylist()[-1] == document(more - 1)
+    assert len(list(out.iterdir())) == 1
+
+
+def document(index):
+    page = generate_page(SEED, index)
+    return stand_alone(page.html, title=page.idea.split(":")[0])
+
+
+def test_two_runs_in_one_folder_do_not_meet(tmp_path):
+    with alone_in(tmp_path):
+        program = f"from lensmith.data.webpages.export import *; write_shards(Path({str(tmp_path)!r}), count=1)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "another run is writing here" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 1, "shard_pages": 0}, {"count": 1, "start": -1}])

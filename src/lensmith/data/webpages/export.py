@@ -7,15 +7,18 @@ shows (int16, eighths of a pixel; see `alignment`), which teaches a model to rea
 
 import enum
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lensmith.core.errors import InputError, RenderError
+from lensmith.core.files import alone_in, open_output
 from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, GeneratedPage, generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.markup.alignment import Alignment, align
@@ -34,7 +37,7 @@ class Columns(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult:
-    """Shards in order, and how many pages they hold."""
+    """Shards in order, and how many pages are in their folder."""
 
     shards: tuple[Path, ...]
     pages: int
@@ -84,10 +87,14 @@ def write_shards(
     columns: Columns = Columns.WEBSIGHT,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ExportResult:
-    """Write pages `start` to `start + count` of stream `seed`. Shards that exist are kept, so a stopped run resumes.
+    """Write pages `start` to `start + count` of stream `seed`.
 
-    `on_progress` hears after each shard how many pages are there, of how many. Raises InputError for an impossible
-    range, RenderError where a page cannot be rendered.
+    A folder holds one run's pages. A run that was stopped goes on where it was, and one with a larger `count` goes on
+    from a smaller one; either way the folder ends as if it had been made at once, to the byte. A shard that does not
+    read is made again. `on_progress` is called after each shard with how many pages are there, of how many.
+
+    Raises InputError for an impossible range, and where the folder holds other pages, or more, or another run works in
+    it; RenderError where a page cannot be rendered.
     """
     if count < 1 or shard_pages < 1 or start < 0:
         raise InputError(
@@ -95,21 +102,82 @@ def write_shards(
             expected="count and shard_pages of at least 1, start of at least 0",
             actual=f"count={count}, shard_pages={shard_pages}, start={start}",
         )
+    firsts = range(start, start + count, shard_pages)
+    wanted = [_Shard(seed, columns, first, min(first + shard_pages, start + count)) for first in firsts]
     out_dir.mkdir(parents=True, exist_ok=True)
-    shards = []
-    with Renderer(PAGE_RENDERING) as renderer:
-        for first in range(start, start + count, shard_pages):
-            last = min(first + shard_pages, start + count)
-            path = out_dir / f"seed{seed}-{columns.value}-{first:08d}-{last:08d}.parquet"
-            if not path.exists():
-                rows = list(_rows(renderer, seed, range(first, last), columns))
-                partial = path.with_suffix(".partial")
-                pq.write_table(pa.Table.from_pylist(rows, schema(columns)), partial, row_group_size=100)
-                partial.replace(path)
-            shards.append(path)
+    with alone_in(out_dir), Renderer(PAGE_RENDERING) as renderer:
+        found = _found(out_dir, wanted)
+        for leftover in (*out_dir.glob(".seed*.tmp"), *out_dir.glob("seed*.partial")):  # of a run that was killed
+            leftover.unlink()
+        for shard in wanted:
+            _complete(shard, out_dir, [known for known in found if known.first == shard.first], renderer)
             if on_progress is not None:
-                on_progress(last - start, count)
-    return ExportResult(shards=tuple(shards), pages=count)
+                on_progress(shard.last - start, count)
+        pages = sum(pq.read_metadata(path).num_rows for path in out_dir.glob("*.parquet"))
+    return ExportResult(shards=tuple(shard.path(out_dir) for shard in wanted), pages=pages)
+
+
+class _Shard(NamedTuple):
+    """Pages `first` to `last` (not included) of a stream."""
+
+    seed: int
+    columns: Columns
+    first: int
+    last: int
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"seed{self.seed}-{self.columns.value}-{self.first:08d}-{self.last:08d}.parquet"
+
+    def rows(self, folder: Path) -> list[dict[str, object]] | None:
+        """What it holds; None where it does not read, or holds something else."""
+        try:
+            table = pq.read_table(self.path(folder), page_checksum_verification=True)
+        except (OSError, pa.ArrowException):
+            return None
+        is_whole = len(table) == self.last - self.first and table.schema.equals(schema(self.columns))
+        return table.to_pylist() if is_whole else None
+
+
+def _found(folder: Path, wanted: Sequence[_Shard]) -> list[_Shard]:
+    """The shards in the folder. Raises InputError for one that is not, or begins, one of those that are wanted."""
+    shards = []
+    for path in sorted(folder.glob("*.parquet")):
+        name = re.fullmatch(r"seed(\d+)-(websight|reading)-(\d{8,})-(\d{8,})\.parquet", path.name)
+        shard = name and _Shard(int(name[1]), Columns(name[2]), int(name[3]), int(name[4]))
+        if not shard or not any(shard[:3] == other[:3] and shard.last <= other.last for other in wanted):
+            raise InputError(
+                f"{folder} holds pages that are not of this run",
+                expected=f"{wanted[0].path(folder).name} to {wanted[-1].path(folder).name}, or shorter ones",
+                actual=path.name,
+                hint="give another folder, or the seed, start, columns, shard size and at least the count of before",
+            )
+        shards.append(shard)
+    return shards
+
+
+def _complete(shard: _Shard, folder: Path, known: Sequence[_Shard], renderer: Renderer) -> None:
+    """Sees that the shard is there, from the longest of those `known` that begin it and can be read.
+
+    What was rendered when something stops it is written, as a shorter shard.
+    """
+    rows: list[dict[str, object]] = []
+    there = shard.first
+    for candidate in sorted(known, reverse=True):
+        if (held := candidate.rows(folder)) is not None:
+            rows, there = held, candidate.last
+            break
+    try:
+        for row in _rows(renderer, shard.seed, range(there, shard.last), shard.columns):
+            rows.append(row)
+    finally:
+        last = shard.first + len(rows)
+        if last > there:
+            with open_output(shard._replace(last=last).path(folder)) as file:
+                table = pa.Table.from_pylist(rows, schema(shard.columns))
+                pq.write_table(table, file, row_group_size=100, write_page_checksum=True)
+        for candidate in known:
+            if candidate.last != last:
+                candidate.path(folder).unlink()
 
 
 def _rows(renderer: Renderer, seed: int, indices: range, columns: Columns) -> Iterator[dict[str, object]]:
