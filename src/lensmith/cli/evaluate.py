@@ -45,7 +45,8 @@ def html(
 ) -> None:
     """Score screenshot to HTML.
 
-    Renders pages, converts their pictures to HTML, and compares how both look.
+    Renders pages, converts their pictures to HTML, and compares how both look. Pages that cannot be rendered are listed
+    at the end, and the exit status is then 2.
     """
     from lensmith.workflows.html.evaluate import run
 
@@ -59,6 +60,8 @@ def html(
             on_progress=on_progress,
         )
     show(scores, as_json=as_json, out=report)
+    if scores.failed:
+        raise typer.Exit(BAD_INPUT)
 
 
 @app.command("choice")

@@ -150,7 +150,7 @@ def _page(package: NpmPackage, path: str, files: Mapping[str, bytes], css: str) 
         version=package.version,
         path=path,
         sha256=sha256_of_bytes(content),
-        html=page_alone(content.decode("utf-8", "replace"), path, files, stylesheet=package.stylesheet, css=css),
+        html=page_alone(content, path, files, stylesheet=package.stylesheet, css=css),
     )
 
 
@@ -160,12 +160,14 @@ def _held(package: NpmPackage, path: str, files: Mapping[str, bytes]) -> bytes:
     return files[path]
 
 
-def page_alone(source: str, path: str, files: Mapping[str, bytes], *, stylesheet: str, css: str) -> str:
+def page_alone(source: str | bytes, path: str, files: Mapping[str, bytes], *, stylesheet: str, css: str) -> str:
     """The page at `path` with pictures from `files` inside it, and `css` in place of its link to `stylesheet`.
 
+    Bytes are decoded as a renderer decodes them: by a byte order mark, else as their `meta` says, else as UTF-8.
     Nothing remains that runs or that loads anything (`repair` sees to that); `css` must be clean already.
     """
-    tree = html5lib.parse(source, treebuilder="etree", namespaceHTMLElements=False)
+    decoding = {"likely_encoding": "utf-8", "useChardet": False} if isinstance(source, bytes) else {}
+    tree = html5lib.parse(source, treebuilder="etree", namespaceHTMLElements=False, **decoding)
     for parent in tree.iter():
         for index, element in enumerate(parent):
             if element.tag == "link" and _within(path, element.get("href")) == stylesheet:

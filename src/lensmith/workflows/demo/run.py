@@ -101,7 +101,7 @@ def run(
 
 def _converted(converter: Converter, name: str, document: str) -> ScoredPage:
     page = converter.renderer.render(document, CAPTURE)
-    target = TargetPage(name=name, html=document, page=page)
+    target = TargetPage(name=name, page=page)
     best = converter.convert(open_picture(page.png)).best
     score = VisualScore.of_failure() if best.page is None else score_pages(page, best.page)
     return ScoredPage(target=target, prediction=best, score=score)

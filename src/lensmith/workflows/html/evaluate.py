@@ -32,11 +32,18 @@ PAGES_AT_ONCE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TargetPage:
-    """A page to convert: its name, document and rendering."""
+    """A page to convert: its name and rendering."""
 
     name: str
-    html: str
     page: Page
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedPage:
+    """A page that cannot be converted, because it cannot be read or rendered; it is in no score."""
+
+    name: str
+    problem: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,7 @@ class HtmlScores:
     """What `lensmith eval html` prints. Baselines are scored on the same pages, in the same way.
 
     `ended` is the share of pages whose generation came to its own end. `seconds` is conversion and rendering together.
+    `failed` pages are in no number.
     """
 
     pages: str
@@ -62,18 +70,21 @@ class HtmlScores:
     nearest_among: int
     ended: float
     seconds: float
+    failed: tuple[FailedPage, ...] = ()
 
     def __str__(self) -> str:
         rows = {"model": self.model, "blank page": self.blank}
         if self.nearest is not None:
             rows[f"nearest of {self.nearest_among}"] = self.nearest
         names = list(self.model.metrics)
-        lines = [f"{self.pages}: {self.model.n} pages, {self.ended:.0%} ended, {self.seconds:.0f} s"]
+        failed = f"{len(self.failed)} more cannot be rendered, " if self.failed else ""
+        lines = [f"{self.pages}: {self.model.n} pages, {failed}{self.ended:.0%} ended, {self.seconds:.0f} s"]
         lines.append(f"{'':24}" + "".join(f"{row:>20}" for row in rows))
         for name in names:
             cells = [summary.metrics.get(name) for summary in rows.values()]
             told = ["-" if cell is None else f"{cell.mean:.3f} ± {cell.stderr or 0:.3f}" for cell in cells]
             lines.append(f"{name:24}" + "".join(f"{cell:>20}" for cell in told))
+        lines += [f"{page.name}: {page.problem}" for page in self.failed]
         return "\n".join(lines)
 
 
@@ -89,11 +100,16 @@ def run(
     """Score the model in `model` (or the one that ships) on `grammar:N`, or on a folder of HTML files.
 
     The nearest-page baseline looks among the first `nearest_among` pages of the shipped model's training stream; 0
-    leaves it out.
+    leaves it out. A page that cannot be rendered costs itself only. Raises InputError where no page can.
     """
     began = time.monotonic()
     with Converter.load(model) as converter:
-        targets = target_pages(pages, converter.renderer)
+        found = target_pages(pages, converter.renderer)
+        targets = [page for page in found if isinstance(page, TargetPage)]
+        failed = tuple(page for page in found if isinstance(page, FailedPage))
+        if not targets:
+            problems = "; ".join(f"{page.name}: {page.problem}" for page in failed[:5])
+            raise InputError(f"none of the {len(failed)} pages can be rendered", actual=problems)
         scored = []
         for page in scored_pages(converter, targets, samples=samples):
             scored.append(page)
@@ -118,27 +134,40 @@ def run(
         nearest_among=nearest_among,
         ended=sum(page.prediction.finish is Finish.STOP for page in scored) / len(scored),
         seconds=seconds,
+        failed=failed,
     )
 
 
-def target_pages(pages: str, renderer: Renderer) -> list[TargetPage]:
-    """The pages that `grammar:N` or a folder names, rendered. Raises InputError where there are none."""
+def target_pages(pages: str, renderer: Renderer) -> list[TargetPage | FailedPage]:
+    """The pages that `grammar:N` or a folder names, rendered, in order. Raises InputError where there are none.
+
+    Files are decoded as `Renderer.render` decodes bytes.
+    """
+    documents: list[tuple[str, str | bytes | OSError]]
     match = re.fullmatch(r"grammar:([1-9]\d*)", pages)
     if match:
         named = [(f"grammar:{index}", generate_page(HELD_OUT_SEED, index)) for index in range(int(match[1]))]
         documents = [(name, stand_alone(page.html, title=page.idea.split(":")[0])) for name, page in named]
     else:
-        documents = [(path.name, path.read_text(errors="replace")) for path in sorted(Path(pages).glob("*.html"))]
+        documents = [(path.name, _content(path)) for path in sorted(Path(pages).glob("*.html"))]
     if not documents:
         raise InputError("there are no pages to convert", expected="grammar:N or a folder of .html files", actual=pages)
-    targets = []
-    for (name, document), page in zip(
-        documents, renderer.render_many((document for _, document in documents), CAPTURE), strict=True
-    ):
-        if isinstance(page, RenderError):
-            raise page
-        targets.append(TargetPage(name=name, html=document, page=page))
-    return targets
+    rendered = renderer.render_many((html for _, html in documents if not isinstance(html, OSError)), CAPTURE)
+    found: list[TargetPage | FailedPage] = []
+    for name, html in documents:
+        page = html if isinstance(html, OSError) else next(rendered)
+        if isinstance(page, Page):
+            found.append(TargetPage(name=name, page=page))
+        else:
+            found.append(FailedPage(name=name, problem=str(page).replace("\n", ";")))
+    return found
+
+
+def _content(path: Path) -> bytes | OSError:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return error
 
 
 def scored_pages(converter: Converter, targets: Sequence[TargetPage], *, samples: int = 1) -> Iterator[ScoredPage]:
