@@ -8,22 +8,27 @@ READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut
 TORCH := $(shell grep '^torch==' constraints.txt)
 BENCHMARKS := $(basename $(notdir $(shell grep -ls '^if __name__ == .__main__.' benchmarks/*.py)))
 
-.PHONY: help setup browser check test test-all bench demo format
+PIP_LOG := $(VENV)/pip.log
+# pip warns of much that is no fault of ours; what it says is shown where it fails.
+PIP_INSTALL = $(BIN)/python -m pip install --constraint constraints.txt
+TESTS := $(BIN)/python -m pytest
+DIST := dist
+
+.PHONY: help setup browser check test test-all bench demo dist format
 
 help:
 	@echo 'make demo      screenshot to HTML and back, in demo/report.html'
 	@echo 'make test      the tests that take seconds     make test-all   the slow ones too'
 	@echo 'make check     format, lint, types, import contracts, shape, docs'
 	@echo 'make format    rewrite the code in the one format'
-	@echo 'make bench     all benchmarks'
+	@echo 'make bench     all benchmarks            make dist     a wheel, in dist/'
 
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lensmith needs Python 3.11 or newer: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing what pyproject.toml names, at the versions in constraints.txt; this takes some minutes.'
 	@# torch first and by its exact version, so that the resolver never considers (and downloads) a newer build.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@{ $(PIP_INSTALL) $(TORCH) && $(PIP_INSTALL) --editable '.[dev]'; } >$(PIP_LOG) 2>&1 || { cat $(PIP_LOG) >&2; exit 1; }
 	@rm -f $(VENV)/.ready-* && touch $@
 
 setup: $(READY)
@@ -43,13 +48,19 @@ check: setup
 	$(BIN)/python scripts/field_docs.py --check
 
 test: setup browser
-	$(BIN)/python -m pytest -m 'not slow'
+	$(TESTS) -m 'not slow and not alone' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS) -m 'not slow and alone'
 
-test-all: setup browser
-	$(BIN)/python -m pytest
+test-all: test
+	$(TESTS) -m slow
 
 bench: setup browser
+	@scripts/install_chromium $(BIN)/python
 	@status=0; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || status=1; done; exit $$status
+
+dist: setup
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) . 2>$(PIP_LOG) || { cat $(PIP_LOG) >&2; exit 1; }
+	@echo $(DIST)/*.whl
 
 demo: setup browser
 	$(BIN)/lensmith demo --out demo

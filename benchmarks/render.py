@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 from PIL import Image, ImageChops
 from playwright.async_api import Browser, Playwright, async_playwright
@@ -150,7 +151,7 @@ async def new_driver_each(pages: Sequence[str]) -> list[bytes]:
     pictures = []
     for html in pages:
         async with async_playwright() as driver:
-            browser = await _launch(driver, _full_chromium())
+            browser = await _launch(driver, _full_chromium(driver))
             pictures.append(await _shoot(await _open(browser), html))
             await browser.close()
     return pictures
@@ -184,12 +185,14 @@ async def _shoot(page: PlaywrightPage, html: str) -> bytes:
     return await page.screenshot(full_page=True, animations="disabled")
 
 
-def _full_chromium() -> str:
+def _full_chromium(driver: Playwright) -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         path = shutil.which(name)
         if path is not None:
             return path
-    sys.exit("the benchmark needs a full Chromium beside the headless shell: apt-get install chromium")
+    if Path(driver.chromium.executable_path).exists():
+        return driver.chromium.executable_path
+    sys.exit("the benchmark needs a full Chromium beside the headless shell; type: scripts/install_chromium python")
 
 
 def _is_equal(one: bytes, other: bytes) -> bool:

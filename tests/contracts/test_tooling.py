@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -205,6 +206,51 @@ def test_ci_runs_the_check_and_the_readmes_test_command():
         assert re.search(rf"^\s*{command}\b", readme, re.MULTILINE), f"README does not show `{command}`"
 
 
+def make(tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """make in a folder with the Makefile and a stand-in for the environment's Python, which fails or ends well."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    return subprocess.run(["make", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+def program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_setting_up_is_quiet_unless_it_fails(tmp_path):
+    program(tmp_path / ".venv/bin/python", "echo WARNING: a location is ignored >&2")
+    done = make(tmp_path, "setup")
+    assert (done.returncode, done.stderr) == (0, "") and "WARNING" not in done.stdout
+    program(tmp_path / ".venv/bin/python", "echo ERROR: no such version >&2; exit 1")
+    assert make(tmp_path, "setup").returncode == 0  # it is set up, and nothing has changed
+    (tmp_path / "constraints.txt").write_text("torch==1\n")
+    done = subprocess.run(["make", "setup"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "ERROR: no such version" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["there", "playwright", "apt", "none"])
+def test_the_benchmarks_chromium_is_installed_quietly_where_there_is_none(tmp_path, way):
+    said = tmp_path / "said"
+    program(tmp_path / "python", f"echo python $* >> {said}; echo noise; test {way} = playwright")
+    program(tmp_path / "bin/apt-get", f"echo apt-get $* >> {said}; echo noise >&2; test {way} = apt")
+    program(tmp_path / "bin/id", "echo 0")
+    if way == "there":
+        program(tmp_path / "bin/chromium", "")
+    command = ["/bin/sh", str(ROOT / "scripts/install_chromium"), str(tmp_path / "python")]
+    done = subprocess.run(command, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, check=True)
+    asked = said.read_text().splitlines() if said.exists() else []
+    assert [line.split()[0] for line in asked] == {
+        "there": [],
+        "playwright": ["python"],
+        "apt": ["python", "apt-get"],
+        "none": ["python", "apt-get", "apt-get"],
+    }[way]
+    assert done.stdout == "" and ("apt-get install chromium" in done.stderr) == (way == "none")
+
+
 def test_make_targets_exist():
-    targets = ("demo", "test", "test-all", "check", "bench", "format", "help")
+    targets = ("demo", "test", "test-all", "check", "bench", "dist", "format", "help")
     subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, check=True)

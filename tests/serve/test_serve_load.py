@@ -13,6 +13,8 @@ from lensmith.core.endpoint import Request
 from lensmith.models.inference.endpoint import LocalEndpoint
 from tests.support.serve_models import NAME, tiny_engine, tiny_server, tokenizer
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 200
 TEMPLATES = ("tell me of {}", "what is {} to you, who never saw {}?", "{}")
 PROMPTS = tuple(template.format(*[f"thing {i}"] * 2) for i in range(9) for template in TEMPLATES)

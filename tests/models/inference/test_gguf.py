@@ -57,6 +57,7 @@ def test_it_knows_the_capital_of_france(endpoint):
     assert answer.choices[0].text == "The capital of France is Paris."
 
 
+@pytest.mark.alone
 def test_a_batch_of_8_is_the_same_and_quicker(endpoint):
     requests = [
         Request(prompt=text, max_tokens=12, temperature=0, top_logprobs=5, reveal=Reveal.SAMPLED) for text in BEGINNINGS
