@@ -10,13 +10,25 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from lensmith.cli.app import app
 from lensmith.core.errors import ConfigError, InputError
-from lensmith.core.exposure import Exposure, Sampled
+from lensmith.core.exposure import Exposure, Sampled, Taken
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
-from lensmith.guard.config import OnExtraction, OnRefusal
-from lensmith.guard.run import Options, guard_config, guard_exposure, read_keys
+from lensmith.guard.config import (
+    GuardConfig,
+    OnExtraction,
+    OnRefusal,
+    Paths,
+    PatternConfig,
+    ResourceLimits,
+    Timeouts,
+    TokenNaming,
+    UnknownFields,
+)
+from lensmith.guard.run import guard_exposure, read_keys
 
 UPSTREAM = "http://127.0.0.1:1/v1"
 
@@ -25,7 +37,7 @@ WITHOUT = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "transformers", "fastapi", "prometheus_client"}:
+        if name.partition(".")[0] in {"torch", "transformers", "fastapi"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocker())
 from lensmith.cli import main
@@ -113,22 +125,49 @@ def test_a_clients_own_key_does_not_close_the_guard_and_that_is_said():
             process.communicate()
 
 
-def test_options_become_the_configuration():
-    options = Options(
-        upstream=UPSTREAM,
-        expose="text-only",
-        api_key=["sk-a"],
-        on_refusal="strip",
-        on_extraction="block",
-        bias_per_prompt=5,
-        pass_field=["top_a"],
-    )
-    config = guard_config(options)
-    assert config.exposure == Exposure.text_only()
-    assert (config.on_refusal, config.watch.on_extraction) == (OnRefusal.STRIP, OnExtraction.BLOCK)
-    assert (config.watch.bias_per_prompt, config.pass_fields) == (5, ("top_a",))
+def config_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> GuardConfig:
+    """What the command would run, as a person types it."""
+    configs: list[GuardConfig] = []
+    monkeypatch.setattr("lensmith.guard.run.run_guard", lambda config, **_: configs.append(config))
+    result = CliRunner().invoke(app, ["guard", "--upstream", UPSTREAM, *arguments])
+    assert result.exit_code == 0, result.output
+    return configs[0]
+
+
+def test_options_become_the_configuration(monkeypatch):
+    typed = """
+        --expose text-only --api-key sk-a --on-refusal strip --on-extraction block --bias-per-prompt 5 --window-s 60
+        --requests-per-minute 7 --pass-field top_a --refuse-field min_p --refuse-field top_k --paths chat
+        --concurrent-per-client 3 --upstream-taken after-bias --upstream-top-logprobs 9 --naming ids --body-mib 2
+        --timeout-s 8 --unknown-fields refuse --remote-pictures --upstream-key sk-up --metrics-key sk-m
+    """
+    config = config_of(monkeypatch, *typed.split())
     assert list(config.keys) == ["sk-a"]
     assert "sk-a" not in config.keys["sk-a"]
+    assert config == GuardConfig(
+        upstream=UPSTREAM,
+        exposure=Exposure.text_only(),
+        keys=config.keys,
+        upstream_key="sk-up",
+        metrics_key="sk-m",
+        upstream_taken=Taken.AFTER_BIAS,
+        upstream_top_logprobs=9,
+        unknown_fields=UnknownFields.REFUSE,
+        on_refusal=OnRefusal.STRIP,
+        token_naming=TokenNaming.IDS,
+        pass_fields=("top_a",),
+        refuse_fields=("min_p", "top_k"),
+        paths=Paths.CHAT,
+        remote_pictures=True,
+        limits=ResourceLimits(body_bytes=2 << 20, concurrent_per_client=3),
+        timeouts=Timeouts(silence_s=8),
+        patterns=PatternConfig(window_s=60, requests_per_minute=7, bias_per_prompt=5, on_extraction=OnExtraction.BLOCK),
+    )
+
+
+def test_without_options_it_is_the_configuration_of_the_library(monkeypatch):
+    usual = guard_exposure("top-logprobs=5,no-logit-bias")
+    assert config_of(monkeypatch) == GuardConfig(upstream=UPSTREAM, exposure=usual)
 
 
 def test_metadata_is_told_only_where_it_is_named():

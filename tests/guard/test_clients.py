@@ -19,7 +19,7 @@ from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
 from lensmith.guard import strict_json
-from lensmith.guard.config import GuardConfig, Limits, Timeouts
+from lensmith.guard.config import GuardConfig, ResourceLimits, Timeouts
 from lensmith.guard.proxy import Guard
 from tests.support.guard_bed import ask, guard_before, listening, serve, until
 
@@ -196,7 +196,7 @@ def test_one_client_has_so_many_requests_in_progress_and_no_more():
     slow = Slow()
     with listening(slow.app) as upstream:
         config = GuardConfig(
-            upstream=f"{upstream}/v1", keys={"a": "ann", "b": "bob"}, limits=Limits(concurrent_per_client=1)
+            upstream=f"{upstream}/v1", keys={"a": "ann", "b": "bob"}, limits=ResourceLimits(concurrent_per_client=1)
         )
         guard = Guard(config)
         with listening(guard.app()) as address:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lensmith.core.exposure import Exposure
-from lensmith.guard.config import GuardConfig, Limits, Timeouts
+from lensmith.guard.config import GuardConfig, ResourceLimits, Timeouts
 from lensmith.guard.proxy import Guard
 from tests.support.guard_bed import ask, guard_before
 
@@ -144,7 +144,7 @@ def test_thoughts_pass_whole_and_streamed(name):
         {"kind": "text/html"},
         {"kind": "text/event-stream"},
         {"content-encoding": "gzip"},
-        {"guard_options": {"limits": Limits(answer_bytes=20)}},
+        {"guard_options": {"limits": ResourceLimits(answer_bytes=20)}},
     ],
 )
 def test_another_type_an_encoding_or_too_much_is_a_502(answer):
@@ -279,7 +279,7 @@ def test_a_good_stream_in_any_framing():
 )
 @pytest.mark.parametrize("before", [b"", GOOD], ids=["at once", "later"])
 def test_a_bad_stream_ends_with_an_error_and_without_its_end(bad, before):
-    reply, guard = stream_of(before + bad, guard_options={"limits": Limits(event_bytes=50_000)})
+    reply, guard = stream_of(before + bad, guard_options={"limits": ResourceLimits(event_bytes=50_000)})
     if bad == LAST:
         assert [each.keys() >= {"choices"} for each in reply.body[:-1]] == [True] * (len(reply.body) - 1)
     error = reply.body if reply.status == 502 else reply.body[-1]

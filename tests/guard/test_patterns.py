@@ -10,13 +10,12 @@ import pytest
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
-from lensmith.guard.config import Limits, OnExtraction, Watch
+from lensmith.guard.config import OnExtraction, PatternConfig, ResourceLimits
 from lensmith.guard.patterns import (
-    OPEN_PROMPTS,
     THRESHOLDS,
+    ClientStatistics,
     Observation,
     Pattern,
-    Watcher,
     ids_look_random,
     looks_random,
 )
@@ -35,13 +34,13 @@ class Clock:
         return self.now
 
 
-def watcher(*, limits: Limits | None = None, **watch: Any) -> tuple[Watcher, Clock]:
+def statistics_of(*, limits: ResourceLimits | None = None, **patterns: Any) -> tuple[ClientStatistics, Clock]:
     clock = Clock()
-    return Watcher(Watch(**watch), limits or Limits(), clock=clock), clock
+    return ClientStatistics(PatternConfig(**patterns), limits or ResourceLimits(), clock=clock), clock
 
 
-def seen(watch: Watcher, observations: list[Observation], client: str = "a") -> set[Pattern]:
-    return {pattern for each in observations for pattern in watch.admit(client, each)}
+def seen(clients: ClientStatistics, observations: list[Observation], client: str = "a") -> set[Pattern]:
+    return {pattern for each in observations for pattern in clients.admit(client, each)}
 
 
 def bias(token_id: int, value: float = 1.0, prompt: bytes = b"p", **others: Any) -> Observation:
@@ -76,171 +75,167 @@ HONEST = {
 
 @pytest.mark.parametrize("pattern", Pattern)
 def test_each_extraction_is_seen_once_and_as_what_it_is(pattern):
-    watch, _ = watcher()
-    assert seen(watch, EXTRACTIONS[pattern]) == {pattern}
-    assert seen(watch, EXTRACTIONS[pattern]) == set()
-    assert seen(watch, EXTRACTIONS[pattern], client="b") == {pattern}
+    clients, _ = statistics_of()
+    assert seen(clients, EXTRACTIONS[pattern]) == {pattern}
+    assert seen(clients, EXTRACTIONS[pattern]) == set()
+    assert seen(clients, EXTRACTIONS[pattern], client="b") == {pattern}
 
 
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_use_is_no_extraction(name):
-    watch, _ = watcher()
-    assert seen(watch, HONEST[name]) == set()
+    clients, _ = statistics_of()
+    assert seen(clients, HONEST[name]) == set()
 
 
 @pytest.mark.parametrize("pattern", Pattern)
 def test_the_threshold_is_where_it_says(pattern):
     step = EXTRACTIONS[pattern]
-    watch, _ = watcher()
-    assert seen(watch, step[: THRESHOLDS[pattern]]) == set()
-    assert seen(watch, step[THRESHOLDS[pattern] : THRESHOLDS[pattern] + 1]) == {pattern}
+    clients, _ = statistics_of()
+    assert seen(clients, step[: THRESHOLDS[pattern]]) == set()
+    assert seen(clients, step[THRESHOLDS[pattern] : THRESHOLDS[pattern] + 1]) == {pattern}
 
 
 def test_a_new_window_begins_anew():
-    watch, clock = watcher(window_s=60)
+    clients, clock = statistics_of(window_s=60)
     half = EXTRACTIONS[Pattern.ID_SWEEP][:200]
-    assert seen(watch, half) == set()
+    assert seen(clients, half) == set()
     clock.now = 61
-    assert seen(watch, half) == set()
+    assert seen(clients, half) == set()
 
 
 def test_block_refuses_what_reads_and_lets_text_pass_until_the_window_ends():
-    watch, clock = watcher(window_s=60, on_extraction=OnExtraction.BLOCK)
-    assert seen(watch, EXTRACTIONS[Pattern.FORCED_TOKENS][:33]) == {Pattern.FORCED_TOKENS}
+    clients, clock = statistics_of(window_s=60, on_extraction=OnExtraction.BLOCK)
+    assert seen(clients, EXTRACTIONS[Pattern.FORCED_TOKENS][:33]) == {Pattern.FORCED_TOKENS}
     with pytest.raises(RefusedError):
-        watch.admit("a", bias(1))
+        clients.admit("a", bias(1))
     with pytest.raises(RefusedError):
-        watch.admit("a", Observation(prompts=(), reads_logprobs=True))
-    watch.admit("a", Observation(prompts=()))
-    watch.admit("b", bias(1))
+        clients.admit("a", Observation(prompts=(), reads_logprobs=True))
+    clients.admit("a", Observation(prompts=()))
+    clients.admit("b", bias(1))
     clock.now = 61
-    watch.admit("a", bias(1))
+    clients.admit("a", bias(1))
 
 
 # --- budgets ------------------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_takes_so_many_biased_ids_and_no_more():
-    watch, clock = watcher(bias_per_prompt=3, window_s=60)
+    clients, clock = statistics_of(bias_per_prompt=3, window_s=60)
     for token_id in (1, 2, 3, 1, 2):
-        watch.admit("a", bias(token_id))
+        clients.admit("a", bias(token_id))
     with pytest.raises(RefusedError):
-        watch.admit("a", bias(4))
-    watch.admit("a", bias(4, prompt=b"q"))
-    watch.admit("b", bias(4))
-    watch.admit("a", bias(3, 7.0))
+        clients.admit("a", bias(4))
+    clients.admit("a", bias(4, prompt=b"q"))
+    clients.admit("b", bias(4))
+    clients.admit("a", bias(3, 7.0))
     clock.now = 61
-    watch.admit("a", bias(4))
+    clients.admit("a", bias(4))
 
 
 def test_a_refused_bias_uses_nothing_up():
-    watch, _ = watcher(bias_per_prompt=3)
+    clients, _ = statistics_of(bias_per_prompt=3)
     many = Observation(prompts=(b"q", b"p"), bias=tuple((n, 1.0) for n in range(4)), named_ids=())
     with pytest.raises(RefusedError):
-        watch.admit("a", many)
+        clients.admit("a", many)
     for token_id in (7, 8, 9):
-        watch.admit("a", bias(token_id))
+        clients.admit("a", bias(token_id))
 
 
 def test_a_budget_cannot_be_renewed_by_opening_prompts():
-    watch, _ = watcher(bias_per_prompt=1, limits=Limits(prompts=10))
+    clients, _ = statistics_of(bias_per_prompt=1, limits=ResourceLimits(prompts=10))
     for number in range(10):
-        watch.admit("a", bias(1, prompt=b"%d" % number))
+        clients.admit("a", bias(1, prompt=b"%d" % number))
     with pytest.raises(RefusedError):
-        watch.admit("a", bias(1, prompt=b"more"))
+        clients.admit("a", bias(1, prompt=b"more"))
     with pytest.raises(RefusedError):
-        watch.admit("a", bias(2, prompt=b"0"))
+        clients.admit("a", bias(2, prompt=b"0"))
 
 
 @pytest.mark.parametrize("limit", [None, 5])
-def test_the_prompts_of_clients_that_are_gone_take_no_room(limit, monkeypatch):
-    monkeypatch.setattr("lensmith.guard.patterns.OPEN_PROMPTS", 100)
-    watch, clock = watcher(bias_per_prompt=limit, window_s=60)
+def test_the_prompts_of_clients_that_are_gone_take_no_room(limit):
+    clients, clock = statistics_of(bias_per_prompt=limit, window_s=60, limits=ResourceLimits(open_prompts=100))
     for visitor in range(50):
         clock.now = visitor * 10.0
         for number in range(5):
-            watch.admit(str(visitor), bias(1, prompt=b"%d %d" % (visitor, number)))
-    assert watch._open_prompts <= 100
+            clients.admit(str(visitor), bias(1, prompt=b"%d %d" % (visitor, number)))
+    assert clients.open_prompts <= 100
     clock.now += 10_000
-    watch.admit("new", bias(1, prompt=b"x"))
-    assert watch.clients == 51  # what they may ask in a minute stays known
+    clients.admit("new", bias(1, prompt=b"x"))
+    assert len(clients.states) == 51  # what they may ask in a minute stays known
 
 
-def test_with_a_budget_no_prompt_is_forgotten_inside_its_window(monkeypatch):
-    monkeypatch.setattr("lensmith.guard.patterns.OPEN_PROMPTS", 10)
-    watch, clock = watcher(bias_per_prompt=1, window_s=60)
+def test_with_a_budget_no_prompt_is_forgotten_inside_its_window():
+    clients, clock = statistics_of(bias_per_prompt=1, window_s=60, limits=ResourceLimits(open_prompts=10))
     for number in range(10):
         clock.now = number
-        watch.admit(str(number), bias(1, prompt=b"%d" % number))
+        clients.admit(str(number), bias(1, prompt=b"%d" % number))
     with pytest.raises(RefusedError):
-        watch.admit("new", bias(1))
+        clients.admit("new", bias(1))
     clock.now = 61  # the windows of the first two have ended
-    watch.admit("new", bias(1))
-    watch.admit("newer", bias(1))
+    clients.admit("new", bias(1))
+    clients.admit("newer", bias(1))
     with pytest.raises(RefusedError):
-        watch.admit("newest", bias(1))
+        clients.admit("newest", bias(1))
     with pytest.raises(RefusedError):
-        watch.admit("5", bias(2, prompt=b"5"))
+        clients.admit("5", bias(2, prompt=b"5"))
 
 
-def test_without_a_budget_newcomers_take_the_room_of_those_that_asked_longest_ago(monkeypatch):
-    monkeypatch.setattr("lensmith.guard.patterns.OPEN_PROMPTS", 40)
-    watch, _ = watcher()
+def test_without_a_budget_newcomers_take_the_room_of_those_that_asked_longest_ago():
+    clients, _ = statistics_of(limits=ResourceLimits(open_prompts=40))
     for value in range(1, 10):
-        watch.admit("old", bias(5, value))
+        clients.admit("old", bias(5, value))
     for number in range(400):
-        watch.admit(str(number), bias(1, prompt=b"%d" % number))
-        watch.admit("busy", bias(1, number + 1.0))
-    assert watch._open_prompts == 40
-    assert Pattern.MANY_BIASES in watch._clients["busy"].patterns
-    assert not watch._clients["old"].prompts
+        clients.admit(str(number), bias(1, prompt=b"%d" % number))
+        clients.admit("busy", bias(1, number + 1.0))
+    assert clients.open_prompts == 40
+    assert Pattern.MANY_BIASES in clients.states["busy"].patterns
+    assert not clients.states["old"].prompts
 
 
 def test_a_prompt_that_is_asked_again_is_not_forgotten_for_a_new_one():
-    watch, _ = watcher(limits=Limits(prompts=2))
-    watch.admit("a", bias(1, prompt=b"p"))
-    watch.admit("a", bias(1, prompt=b"q"))
+    clients, _ = statistics_of(limits=ResourceLimits(prompts=2))
+    clients.admit("a", bias(1, prompt=b"p"))
+    clients.admit("a", bias(1, prompt=b"q"))
     both = Observation(prompts=(b"p", b"r"), bias=((2, 1.0),), named_ids=(2,))
-    watch.admit("a", both)
-    assert [*watch._clients["a"].prompts] == [b"p", b"r"]
+    clients.admit("a", both)
+    assert [*clients.states["a"].prompts] == [b"p", b"r"]
 
 
-def test_to_make_room_costs_little(monkeypatch):
+def test_to_make_room_costs_little():
     """Who is over the limit all the time does not look through all clients each time."""
-    monkeypatch.setattr("lensmith.guard.patterns.OPEN_PROMPTS", 2000)
-    watch, clock = watcher(bias_per_prompt=5, window_s=10_000)
+    clients, clock = statistics_of(bias_per_prompt=5, window_s=10_000, limits=ResourceLimits(open_prompts=2000))
     for number in range(2000):
-        watch.admit(str(number), bias(1))
+        clients.admit(str(number), bias(1))
     start = time.process_time()
     for number in range(2000):
         clock.now += 0.001
         with pytest.raises(RefusedError):
-            watch.admit(f"new {number}", bias(1))
+            clients.admit(f"new {number}", bias(1))
     assert time.process_time() - start < 0.25  # to look each time takes ten times as long
 
 
 def test_requests_per_minute():
-    watch, clock = watcher(requests_per_minute=6)
+    clients, clock = statistics_of(requests_per_minute=6)
     for _ in range(6):
-        watch.arrive("a")
+        clients.arrive("a")
     with pytest.raises(BusyError) as busy:
-        watch.arrive("a")
+        clients.arrive("a")
     assert busy.value.retry_after_s == 10
-    watch.arrive("b")
+    clients.arrive("b")
     clock.now = 10
-    watch.arrive("a")
+    clients.arrive("a")
     with pytest.raises(BusyError):
-        watch.arrive("a")
+        clients.arrive("a")
     clock.now = 10_000  # a new window gives no more than a minute's worth
     for _ in range(6):
-        watch.arrive("a")
+        clients.arrive("a")
     with pytest.raises(BusyError):
-        watch.arrive("a")
+        clients.arrive("a")
 
 
 @pytest.mark.parametrize("limit", [None, 5])
 def test_memory_is_bounded_whatever_clients_do(limit):
-    watch, _ = watcher(bias_per_prompt=limit, limits=Limits(clients=20, prompts=50))
+    clients, _ = statistics_of(bias_per_prompt=limit, limits=ResourceLimits(clients=20, prompts=50))
     dice = random.Random(0)
     for _ in range(20_000):
         client = str(dice.randrange(200))
@@ -252,15 +247,15 @@ def test_memory_is_bounded_whatever_clients_do(limit):
             is_random=True,
         )
         try:
-            watch.admit(client, observation)
+            clients.admit(client, observation)
         except RefusedError:
             assert limit is not None
-    assert watch.clients <= 20
-    clients = watch._clients.values()
-    assert all(len(client.prompts) <= 50 for client in clients)
-    assert all(len(client.ids) <= THRESHOLDS[Pattern.ID_SWEEP] + 5 for client in clients)
-    assert all(len(client.contexts) <= THRESHOLDS[Pattern.RANDOM_CONTEXTS] + 3 for client in clients)
-    assert watch._open_prompts == sum(len(client.prompts) for client in clients) <= OPEN_PROMPTS
+    assert len(clients.states) <= 20
+    states = clients.states.values()
+    assert all(len(client.prompts) <= 50 for client in states)
+    assert all(len(client.ids) <= THRESHOLDS[Pattern.ID_SWEEP] + 5 for client in states)
+    assert all(len(client.contexts) <= THRESHOLDS[Pattern.RANDOM_CONTEXTS] + 3 for client in states)
+    assert clients.open_prompts == sum(len(client.prompts) for client in states) <= ResourceLimits().open_prompts
 
 
 # --- random text --------------------------------------------------------------------------------------------------
@@ -303,8 +298,8 @@ def test_ids_over_the_whole_vocabulary_are_random_and_a_texts_are_not():
 # --- through the guard --------------------------------------------------------------------------------------------
 
 
-def guard(**watch: Any) -> Guard:
-    return guard_before(serve(FakeEndpoint(vocabulary=500, width=8)), Exposure(), watch=Watch(**watch))
+def guard(**patterns: Any) -> Guard:
+    return guard_before(serve(FakeEndpoint(vocabulary=500, width=8)), Exposure(), patterns=PatternConfig(**patterns))
 
 
 def chat(text: Any, **fields: Any) -> dict[str, Any]:

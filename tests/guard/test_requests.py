@@ -18,9 +18,8 @@ from starlette.routing import Route
 
 from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
-from lensmith.guard.config import GuardConfig, Limits, OnRefusal, Paths, Timeouts, TokenNaming, UnknownFields
+from lensmith.guard.config import GuardConfig, OnRefusal, Paths, ResourceLimits, Timeouts, TokenNaming, UnknownFields
 from lensmith.guard.proxy import Guard
-from lensmith.guard.run import Options, guard_config
 from lensmith.openai_api import FIELDS, GuardFate
 from tests.support.guard_bed import ask, guard_before, listening
 
@@ -548,14 +547,6 @@ def test_a_path_can_be_closed(paths, expected):
     assert tuple(send(body, paths=paths)[0].status for body in (CHAT, COMPLETION)) == expected
 
 
-def test_what_the_command_is_told_reaches_the_guard():
-    options = Options(
-        upstream="http://h/v1", expose="text-only", refuse_field=["min_p"], paths="chat", concurrent_per_client=3
-    )
-    config = guard_config(options)
-    assert (config.refuse_fields, config.paths, config.limits.concurrent_per_client) == (("min_p",), Paths.CHAT, 3)
-
-
 def test_a_read_out_that_is_passed_on_counts_as_steering():
     body, passed = {**CHAT, "guided_json": {"enum": ["a"]}}, {"pass_fields": ("guided_json", "priority")}
     assert send({**body, **READS}, Exposure(), **passed)[0].status == 400
@@ -643,7 +634,7 @@ def test_bodies_with_no_or_two_readings_are_refused(body):
 def test_a_body_of_many_small_values_is_refused_before_it_is_read(value):
     body = GOOD[:-1] + b', "x": [' + b",".join([value] * 1_000_000) + b"]}"
     start = time.process_time()
-    reply, recorder = send(body, limits=Limits(body_bytes=1 << 30))
+    reply, recorder = send(body, limits=ResourceLimits(body_bytes=1 << 30))
     assert time.process_time() - start < 1.5  # to parse one takes three times as long and more
     assert (reply.status, recorder.bodies) == (400, [])
     assert "too many values" in reply.body["error"]["message"]
@@ -652,9 +643,9 @@ def test_a_body_of_many_small_values_is_refused_before_it_is_read(value):
 def test_text_is_one_value_whatever_stands_in_it():
     text = '[{,"\\,' * 100_000 + "\\"
     body = {**CHAT, "messages": [{"role": "user", "content": text}]}
-    reply, recorder = send(body, limits=Limits(body_values=100))
+    reply, recorder = send(body, limits=ResourceLimits(body_values=100))
     assert (reply.status, recorder.bodies[0]["messages"][0]["content"]) == (200, text)
-    assert send({**body, "stop": ["x"] * 200}, limits=Limits(body_values=100))[0].status == 400
+    assert send({**body, "stop": ["x"] * 200}, limits=ResourceLimits(body_values=100))[0].status == 400
 
 
 @pytest.mark.parametrize(
@@ -699,7 +690,7 @@ def test_the_limit_on_a_body_is_on_what_it_expands_to():
     small = gzip.compress(padded)
     assert len(small) < 1000
     for most, status in ((len(padded), 200), (len(padded) - 1, 413)):
-        reply, recorder = send_with({"content-encoding": "gzip"}, small, limits=Limits(body_bytes=most))
+        reply, recorder = send_with({"content-encoding": "gzip"}, small, limits=ResourceLimits(body_bytes=most))
         assert (reply.status, len(recorder.bodies)) == (status, int(status == 200))
     assert reply.body["error"]["code"] == "body_too_large"
 
@@ -745,7 +736,7 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: applicat
     ],
 )
 def test_requests_that_two_servers_could_read_differently_are_refused(request_bytes, status):
-    answer, recorder = raw(request_bytes, limits=Limits(body_bytes=1_000_000), timeouts=Timeouts(body_s=0.5))
+    answer, recorder = raw(request_bytes, limits=ResourceLimits(body_bytes=1_000_000), timeouts=Timeouts(body_s=0.5))
     assert answer.split()[1] == status
     assert recorder.bodies == []
 

@@ -58,10 +58,36 @@ def guard(
 
     Requests and answers go through as far as --expose allows; what the guard does not know does not pass.
     """
-    from lensmith.guard.run import Options, run_guard
+    from lensmith.core.config import parse_enum
+    from lensmith.core.exposure import Taken
+    from lensmith.guard import config as parts
+    from lensmith.guard.run import guard_exposure, read_keys, run_guard
     from lensmith.hosting.keys import GUARD_KEYS, note_on_keys
 
-    values = {name: value for name, value in locals().items() if name in Options.__dataclass_fields__}
-    if note := note_on_keys(GUARD_KEYS, [*(api_key or ()), *([str(keys_file)] if keys_file else [])]):
+    config = parts.GuardConfig(
+        upstream=upstream,
+        exposure=guard_exposure(expose),
+        upstream_key=upstream_key,
+        keys=read_keys(api_key or [], keys_file),
+        metrics_key=metrics_key,
+        upstream_taken=parse_enum(upstream_taken, Taken, "upstream_taken"),
+        upstream_top_logprobs=upstream_top_logprobs,
+        unknown_fields=parse_enum(unknown_fields, parts.UnknownFields, "unknown_fields"),
+        on_refusal=parse_enum(on_refusal, parts.OnRefusal, "on_refusal"),
+        token_naming=parse_enum(naming, parts.TokenNaming, "naming"),
+        pass_fields=tuple(pass_field or ()),
+        refuse_fields=tuple(refuse_field or ()),
+        paths=parse_enum(paths, parts.Paths, "paths"),
+        remote_pictures=remote_pictures,
+        limits=parts.ResourceLimits(body_bytes=body_mib << 20, concurrent_per_client=concurrent_per_client),
+        timeouts=parts.Timeouts(silence_s=timeout_s),
+        patterns=parts.PatternConfig(
+            window_s=window_s,
+            requests_per_minute=requests_per_minute,
+            bias_per_prompt=bias_per_prompt,
+            on_extraction=parse_enum(on_extraction, parts.OnExtraction, "on_extraction"),
+        ),
+    )
+    if note := note_on_keys(GUARD_KEYS, config.keys):
         typer.echo(note, err=True)
-    run_guard(Options(**values), host=host, port=port, on_ready=lambda line: typer.echo(line, err=True))
+    run_guard(config, host=host, port=port, on_ready=lambda line: typer.echo(line, err=True))

@@ -27,6 +27,7 @@ from lensmith.core.errors import ConfigError
 from lensmith.core.files import sha256_of_bytes, write_atomic
 
 Config = TypeVar("Config")
+EnumKind = TypeVar("EnumKind", bound=enum.Enum)
 
 _CLASS_KEY = "class"
 
@@ -183,7 +184,7 @@ def _decode(value: object, hint: Any, path: str) -> Any:
             raise _wrong_type(path, _name(hint), value)
         return {_string_key(key, path): _decode(item, arguments[1], _join(path, key)) for key, item in value.items()}
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return _decode_flag(value, hint, path) if issubclass(hint, enum.Flag) else _decode_enum(value, hint, path)
+        return _decode_flag(value, hint, path) if issubclass(hint, enum.Flag) else parse_enum(value, hint, path)
     if hint is Path:
         return Path(_scalar(value, str, path))
     return _scalar(value, hint, path)
@@ -208,7 +209,8 @@ def _decode_union(value: object, members: tuple[Any, ...], path: str) -> Any:
     return _first_that_fits(lambda member: _decode(value, member, path), others, members, value, path)
 
 
-def _decode_enum(value: object, hint: type[enum.Enum], path: str) -> enum.Enum:
+def parse_enum(value: object, hint: type[EnumKind], path: str) -> EnumKind:
+    """The member of an enum that a text names. Raises ConfigError, which starts with `path`, for any other."""
     by_text = {_enum_text(member): member for member in hint}
     if not isinstance(value, str) or value not in by_text:
         raise ConfigError(

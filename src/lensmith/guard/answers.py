@@ -22,7 +22,7 @@ import numpy as np
 from lensmith.core.endpoint import Reveal
 from lensmith.core.exposure import Exposure
 from lensmith.guard.logprobs import Position, Teller, Told
-from lensmith.guard.policy import Plan
+from lensmith.guard.policy import Decision
 from lensmith.guard.strict_json import LARGEST_INT, Json, kind_of
 from lensmith.openai_api import TOKEN_ID_PREFIX, Kind, MalformedAnswerError
 
@@ -170,7 +170,7 @@ class Rewriter:
     Raises MalformedAnswerError for anything that is not an answer to this request.
     """
 
-    plan: Plan
+    decision: Decision
     exposure: Exposure
     is_stream: bool
     listed_models: Sequence[str] = ()
@@ -182,15 +182,15 @@ class Rewriter:
     def whole(self, body: Mapping[str, Any]) -> Json:
         """The answer's body as the client may see it."""
         choices = [self._whole_choice(choice) for choice in get_list(body, "choices")]
-        if len(choices) != self.plan.choices:
-            raise MalformedAnswerError("wrong number of choices", expected=self.plan.choices, actual=len(choices))
+        if len(choices) != self.decision.choices:
+            raise MalformedAnswerError("wrong number of choices", expected=self.decision.choices, actual=len(choices))
         usage = get_usage(body)
         return {**self._envelope(body), "choices": choices, **({} if usage is None else {"usage": usage})}
 
     def chunk(self, body: Mapping[str, Any]) -> Json | None:
         """A chunk as the client may see it; None where nothing is left of it."""
         choices = [self._chunk_choice(choice) for choice in get_list(body, "choices")]
-        wants_usage = self.plan.wires[0].include_usage
+        wants_usage = self.decision.wires[0].include_usage
         usage = get_usage(body) if wants_usage else None
         if not choices and usage is None:
             return None
@@ -200,15 +200,15 @@ class Rewriter:
     def is_finished(self) -> bool:
         """Whether every choice of a stream has said why it ended."""
         finished = sum(choice.is_finished for choice in self._choices.values())
-        return finished == self.plan.choices
+        return finished == self.decision.choices
 
     def _envelope(self, body: Mapping[str, Any]) -> Json:
-        is_chat = self.plan.kind is Kind.CHAT
+        is_chat = self.decision.kind is Kind.CHAT
         result: Json = {
             "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{self.answer_id}",
             "object": _CHAT_OBJECTS[self.is_stream] if is_chat else "text_completion",
             "created": self.created,
-            "model": self.plan.wires[0].model or self._unasked_model(body),
+            "model": self.decision.wires[0].model or self._unasked_model(body),
         }
         fingerprint = body.get("system_fingerprint")
         if self.exposure.metadata and isinstance(fingerprint, str):
@@ -230,7 +230,7 @@ class Rewriter:
         finish = get_finish(body)
         if finish is None:
             raise MalformedAnswerError("a choice without a reason for its end")
-        if self.plan.kind is Kind.CHAT:
+        if self.decision.kind is Kind.CHAT:
             shown: Json = {"message": {"role": "assistant", "content": None, **get_message(body, "message")}}
         else:
             shown = {"text": get_text(body, "text")}
@@ -238,7 +238,7 @@ class Rewriter:
 
     def _chunk_choice(self, choice: object) -> Json:
         body, index, state = self._open(choice)
-        is_chat = self.plan.kind is Kind.CHAT
+        is_chat = self.decision.kind is Kind.CHAT
         shown = {"delta": get_message(body, "delta")} if is_chat else {"text": get_text(body, "text")}
         finish = get_finish(body)
         state.is_finished |= finish is not None
@@ -247,15 +247,15 @@ class Rewriter:
     def _open(self, choice: object) -> tuple[Mapping[str, Any], int, _Choice]:
         if not isinstance(choice, Mapping):
             raise MalformedAnswerError("choices: not possible", expected="objects", actual=kind_of(choice))
-        index = get_count(choice, "index", self.plan.choices - 1)
+        index = get_count(choice, "index", self.decision.choices - 1)
         if index not in self._choices:
-            asked = self.plan.wires[index // self.plan.told.n].request
+            asked = self.decision.wires[index // self.decision.told.n].request
             request = dataclasses.replace(
-                self.plan.told, messages=asked.messages, prompt=asked.prompt, token_ids=asked.token_ids
+                self.decision.told, messages=asked.messages, prompt=asked.prompt, token_ids=asked.token_ids
             )
             # Fresh noise from the system's own source: a client could draw and subtract what the request's seed gives.
-            top = self.plan.upstream.get("top_logprobs" if self.plan.kind is Kind.CHAT else "logprobs", 0)
-            is_echoed = self.plan.wires[0].echo
+            top = self.decision.upstream.get("top_logprobs" if self.decision.kind is Kind.CHAT else "logprobs", 0)
+            is_echoed = self.decision.wires[0].echo
             teller = Teller(request, self.exposure, np.random.default_rng(), asked_top=top, is_echoed=is_echoed)
             self._choices[index] = _Choice(teller=teller)
         return choice, index, self._choices[index]
@@ -263,10 +263,10 @@ class Rewriter:
     # --- logprobs -------------------------------------------------------------------------------------------------
 
     def _logprobs(self, state: _Choice, body: Mapping[str, Any]) -> Json | None:
-        if body.get("logprobs") is None or not self.plan.told.wants_logprobs:
+        if body.get("logprobs") is None or not self.decision.told.wants_logprobs:
             return None
         value = get_object(body, "logprobs")
-        if self.plan.kind is Kind.CHAT:
+        if self.decision.kind is Kind.CHAT:
             if value.get("content") is None:
                 return {"content": None}
             told = [state.teller.tell(position) for position in _of_chat(value)]
@@ -291,14 +291,14 @@ class Rewriter:
     def _positions(self, state: _Choice, value: Mapping[str, Any]) -> Sequence[Position | None]:
         if "content" in value and "tokens" not in value:
             return _of_chat(value)  # llama.cpp's server writes a chat's logprobs for completions too
-        positions = _of_completion(value, first_may_be_null=self.plan.wires[0].echo and not state.has_begun)
+        positions = _of_completion(value, first_may_be_null=self.decision.wires[0].echo and not state.has_begun)
         if positions and positions[0] is None:
             state.teller.skip(read_named(value["tokens"][0], 0.0))
         state.has_begun |= bool(positions)
         return positions
 
     def _top_column(self, told: Sequence[Position | None]) -> list[Json | None] | None:
-        request = self.plan.told
+        request = self.decision.told
         if not (request.top_logprobs or request.wanted_ids or Reveal.VOCABULARY in request.reveal):
             return None
         return [None if each is None else {one.name: one.logprob for one in each.listed} for each in told]

@@ -1,4 +1,4 @@
-"""What a guard is told: where it stands, what it lets through, and its limits."""
+"""The configuration of a guard: where it stands, what it lets through, and its limits."""
 
 import enum
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Noise, Taken
 from lensmith.openai_api import Kind
 
-MIB = 1 << 20
+_MIB = 1 << 20
 
 
 class UnknownFields(enum.Enum):
@@ -55,12 +55,12 @@ class TokenNaming(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ResourceLimits:
     """Bounds on what a client or an upstream server can make the guard hold."""
 
-    body_bytes: int = 16 * MIB
-    answer_bytes: int = 64 * MIB
-    event_bytes: int = 4 * MIB
+    body_bytes: int = 16 * _MIB
+    answer_bytes: int = 64 * _MIB
+    event_bytes: int = 4 * _MIB
     body_values: int = 1 << 19
     """Values in a request's JSON. Honest large bodies are a few long texts; many small values hold up the guard."""
     choices: int = 4096
@@ -72,6 +72,8 @@ class Limits:
     """Clients of whom statistics are kept at a time."""
     prompts: int = 2048
     """Prompts with a bias that one client may have open within the window."""
+    open_prompts: int = 16384
+    """Prompts with a bias that are remembered of all clients together."""
 
     def __post_init__(self) -> None:
         _all_positive(self)
@@ -94,7 +96,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
+class PatternConfig:
     """What one client may do within a window. None: no limit."""
 
     window_s: float = 600.0
@@ -131,9 +133,9 @@ class GuardConfig:
     refuse_fields: tuple[str, ...] = ()
     paths: Paths = Paths.ALL
     remote_pictures: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
     timeouts: Timeouts = field(default_factory=Timeouts)
-    watch: Watch = field(default_factory=Watch)
+    patterns: PatternConfig = field(default_factory=PatternConfig)
 
     def __post_init__(self) -> None:
         scheme, _, rest = self.upstream.partition("://")
@@ -171,7 +173,7 @@ class GuardConfig:
         return self.upstream_taken is not self.exposure.logprobs_taken
 
 
-def _all_positive(config: Limits | Timeouts | Watch, *others: str) -> None:
+def _all_positive(config: ResourceLimits | Timeouts | PatternConfig, *others: str) -> None:
     for name in config.__dataclass_fields__:
         value = getattr(config, name)
         if name not in others and value is not None and value <= 0:

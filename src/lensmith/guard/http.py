@@ -1,7 +1,6 @@
 """The client's side of a guard's HTTP: which requests are read at all, and how answers and problems are written."""
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from lensmith.core.errors import LensmithError
 from lensmith.guard.config import GuardConfig
 from lensmith.guard.strict_json import Json, write_object
 from lensmith.hosting.bodies import ACCEPTED, BodyError, Coding, coding_of, expand
+from lensmith.hosting.keys import ApiKeys
 from lensmith.openai_api import BusyError, write_error
 
 STRIPPED_HEADER = "lensmith-stripped"
@@ -72,23 +72,14 @@ def json_response(body: Json, status: int = 200, headers: Mapping[str, str] | No
     return Response(write_object(body), status, headers=dict(headers or {}), media_type="application/json")
 
 
-def client_name(connection: HTTPConnection, config: GuardConfig) -> str:
+def client_name(connection: HTTPConnection, keys: ApiKeys) -> str:
     """Who asks: the name of the key, or without keys the address. Raises ProblemError (401) for an unknown key."""
-    if not config.keys:
+    if not keys:
         return connection.client.host if connection.client else "unknown"
-    given = bearer(connection)
-    # Compared by hash, so that the time it takes says nothing of how much of a key was right.
-    names = {_digest(key): name for key, name in config.keys.items()}
-    name = names.get(_digest(given)) if given else None
+    name = keys.owner(connection.headers.get("authorization"))
     if name is None:
         raise ProblemError(401, "a valid API key is needed", reason="invalid_api_key", kind="authentication_error")
     return name
-
-
-def bearer(connection: HTTPConnection) -> str:
-    """The key that came with a request; empty for none."""
-    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +180,3 @@ class EventStream:
 
     async def close(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -16,16 +16,14 @@ import math
 import statistics
 import unicodedata
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 from lensmith.core.endpoint import Feature, RefusedError
-from lensmith.guard.config import Limits, OnExtraction, Watch
+from lensmith.guard.config import OnExtraction, PatternConfig, ResourceLimits
 from lensmith.openai_api import BusyError
-
-OPEN_PROMPTS = 16384
-"""Prompts with a bias that are remembered of all clients together."""
 
 _FEWEST_WORDS = 6
 
@@ -73,13 +71,17 @@ class Observation:
 
 
 @dataclass(kw_only=True)
-class _Prompt:
+class PromptState:
+    """What one client did with one prompt: the ids that it biased, and hashes of whole biases."""
+
     biased_ids: set[int] = field(default_factory=set)
     biases: set[int] = field(default_factory=set)
 
 
 @dataclass(kw_only=True)
-class _Client:
+class ClientState:
+    """What is remembered of one client within its window; `allowance` is how many requests it may still make now."""
+
     window_ends: float
     allowance: float
     refilled: float
@@ -88,32 +90,37 @@ class _Client:
     forced: int = 0
     ids: set[int] = field(default_factory=set)
     contexts: set[bytes] = field(default_factory=set)
-    prompts: dict[bytes, _Prompt] = field(default_factory=dict)
+    prompts: dict[bytes, PromptState] = field(default_factory=dict)
     patterns: set[Pattern] = field(default_factory=set)
 
 
-class Watcher:
+class ClientStatistics:
     """The statistics of all clients. Not for several threads: a guard is one event loop."""
 
-    def __init__(self, watch: Watch, limits: Limits, *, clock: Callable[[], float]) -> None:
-        self._watch, self._limits, self._clock = watch, limits, clock
-        self._clients: OrderedDict[str, _Client] = OrderedDict()
+    def __init__(self, config: PatternConfig, limits: ResourceLimits, *, clock: Callable[[], float]) -> None:
+        self._config, self._limits, self._clock = config, limits, clock
+        self._clients: OrderedDict[str, ClientState] = OrderedDict()
         self._open_prompts = 0
-        self._holders: OrderedDict[str, _Client] = OrderedDict()
+        self._holders: OrderedDict[str, ClientState] = OrderedDict()
         """Clients with prompts, in the order of their last bias."""
         self._first_end = math.inf
         """No holder's window ends earlier, so that nobody looks for one before."""
         self._answering: Counter[str] = Counter()
 
     @property
-    def clients(self) -> int:
-        """How many clients are remembered."""
-        return len(self._clients)
+    def states(self) -> Mapping[str, ClientState]:
+        """What is remembered, by client; the one that asked last stands last."""
+        return MappingProxyType(self._clients)
+
+    @property
+    def open_prompts(self) -> int:
+        """How many prompts with a bias are remembered, of all clients together."""
+        return self._open_prompts
 
     def arrive(self, client: str) -> None:
         """Counts a request before it is read. Raises BusyError (429) where the client asks too often."""
         state = self._state(client)
-        per_minute = self._watch.requests_per_minute
+        per_minute = self._config.requests_per_minute
         if per_minute is None:
             return
         now = self._clock()
@@ -143,7 +150,7 @@ class Watcher:
         Raises RefusedError where the bias goes beyond what one prompt may have, or the client is blocked for now.
         """
         state = self._state(client)
-        if state.patterns and seen.reads_out and self._watch.on_extraction is OnExtraction.BLOCK:
+        if state.patterns and seen.reads_out and self._config.on_extraction is OnExtraction.BLOCK:
             raise RefusedError("refused: these requests look like an extraction", feature=_features(seen))
         prompts = self._note_bias(client, state, seen) if seen.bias else []
         state.requests += 1
@@ -156,18 +163,18 @@ class Watcher:
         state.patterns.update(new)
         return new
 
-    def _note_bias(self, client: str, state: _Client, seen: Observation) -> list[_Prompt]:
+    def _note_bias(self, client: str, state: ClientState, seen: Observation) -> list[PromptState]:
         """All prompts are checked before any is noted, so that a refused request leaves nothing behind."""
-        ids, most = {token_id for token_id, _ in seen.bias}, self._watch.bias_per_prompt
+        ids, most = {token_id for token_id, _ in seen.bias}, self._config.bias_per_prompt
         for key in seen.prompts:
             known = state.prompts.get(key)
             if most is not None and len(ids | known.biased_ids if known else ids) > most:
-                raise _too_many(f"at most {most} ids on one prompt in {self._watch.window_s:g} s")
+                raise _too_many(f"at most {most} ids on one prompt in {self._config.window_s:g} s")
         keys = dict.fromkeys(seen.prompts)
         self._make_room(state, [*keys])
         for key in keys:
             if key not in state.prompts:
-                state.prompts[key] = _Prompt()
+                state.prompts[key] = PromptState()
                 self._open_prompts += 1
         self._holders[client] = state
         self._holders.move_to_end(client)
@@ -179,13 +186,13 @@ class Watcher:
             _add(prompt.biases, [hash(seen.bias)], THRESHOLDS[Pattern.MANY_BIASES])
         return prompts
 
-    def _make_room(self, state: _Client, keys: list[bytes]) -> None:
+    def _make_room(self, state: ClientState, keys: list[bytes]) -> None:
         """Forgets prompts so that these may be open: a client's own where it has too many, else of all together.
 
         First go those whose window has ended. With a limit on biases, to forget others would lift it: there the
         request is refused.
         """
-        is_bounded = self._watch.bias_per_prompt is not None
+        is_bounded = self._config.bias_per_prompt is not None
         count = sum(key not in state.prompts for key in keys)
         excess = len(state.prompts) + count - self._limits.prompts
         if excess > 0 and (is_bounded or len(keys) > self._limits.prompts):
@@ -194,9 +201,9 @@ class Watcher:
             state.prompts[key] = state.prompts.pop(key)
         for key in [*itertools.islice(state.prompts, max(0, excess))]:
             self._forget(state, key)
-        if self._open_prompts + count > OPEN_PROMPTS:
+        if self._open_prompts + count > self._limits.open_prompts:
             self._forget_ended()
-        while self._open_prompts + count > OPEN_PROMPTS:
+        while self._open_prompts + count > self._limits.open_prompts:
             name, holder = next(iter(self._holders.items()), ("", state))
             if is_bounded or holder is state:
                 raise _too_many("biases on fewer prompts at a time")
@@ -204,7 +211,7 @@ class Watcher:
             if not holder.prompts:
                 del self._holders[name]
 
-    def _forget(self, state: _Client, key: bytes) -> None:
+    def _forget(self, state: ClientState, key: bytes) -> None:
         del state.prompts[key]
         self._open_prompts -= 1
 
@@ -224,14 +231,14 @@ class Watcher:
             self._forget_all(client)
         self._first_end = min((state.window_ends for state in self._holders.values()), default=math.inf)
 
-    def _state(self, client: str) -> _Client:
+    def _state(self, client: str) -> ClientState:
         now = self._clock()
         state = self._clients.get(client)
         if state is None:
             while len(self._clients) >= self._limits.clients:
                 oldest, _ = self._clients.popitem(last=False)
                 self._forget_all(oldest)
-            state = self._fresh(now, allowance=float(self._watch.requests_per_minute or 0), refilled=now)
+            state = self._fresh(now, allowance=float(self._config.requests_per_minute or 0), refilled=now)
         elif now >= state.window_ends:
             self._forget_all(client)
             state = self._fresh(now, allowance=state.allowance, refilled=state.refilled)
@@ -239,8 +246,8 @@ class Watcher:
         self._clients.move_to_end(client)
         return state
 
-    def _fresh(self, now: float, *, allowance: float, refilled: float) -> _Client:
-        return _Client(window_ends=now + self._watch.window_s, allowance=allowance, refilled=refilled)
+    def _fresh(self, now: float, *, allowance: float, refilled: float) -> ClientState:
+        return ClientState(window_ends=now + self._config.window_s, allowance=allowance, refilled=refilled)
 
 
 def looks_random(text: str) -> bool:
@@ -276,7 +283,7 @@ def _is_odd(word: str) -> bool:
     return len(scripts - {"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}) > 1
 
 
-def _patterns(state: _Client, prompts: Sequence[_Prompt]) -> list[Pattern]:
+def _patterns(state: ClientState, prompts: Sequence[PromptState]) -> list[Pattern]:
     one_token = state.one_token if state.one_token > state.requests / 2 else 0
     counts = {
         Pattern.MANY_BIASES: max((len(prompt.biases) for prompt in prompts), default=0),

@@ -41,7 +41,7 @@ _STEERED = Feature.SAMPLED_LOGPROB | Feature.ALLOWED_IDS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Decision:
     """A request that may go on: what is sent upstream, what the client may be told, and what it looks like.
 
     `wires` are the request as the wire module reads it, one for each prompt; `told` is the first without what the
@@ -66,7 +66,7 @@ class Plan:
         return len(self.wires) * self.told.n
 
 
-def make_plan(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Plan:
+def decide(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Decision:
     """What becomes of a body. Raises WireError and RefusedError, as the server with this exposure would."""
     fields, stripped = _known_fields(kind, body, config)
     if kind is Kind.CHAT:
@@ -85,7 +85,7 @@ def make_plan(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Plan:
                 raise
             fields, names = _without(fields, error, kind, config.exposure)
             removed += names
-    return Plan(
+    return Decision(
         wires=wires,
         told=told,
         asked=fields,

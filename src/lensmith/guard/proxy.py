@@ -9,17 +9,17 @@ Of a stream nothing is held back but what is not yet a whole event.
 import asyncio
 import contextlib
 import functools
-import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -33,7 +33,6 @@ from lensmith.guard.http import (
     EventStream,
     NotingSend,
     ProblemError,
-    bearer,
     client_name,
     expand_body,
     json_response,
@@ -41,12 +40,13 @@ from lensmith.guard.http import (
     read_headers,
     write_problem,
 )
-from lensmith.guard.metrics import Metrics
-from lensmith.guard.patterns import Watcher
-from lensmith.guard.policy import Plan, check_field_names, make_plan
+from lensmith.guard.metrics import CONTENT_TYPE, GuardMetrics
+from lensmith.guard.patterns import ClientStatistics
+from lensmith.guard.policy import Decision, check_field_names, decide
 from lensmith.guard.strict_json import Json, read_object, write_object
 from lensmith.guard.upstream import EventReader, Upstream, parse
 from lensmith.hosting.bodies import Coding
+from lensmith.hosting.keys import ApiKeys
 from lensmith.openai_api import FIELDS, SSE_DONE, BusyError, Kind, MalformedAnswerError
 
 log = logging.getLogger("lensmith.guard")
@@ -58,8 +58,18 @@ _LARGE_BODY = 1 << 18
 """A body of more bytes, or a compressed one, is read in a thread: other requests do not wait for it."""
 
 
+@dataclass(frozen=True)
+class _AsgiEndpoint:
+    """A handler that writes its response itself; Starlette takes functions for handlers that return one."""
+
+    handle: Callable[[Scope, Receive, Send], Awaitable[None]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.handle(scope, receive, send)
+
+
 class Guard:
-    """What all requests share: the upstream client, the counters and the statistics of clients."""
+    """A guard's paths, and what all requests share: the upstream client, the counters, the statistics of clients."""
 
     def __init__(
         self,
@@ -70,9 +80,11 @@ class Guard:
     ) -> None:
         check_field_names(config)
         self.config = config
-        self.metrics = Metrics()
-        self.watcher = Watcher(config.watch, config.limits, clock=clock)
+        self.clients = ClientStatistics(config.patterns, config.limits, clock=clock)
+        self.metrics = GuardMetrics(clients=lambda: len(self.clients.states))
         self.upstream = Upstream(config, transport)
+        self._keys = ApiKeys(config.keys)
+        self._metrics_keys = ApiKeys([config.metrics_key])
 
     def app(self) -> Starlette:
         """The web application. It closes the upstream client when it stops."""
@@ -82,13 +94,17 @@ class Guard:
             yield
             await self.upstream.close()
 
+        def answering(kind: Kind) -> Route:
+            endpoint = _AsgiEndpoint(functools.partial(self._complete, kind))
+            return Route(f"/v1/{kind.value}", endpoint, methods=["POST"])
+
         app = Starlette(
             routes=[
                 Route("/health", self.health, methods=["GET"]),
                 Route("/metrics", self.show_metrics, methods=["GET"]),
                 Route("/v1/models", self.models, methods=["GET"]),
                 Route("/v1/models/{name:path}", self.one_model, methods=["GET"]),
-                *(Route(f"/v1/{kind.value}", _Completions(self, kind), methods=["POST"]) for kind in self.config.kinds),
+                *map(answering, self.config.kinds),
             ],
             exception_handlers={HTTPException: _http_error, ProblemError: _handled, LensmithError: _handled},
             lifespan=lifespan,
@@ -102,134 +118,126 @@ class Guard:
 
     async def show_metrics(self, request: Request) -> Response:
         """The counters, for whoever has the metrics key, or without one for callers on this machine."""
-        if self.config.metrics_key:
-            allowed = hmac.compare_digest(bearer(request).encode(), self.config.metrics_key.encode())
+        if self._metrics_keys:
+            is_allowed = self._metrics_keys.accepts(request.headers.get("authorization"))
         else:
-            allowed = request.client is None or request.client.host in _LOOPBACK
-        if not allowed:
+            is_allowed = request.client is None or request.client.host in _LOOPBACK
+        if not is_allowed:
             raise HTTPException(404)
-        gauges = {"in_flight": self.metrics.in_flight, "clients": self.watcher.clients}
-        return PlainTextResponse(self.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    # --- models ---------------------------------------------------------------------------------------------------
 
     async def models(self, request: Request) -> Response:
         """The models' names; what else the server tells of them, where the exposure has metadata."""
-        return json_response({"object": "list", "data": await self._listed(request)})
+        return json_response({"object": "list", "data": await self._models_for(request)})
 
     async def one_model(self, request: Request) -> Response:
         """One entry of that list."""
-        for model in await self._listed(request):
+        for model in await self._models_for(request):
             if model["id"] == request.path_params["name"]:
                 return json_response(model)
         raise ProblemError(404, "there is no such model here", reason="model_not_found", param="model")
 
-    async def _listed(self, request: Request) -> list[Json]:
-        self.watcher.arrive(client_name(request, self.config))
+    async def _models_for(self, request: Request) -> list[Json]:
+        self.clients.arrive(client_name(request, self._keys))
         try:
-            listing = await self.upstream.models(_LISTING_TIMEOUT_S)
-            return [self._model(model) for model in get_list(listing, "data")]
+            return await self._listed_models()
         except MalformedAnswerError:
-            self.metrics.count("unparsable_answers_total")
+            self.metrics.unparsable_answers.inc()
             raise _malformed() from None
 
-    async def model_names(self) -> list[str]:
+    async def _model_names(self) -> list[str]:
         """The names that the upstream lists; none where it lists nothing that can be read."""
         try:
-            listing = await self.upstream.models(_LISTING_TIMEOUT_S)
-            return [get_text(self._model(model), "id") for model in get_list(listing, "data")]
+            return [model["id"] for model in await self._listed_models()]
         except (ProblemError, MalformedAnswerError):
             return []
 
-    def _model(self, model: object) -> Json:
+    async def _listed_models(self) -> list[Json]:
+        listing = await self.upstream.models(_LISTING_TIMEOUT_S)
+        return [self._visible_model(model) for model in get_list(listing, "data")]
+
+    def _visible_model(self, model: object) -> Json:
         if not isinstance(model, Mapping):
             raise MalformedAnswerError("a model is no object")
         facts = {**model, "id": get_text(model, "id")}
         return {"object": "model", "created": 0, "owned_by": "", **visible_metadata(facts, self.config.exposure)}
 
+    # --- completions and chats ------------------------------------------------------------------------------------
 
-class _Completions:
-    """One of the two paths that models answer on, as an ASGI application."""
-
-    def __init__(self, guard: Guard, kind: Kind) -> None:
-        self.guard, self.kind = guard, kind
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        metrics = self.guard.metrics
-        metrics.in_flight += 1
+    async def _complete(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, and counts how it ended."""
+        self.metrics.in_flight += 1
         try:
-            status = await self._serve(scope, receive, send)
-            metrics.count("requests_total", path=self.kind.value, status=str(status))
+            status = await self._respond(kind, scope, receive, NotingSend(send, self.config.timeouts.send_s))
+            self.metrics.requests.labels(path=kind.value, status=str(status)).inc()
         except ClientGone:
-            metrics.count("cancelled_total")
+            self.metrics.cancelled.inc()
         finally:
-            metrics.in_flight -= 1
+            self.metrics.in_flight -= 1
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """Answers one request and returns its status."""
-        noting = NotingSend(send, self.guard.config.timeouts.send_s)
-        with contextlib.ExitStack() as place:
+    async def _respond(self, kind: Kind, scope: Scope, receive: Receive, send: NotingSend) -> int:
+        """Refuses a request, or passes it on and its answer back. Returns the status."""
+        with contextlib.ExitStack() as slot:
             try:
-                plan = await self._admit(HTTPConnection(scope), receive, place)
+                decision = await self._admit(kind, HTTPConnection(scope), receive, slot)
             except (ProblemError, LensmithError) as error:
                 written = write_problem(error)
-                self.guard.metrics.count("refused_total", reason=written.reason)
-                await json_response(written.body, written.status, written.headers)(scope, receive, noting)
+                self.metrics.refused.labels(reason=written.reason).inc()
+                await json_response(written.body, written.status, written.headers)(scope, receive, send)
                 return written.status
-            return await self._pass(plan, scope, receive, noting)
+            headers = {STRIPPED_HEADER: ", ".join(decision.stripped)} if decision.stripped else {}
 
-    async def _pass(self, plan: Plan, scope: Scope, receive: Receive, noting: NotingSend) -> int:
-        """Answers a request that may go on, and returns the status."""
-        headers = {STRIPPED_HEADER: ", ".join(plan.stripped)} if plan.stripped else {}
+            async def answer() -> int:
+                response = await self._answer(decision, EventStream(send, headers))
+                if response is None:
+                    return 200
+                response.headers.update(headers)
+                await response(scope, receive, send)
+                return response.status_code
 
-        async def answer() -> int:
-            response = await self._answer(plan, EventStream(noting, headers))
-            if response is None:
-                return 200
-            response.headers.update(headers)
-            await response(scope, receive, noting)
-            return response.status_code
+            return await _while_connected(receive, send, answer())
 
-        return await _while_connected(receive, noting, answer())
-
-    async def _admit(self, connection: HTTPConnection, receive: Receive, place: contextlib.ExitStack) -> Plan:
-        """What the request may ask. The client's place among those in progress is held until `place` closes."""
-        guard = self.guard
-        client = client_name(connection, guard.config)
-        guard.watcher.arrive(client)
-        place.enter_context(guard.watcher.answering(client))
-        if guard.metrics.in_flight > guard.config.limits.concurrent:
+    async def _admit(
+        self, kind: Kind, connection: HTTPConnection, receive: Receive, slot: contextlib.ExitStack
+    ) -> Decision:
+        """What the request may ask. The client's slot among those in progress is held until `slot` closes."""
+        client = client_name(connection, self._keys)
+        self.clients.arrive(client)
+        slot.enter_context(self.clients.answering(client))
+        if self.metrics.in_flight > self.config.limits.concurrent:
             raise BusyError("too many requests at a time", status=503, retry_after_s=1)
-        headers = read_headers(connection, guard.config)
-        body = await read_body(receive, headers.length_bytes, guard.config.timeouts.body_s)
+        headers = read_headers(connection, self.config)
+        body = await read_body(receive, headers.length_bytes, self.config.timeouts.body_s)
         is_small = len(body) <= _LARGE_BODY and headers.coding is Coding.IDENTITY
-        read = functools.partial(self._plan, body, headers.coding)
-        plan = read() if is_small else await asyncio.to_thread(read)
-        for pattern in guard.watcher.admit(client, plan.seen):
-            guard.metrics.count("extraction_total", pattern=pattern.value)
+        read = functools.partial(self._decide, kind, body, headers.coding)
+        decision = read() if is_small else await asyncio.to_thread(read)
+        for pattern in self.clients.admit(client, decision.seen):
+            self.metrics.extraction.labels(pattern=pattern.value).inc()
             log.warning("client %s: its requests look like an extraction: %s", client, pattern.value)
-        for name in plan.stripped:
-            guard.metrics.count("stripped_total", field=name if name in FIELDS else "other")
-        return plan
+        for name in decision.stripped:
+            self.metrics.stripped.labels(field=name if name in FIELDS else "other").inc()
+        return decision
 
-    def _plan(self, body: bytes, coding: Coding) -> Plan:
-        config = self.guard.config
-        expanded = expand_body(body, coding, config)
-        return make_plan(self.kind, read_object(expanded, most_values=config.limits.body_values), config)
+    def _decide(self, kind: Kind, body: bytes, coding: Coding) -> Decision:
+        expanded = expand_body(body, coding, self.config)
+        return decide(kind, read_object(expanded, most_values=self.config.limits.body_values), self.config)
 
-    async def _answer(self, plan: Plan, stream: EventStream) -> Response | None:
+    async def _answer(self, decision: Decision, stream: EventStream) -> Response | None:
         """The whole response; None where a stream was written."""
-        config = self.guard.config
-        rewriter = Rewriter(plan=plan, exposure=config.exposure, is_stream=plan.wires[0].stream)
+        rewriter = Rewriter(decision=decision, exposure=self.config.exposure, is_stream=decision.wires[0].stream)
         try:
-            async with asyncio.timeout(config.timeouts.total_s):
-                if not plan.wires[0].model:
-                    rewriter.listed_models = await self.guard.model_names()
+            async with asyncio.timeout(self.config.timeouts.total_s):
+                if not decision.wires[0].model:
+                    rewriter.listed_models = await self._model_names()
                 if not rewriter.is_stream:
-                    body = await self.guard.upstream.answer(self.kind, plan.upstream, plan.asked)
+                    body = await self.upstream.answer(decision.kind, decision.upstream, decision.asked)
                     return json_response(rewriter.whole(body))
-                await self._pass_stream(plan, rewriter, stream)
+                await self._pass_stream(decision, rewriter, stream)
                 return None
         except (ProblemError, MalformedAnswerError, TimeoutError) as error:
-            problem = self._note(error)
+            problem = self._upstream_problem(error)
         if not stream.is_started:
             written = write_problem(problem)
             return json_response(written.body, written.status, written.headers)
@@ -237,22 +245,22 @@ class _Completions:
         await stream.close()
         return None
 
-    def _note(self, error: ProblemError | MalformedAnswerError | TimeoutError) -> ProblemError:
-        """Counts what went wrong behind the guard, and what the client is told of it."""
+    def _upstream_problem(self, error: ProblemError | MalformedAnswerError | TimeoutError) -> ProblemError:
+        """Counts what went wrong behind the guard; what the client may know of it."""
         if isinstance(error, MalformedAnswerError):
-            self.guard.metrics.count("unparsable_answers_total")
+            self.metrics.unparsable_answers.inc()
             log.warning("an upstream answer was not passed on: %s", error.problem)
             return _malformed()
         if isinstance(error, TimeoutError):
             message = "the upstream server did not answer in time"
             error = ProblemError(504, message, reason="upstream_timeout", kind="upstream_error")
-        self.guard.metrics.count("upstream_errors_total", kind=error.reason)
+        self.metrics.upstream_errors.labels(kind=error.reason).inc()
         return error
 
-    async def _pass_stream(self, plan: Plan, rewriter: Rewriter, stream: EventStream) -> None:
+    async def _pass_stream(self, decision: Decision, rewriter: Rewriter, stream: EventStream) -> None:
         """Every event goes on as soon as it is whole. A stream that ends without its end is malformed."""
-        reader = EventReader(self.guard.config.limits.event_bytes)
-        async with self.guard.upstream.stream(self.kind, plan.upstream, plan.asked) as pieces:
+        reader = EventReader(self.config.limits.event_bytes)
+        async with self.upstream.stream(decision.kind, decision.upstream, decision.asked) as pieces:
             async for piece in pieces:
                 for event in reader.feed(piece):
                     if event == b"[DONE]":
@@ -272,7 +280,7 @@ class _Completions:
         chunk = rewriter.chunk(body)
         if chunk is not None:
             await stream.write(b"data: " + write_object(chunk) + b"\n\n")
-            self.guard.metrics.count("events_total")
+            self.metrics.events.inc()
 
 
 def _malformed() -> ProblemError:

@@ -15,7 +15,7 @@ from lensmith.core.errors import AccessError, ConfigError, InputError
 from lensmith.core.types import Message, Picture
 from lensmith.endpoints.http.client import HttpClient, RetryPolicy, is_loopback
 from lensmith.endpoints.http.errors import DoubtfulRefusalError
-from lensmith.endpoints.http.retries import Watch, log_wait, spoken_s
+from lensmith.endpoints.http.retries import SilenceMonitor, log_wait, spoken_s
 from lensmith.openai_api import DIALECTS, BusyError, EndpointError, MalformedAnswerError
 
 URL = "http://127.0.0.1:1/v1"
@@ -133,10 +133,10 @@ def test_lengths_of_time_are_said_as_people_do(seconds, said):
 
 def test_silence_is_told_and_why():
     told = []
-    watch = Watch("the server", told.append, quiet_s=0.05)
-    with watch.waiting():
+    monitor = SilenceMonitor("the server", told.append, quiet_s=0.05)
+    with monitor.request():
         time.sleep(0.2)
-        watch.busy("it is busy")
+        monitor.busy("it is busy")
         time.sleep(0.3)
     assert told[0].startswith("waiting for the server: no answer for")
     assert "it is busy" in told[-1]
@@ -145,18 +145,18 @@ def test_silence_is_told_and_why():
 
 def test_a_server_that_answers_now_and_then_is_not_called_silent():
     told = []
-    watch = Watch("the server", told.append, quiet_s=0.4)
-    with watch.waiting():
+    monitor = SilenceMonitor("the server", told.append, quiet_s=0.4)
+    with monitor.request():
         for _ in range(30):
             time.sleep(0.02)
-            watch.heard()
+            monitor.received()
     time.sleep(0.5)  # nothing is under way
     assert told == []
 
 
 def test_by_default_silence_is_logged(caplog):
-    watch = Watch("the server", log_wait, quiet_s=0.02)
-    with watch.waiting():
+    monitor = SilenceMonitor("the server", log_wait, quiet_s=0.02)
+    with monitor.request():
         time.sleep(0.2)
     assert "waiting for the server" in caplog.text
 

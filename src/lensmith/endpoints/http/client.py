@@ -25,7 +25,7 @@ import httpx
 from lensmith.core.endpoint import Answer, Capabilities, Choice, Request, needed_features
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.types import Message, Part, Picture
-from lensmith.endpoints.http.retries import OnWait, RetryPolicy, Watch, log_wait
+from lensmith.endpoints.http.retries import OnWait, RetryPolicy, SilenceMonitor, log_wait
 from lensmith.endpoints.http.transport import Sender
 from lensmith.openai_api import (
     DIALECTS,
@@ -148,7 +148,7 @@ class HttpClient:
             self.base_url,
             concurrency=concurrency,
             retries=retries or RetryPolicy(),
-            watch=Watch(self.base_url, on_wait),
+            monitor=SilenceMonitor(self.base_url, on_wait),
             sleep=sleep,
         )
 
@@ -215,7 +215,7 @@ class HttpClient:
         url, asked = f"{self.base_url}/{kind_of(request).value}", needed_features(request)
         response = self._sender.send(url, body, asked, reads_later=True)
         try:
-            with self._sender.watch.waiting():
+            with self._sender.monitor.request():
                 yield from _pieces(self._heard(response.iter_lines()), kind_of(request))
         except httpx.HTTPError as error:
             raise EndpointError("the endpoint's stream broke off", actual=f"{type(error).__name__}: {error}") from error
@@ -241,7 +241,7 @@ class HttpClient:
 
     def _heard(self, lines: Iterator[str]) -> Iterator[str]:
         for line in lines:
-            self._sender.watch.heard()
+            self._sender.monitor.received()
             yield line
 
     def _read(self, request: Request, response: httpx.Response) -> Answer:

@@ -36,7 +36,7 @@ class RetryPolicy:
         return min(named_s if named_s is not None else usual, self.most_wait_s)
 
 
-class Watch:
+class SilenceMonitor:
     """Says through `on_wait` when requests are under way and nothing has come for `quiet_s`, then ever more rarely.
 
     A thread of its own looks, because the one that waits for bytes cannot; it ends when nothing is under way.
@@ -47,19 +47,19 @@ class Watch:
         self._lock = threading.Lock()
         self._under_way = 0
         self._reason = ""
-        self._heard_s = self._next_s = 0.0
+        self._received_s = self._next_s = 0.0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
+    def request(self) -> Iterator[None]:
         """While it is entered, a request is under way."""
         with self._lock:
             self._under_way += 1
             if self._under_way == 1:
                 self._rest()
             if self._thread is None and not self._stop.is_set():
-                self._thread = threading.Thread(target=self._look, name="lensmith-http-watch", daemon=True)
+                self._thread = threading.Thread(target=self._look, name="lensmith-http-silence", daemon=True)
                 self._thread.start()
         try:
             yield
@@ -67,13 +67,13 @@ class Watch:
             with self._lock:
                 self._under_way -= 1
 
-    def heard(self) -> None:
+    def received(self) -> None:
         """Something came."""
         with self._lock:
             self._rest()
 
     def busy(self, reason: str) -> None:
-        """The server was heard, and has a reason not to answer."""
+        """The server answered that it cannot answer now, for this reason."""
         with self._lock:
             self._reason = reason
 
@@ -81,7 +81,7 @@ class Watch:
         self._stop.set()
 
     def _rest(self) -> None:
-        self._heard_s = time.monotonic()
+        self._received_s = time.monotonic()
         self._next_s, self._reason = self._quiet_s, ""
 
     def _look(self) -> None:
@@ -90,7 +90,7 @@ class Watch:
                 if not self._under_way:
                     self._thread = None
                     return
-                quiet_s = time.monotonic() - self._heard_s
+                quiet_s = time.monotonic() - self._received_s
                 if quiet_s < self._next_s:
                     continue
                 self._next_s = quiet_s + min(2 * self._next_s, _MOST_QUIET_S)

@@ -18,7 +18,7 @@ import httpx
 
 from lensmith.core.endpoint import Feature
 from lensmith.endpoints.http.errors import error_of, no_endpoint
-from lensmith.endpoints.http.retries import RetryPolicy, Watch, retry_after_s, spoken_s
+from lensmith.endpoints.http.retries import RetryPolicy, SilenceMonitor, retry_after_s, spoken_s
 from lensmith.openai_api import BusyError, EndpointError
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -41,10 +41,10 @@ class Sender:
         *,
         concurrency: int,
         retries: RetryPolicy,
-        watch: Watch,
+        monitor: SilenceMonitor,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        self.client, self.watch = client, watch
+        self.client, self.monitor = client, monitor
         self._base_url, self._concurrency, self._retries = base_url, concurrency, retries
         self._closing = threading.Event()
         self._sleep: Callable[[float], object] = sleep or self._closing.wait
@@ -75,7 +75,7 @@ class Sender:
         Raises what `error_of` makes of an error status, BusyError where the server stays busy or asks for more patience
         than there is, EndpointError where it cannot be reached.
         """
-        with self.watch.waiting():
+        with self.monitor.request():
             for attempt in range(self._retries.tries):
                 response, failure = self._try(url, body, reads_later=reads_later)
                 if response is not None and response.status_code not in RETRIED_STATUSES:
@@ -91,14 +91,14 @@ class Sender:
 
     def peek(self, url: str) -> httpx.Response | None:
         """What a GET gives, asked once; None for another status than 200, or a connection that broke."""
-        with self.watch.waiting():
+        with self.monitor.request():
             response, _ = self._try(url, None, reads_later=False)
         return response if response is not None and response.status_code == 200 else None
 
     def close(self) -> None:
         """Gives up what was not answered yet, and closes the connections."""
         self._closing.set()
-        self.watch.close()
+        self.monitor.close()
         with contextlib.suppress(queue.Empty):
             while job := self._jobs.get_nowait():
                 job[0].cancel()
@@ -149,12 +149,12 @@ class Sender:
         if response.status_code != 200:
             raise error_of(response, body, asked)
         self._has_answered = True
-        self.watch.heard()
+        self.monitor.received()
         return response
 
     def _wait(self, seconds: float, response: httpx.Response | None) -> None:
         said = "no connection" if response is None else f"it is busy: {response.status_code}"
-        self.watch.busy(f"{said}; it is asked again after {spoken_s(seconds)}")
+        self.monitor.busy(f"{said}; it is asked again after {spoken_s(seconds)}")
         self._sleep(seconds)
         self._check_open()
 

@@ -18,7 +18,8 @@ from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig
 from lensmith.core.exposure import Exposure
-from lensmith.guard.run import Options, guard_config, running_guard
+from lensmith.guard.config import GuardConfig
+from lensmith.guard.run import guard_exposure, running_guard
 from lensmith.models.families.registry import DEFAULT_MODEL
 from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.engine import Engine
@@ -64,7 +65,7 @@ def run_leaks(
     with running(Engine(answering, Exposure.everything(), slots=SLOTS)) as url:
         first = audit_url(_config(url, out_dir / "open"))
         told(1, LEAK_STEPS)
-        with running_guard(guard_config(Options(upstream=url, expose=SAFE_WORDS))) as guarded_url:
+        with running_guard(GuardConfig(upstream=url, exposure=guard_exposure(SAFE_WORDS))) as guarded_url:
             second = audit_url(_config(guarded_url, out_dir / "guarded"))
             told(2, LEAK_STEPS)
             with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
