@@ -136,7 +136,7 @@ class Comparison:
         assert told.prompt_tokens == true.prompt_tokens
         for mine, its in zip(told.choices, true.choices, strict=True):
             assert (mine.text, mine.finish) == (its.text, its.finish)
-            if self.request.wants_logprobs or self.dialect.tells_ids:
+            if self.request.wants_logprobs or self.dialect.returns_ids:
                 assert np.array_equal(self.ids(mine.token_ids_T), its.token_ids_T)
             self.logprobs(mine.logprobs, its.logprobs)
         if Reveal.PROMPT in self.request.reveal:

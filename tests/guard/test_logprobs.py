@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.exposure import Exposure, Noise, Sampled
-from lensmith.guard.logprobs import Position, Teller, Told
+from lensmith.guard.logprobs import LogprobFilter, Position, TokenLogprob
 from lensmith.openai_api import MASKED_LOGPROB, MalformedAnswerError
 
 
-def told(name: str, logprob: float, token_id: int | None = None) -> Told:
-    return Told(name=name, logprob=logprob, token_id=token_id, data=name.encode())
+def token(name: str, logprob: float, token_id: int | None = None) -> TokenLogprob:
+    return TokenLogprob(name=name, logprob=logprob, token_id=token_id, data=name.encode())
 
 
-def teller(exposure: Exposure, *, asked_top: int = 4, rng: int = 0, **request: object) -> Teller:
+def filter_of(exposure: Exposure, *, asked_top: int = 4, rng: int = 0, **request: object) -> LogprobFilter:
     usual = {"prompt": "x", "reveal": Reveal.SAMPLED, **request}
-    return Teller(Request(**usual), exposure, np.random.default_rng(rng), asked_top=asked_top)
+    return LogprobFilter(Request(**usual), exposure, np.random.default_rng(rng), asked_top=asked_top)
 
 
-LIST = (told("a", -0.5), told("b", -1.5), told("c", -2.5), told("d", -3.5))
+LIST = (token("a", -0.5), token("b", -1.5), token("c", -2.5), token("d", -3.5))
 
 
 @pytest.mark.parametrize(
@@ -31,50 +31,50 @@ LIST = (told("a", -0.5), told("b", -1.5), told("c", -2.5), told("d", -3.5))
         (LIST[0], LIST, True),
         (LIST[2], LIST, True),
         (LIST[3], LIST, False),  # fourth of three that may be told
-        (told("z", -9.0), LIST, False),
-        (told("z", -9.0), (told("z", -9.0), *LIST[:3]), False),  # listed first, as vLLM does
-        (told("z", -2.0), (told("z", -2.0), *LIST[:3]), True),
-        (told("z", -9.0), (told("z", -9.0), *LIST[:1]), False),  # a short list proves nothing
-        (told("b", -9.0), LIST, False),  # another token with a likely one's text
-        (told("c", -3.5), (told("a", math.log(0.5)), told("b", math.log(0.4)), told("c", -3.5)), False),
+        (token("z", -9.0), LIST, False),
+        (token("z", -9.0), (token("z", -9.0), *LIST[:3]), False),  # listed first, as vLLM does
+        (token("z", -2.0), (token("z", -2.0), *LIST[:3]), True),
+        (token("z", -9.0), (token("z", -9.0), *LIST[:1]), False),  # a short list proves nothing
+        (token("b", -9.0), LIST, False),  # another token with a likely one's text
+        (token("c", -3.5), (token("a", math.log(0.5)), token("b", math.log(0.4)), token("c", -3.5)), False),
         (
-            told("c", math.log(0.1)),
-            (told("a", math.log(0.5)), told("b", math.log(0.4)), told("c", math.log(0.1))),
+            token("c", math.log(0.1)),
+            (token("a", math.log(0.5)), token("b", math.log(0.4)), token("c", math.log(0.1))),
             True,
         ),
-        (told("a", 0.0), (told("a", 0.0),), True),  # nothing is left for others
-        (told("a", -0.5), (), False),
+        (token("a", 0.0), (token("a", 0.0),), True),  # nothing is left for others
+        (token("a", -0.5), (), False),
     ],
 )
 def test_the_sampled_token_is_told_where_it_is_proven_to_be_inside(sampled, listed, is_told):
-    shown = teller(Exposure(top_logprobs=3)).tell(Position(sampled=sampled, listed=listed))
+    shown = filter_of(Exposure(top_logprobs=3)).visible(Position(sampled=sampled, listed=listed))
     assert shown.sampled.logprob == (sampled.logprob if is_told else MASKED_LOGPROB)
     assert shown.listed == ()
 
 
 def test_a_sampled_token_that_was_put_into_the_list_does_not_stay_there():
-    listed = (told("z", -9.0), *LIST[:3])
-    shown = teller(Exposure(top_logprobs=4), top_logprobs=4).tell(Position(sampled=listed[0], listed=listed))
+    listed = (token("z", -9.0), *LIST[:3])
+    shown = filter_of(Exposure(top_logprobs=4), top_logprobs=4).visible(Position(sampled=listed[0], listed=listed))
     assert [each.name for each in shown.listed] == ["a", "b", "c"]
 
 
 def test_ties_stand_in_an_order_that_rounding_does_not_tell():
     exposure = Exposure(top_logprobs=3, decimals=0)
-    by_text = (told("z", -1.51), told("y", -1.52), told("x", -1.53), told("w", -9.0))
-    shown = teller(exposure, top_logprobs=3).tell(Position(sampled=by_text[0], listed=by_text))
+    by_text = (token("z", -1.51), token("y", -1.52), token("x", -1.53), token("w", -9.0))
+    shown = filter_of(exposure, top_logprobs=3).visible(Position(sampled=by_text[0], listed=by_text))
     assert [each.name for each in shown.listed] == ["x", "y", "z"]
-    by_id = (told("a", -1.51, 9), told("b", -1.52, 8), told("c", -1.53, 7), told("d", -9.0, 1))
-    shown = teller(exposure, top_logprobs=3).tell(Position(sampled=by_id[0], listed=by_id))
+    by_id = (token("a", -1.51, 9), token("b", -1.52, 8), token("c", -1.53, 7), token("d", -9.0, 1))
+    shown = filter_of(exposure, top_logprobs=3).visible(Position(sampled=by_id[0], listed=by_id))
     assert [each.token_id for each in shown.listed] == [7, 8, 9]
 
 
 def test_fresh_noise_has_the_deviation_that_was_asked_for_and_one_value_a_token_and_position():
     exposure = Exposure(top_logprobs=4, noise_nats=0.1, wanted_ids=None)
-    listed = tuple(told(str(n), -1.5 - n / 8, n) for n in range(4))
-    each = teller(exposure, top_logprobs=3, wanted_ids=(1,))
+    listed = tuple(token(str(n), -1.5 - n / 8, n) for n in range(4))
+    each = filter_of(exposure, top_logprobs=3, wanted_ids=(1,))
     noise = []
     for _ in range(2000):
-        shown = each.tell(Position(sampled=listed[1], listed=(*listed, listed[1])))
+        shown = each.visible(Position(sampled=listed[1], listed=(*listed, listed[1])))
         values = {one.token_id: one.logprob for one in shown.listed}
         assert shown.sampled.logprob == values[1] == shown.listed[-1].logprob
         noise += [values[n] - listed[n].logprob for n in (0, 1)]
@@ -88,9 +88,9 @@ def test_frozen_noise_stays_for_a_prompt_and_the_tokens_before_it(first, seed):
     exposure = Exposure(top_logprobs=4, noise_nats=0.1, noise=Noise.FROZEN, noise_seed=seed)
 
     def told_after(prompt: str, before: int) -> float:
-        each = teller(exposure, prompt=prompt, rng=seed % 7)
-        each.tell(Position(sampled=told(str(before), -0.1)))
-        return each.tell(Position(sampled=LIST[0], listed=LIST)).sampled.logprob
+        each = filter_of(exposure, prompt=prompt, rng=seed % 7)
+        each.visible(Position(sampled=token(str(before), -0.1)))
+        return each.visible(Position(sampled=LIST[0], listed=LIST)).sampled.logprob
 
     assert told_after("p", first) == told_after("p", first)
     assert told_after("p", first) != told_after("p", first + 1)
@@ -100,19 +100,21 @@ def test_frozen_noise_stays_for_a_prompt_and_the_tokens_before_it(first, seed):
 def test_what_is_told_is_never_above_zero_or_a_negative_zero():
     exposure = Exposure(top_logprobs=3, decimals=1)
     for value in (0.004, 0.0, -0.0, -0.01):
-        shown = teller(exposure, top_logprobs=3).tell(Position(sampled=told("a", value), listed=(told("a", value),)))
+        shown = filter_of(exposure, top_logprobs=3).visible(
+            Position(sampled=token("a", value), listed=(token("a", value),))
+        )
         assert str(shown.sampled.logprob) == "0.0"
 
 
-@pytest.mark.parametrize("listed", [(told("a", 2.5),), (told("a", -0.1), told("b", -0.1)), (told("a", math.inf),)])
+@pytest.mark.parametrize("listed", [(token("a", 2.5),), (token("a", -0.1), token("b", -0.1)), (token("a", math.inf),)])
 def test_what_cannot_be_logprobs_is_malformed(listed):
     with pytest.raises(MalformedAnswerError):
-        teller(Exposure(top_logprobs=3), top_logprobs=2).tell(Position(sampled=told("z", -5.0), listed=listed))
+        filter_of(Exposure(top_logprobs=3), top_logprobs=2).visible(Position(sampled=token("z", -5.0), listed=listed))
 
 
 @pytest.mark.parametrize("sampled", Sampled)
 def test_missing_wanted_ids_are_malformed(sampled):
     exposure = Exposure(wanted_ids=None, sampled_logprob=sampled)
-    for listed in ((), (told("5", -1.0, 5),)):
+    for listed in ((), (token("5", -1.0, 5),)):
         with pytest.raises(MalformedAnswerError):
-            teller(exposure, wanted_ids=(7,)).tell(Position(sampled=told("z", -5.0, 1), listed=listed))
+            filter_of(exposure, wanted_ids=(7,)).visible(Position(sampled=token("z", -5.0, 1), listed=listed))

@@ -1,4 +1,4 @@
-"""What a guard tells of the logprobs that a server told it: the counterpart of `core.exposure.apply` for JSON.
+"""What a guard lets through of the logprobs in an answer: the counterpart of `core.exposure.apply` for JSON.
 
 The server was asked for enough to know whether the sampled token is inside the cap; here it is masked where that is not
 proven, the top is cut, noise and rounding are applied, and ties are put into an order that says nothing.
@@ -34,7 +34,7 @@ _ABOVE_ONE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class TokenLogprob:
     """One token and its logprob (-9999.0: not told). `token_id` where the server names it, `data` its bytes."""
 
     name: str
@@ -58,14 +58,14 @@ class Told:
 class Position:
     """One position: the token that stands there, and those that are told beside it."""
 
-    sampled: Told
-    listed: tuple[Told, ...] = ()
+    sampled: TokenLogprob
+    listed: tuple[TokenLogprob, ...] = ()
     is_keyed: bool = False
     """Whether the list came as an object with names for keys, so that no name stands twice."""
 
 
-class Teller:
-    """Tells the positions of one choice, in order (frozen noise belongs to the tokens before).
+class LogprobFilter:
+    """What may be seen of the positions of one choice, in order (frozen noise belongs to the tokens before).
 
     `asked_top` is how many top logprobs the server was asked for. `is_echoed`: the prompt's own positions come first.
     """
@@ -80,7 +80,7 @@ class Teller:
         is_echoed: bool = False,
     ) -> None:
         self._request, self._exposure, self._rng, self._asked_top = request, exposure, rng, asked_top
-        self._tells_all = exposure.sampled_logprob is Sampled.SHOWN or exposure.top_logprobs is None
+        self._shows_all = exposure.sampled_logprob is Sampled.SHOWN or exposure.top_logprobs is None
         self._is_frozen = exposure.noise_nats > 0 and exposure.noise is Noise.FROZEN
         self._is_exact = exposure.noise_nats == 0 and exposure.decimals is None
         # An echoed prompt is before its positions as far as they have come, and no further.
@@ -89,45 +89,45 @@ class Teller:
         self._before = hashlib.sha256(prompt_context(request) if self._is_frozen and not is_echoed else b"")
         self._drawn: dict[int, float] = {}
 
-    def skip(self, first: Told) -> None:
+    def skip(self, first: TokenLogprob) -> None:
         """Passes the first position of an echoed prompt, of which nothing is told."""
         self._waits = False
         self._pass(first)
 
-    def _pass(self, sampled: Told) -> None:
+    def _pass(self, sampled: TokenLogprob) -> None:
         expected = next(self._echoed, None)
         if self._waits or (expected is not None and sampled.token_id != expected):
             # Noise that belonged to other tokens than stand there could be had again elsewhere.
             raise MalformedAnswerError("the echoed prompt is not the one that was sent")
         self._before.update(sampled.noise_key.to_bytes(8, "big"))
 
-    def tell(self, position: Position) -> Position:
+    def visible(self, position: Position) -> Position:
         """What the client may know of a position. Raises MalformedAnswerError for what cannot be logprobs."""
         context = self._before.digest()
         self._pass(position.sampled)
         self._drawn = {}
         _check_logprobs((position.sampled, *position.listed))
         if Reveal.VOCABULARY in self._request.reveal:
-            return self._tell_vocabulary(position, context)
+            return self._visible_vocabulary(position, context)
         wanted_W, others = self._split(position)
         _check_mass(others)
         ranked = _ranked(others)
         place = _place(position.sampled, ranked)
-        ranked = ranked if self._tells_all else self._proven(ranked, place)
+        ranked = ranked if self._shows_all else self._proven(ranked, place)
         top = self._changed(ranked, context)
         listed = top[place] if place is not None and place < len(top) else None
         shown = self._sampled(position.sampled, listed, context)
         best = self._ordered(top[: self._request.top_logprobs])
         return Position(sampled=shown, listed=(*best, *self._changed(wanted_W, context)))
 
-    def _tell_vocabulary(self, position: Position, context: bytes) -> Position:
+    def _visible_vocabulary(self, position: Position, context: bytes) -> Position:
         """The whole vocabulary in the order that the server gave it, which is that of ids."""
-        told = self._changed(position.listed, context)
+        listed = self._changed(position.listed, context)
         place = _place(position.sampled, position.listed)
-        shown = self._sampled(position.sampled, None if place is None else told[place], context)
-        return Position(sampled=shown, listed=told)
+        shown = self._sampled(position.sampled, None if place is None else listed[place], context)
+        return Position(sampled=shown, listed=listed)
 
-    def _split(self, position: Position) -> tuple[tuple[Told, ...], tuple[Told, ...]]:
+    def _split(self, position: Position) -> tuple[tuple[TokenLogprob, ...], tuple[TokenLogprob, ...]]:
         """The wanted ids in their order, and the top: wanted ids stand last.
 
         In an object keyed by names, one that is among the top stands there only.
@@ -135,11 +135,11 @@ class Teller:
         listed, count = position.listed, len(self._request.wanted_ids)
         if not count:
             return (), listed
-        if any(told.token_id is None for told in listed):
+        if any(token.token_id is None for token in listed):
             if len(listed) < count:
                 raise MalformedAnswerError("the logprobs of wanted ids are missing", expected=count, actual=len(listed))
             return listed[-count:], listed[:-count]
-        by_id = {told.token_id: told for told in listed}
+        by_id = {token.token_id: token for token in listed}
         if not by_id.keys() >= set(self._request.wanted_ids):
             raise MalformedAnswerError("the logprobs of wanted ids are missing", expected=count)
         wanted = tuple(by_id[token_id] for token_id in self._request.wanted_ids)
@@ -148,7 +148,7 @@ class Teller:
         is_listed_last = listed[-count:] == wanted
         return wanted, listed[:-count] if is_listed_last else _without(listed, self._request.wanted_ids)
 
-    def _proven(self, ranked: list[Told], place: int | None) -> list[Told]:
+    def _proven(self, ranked: list[TokenLogprob], place: int | None) -> list[TokenLogprob]:
         """The tokens that are proven to be among those that the exposure may tell, of a list sorted by logprob.
 
         At most one of them (at `place`) is no top token but the sampled one. If a token is listed below it, then that
@@ -156,97 +156,99 @@ class Teller:
         """
         cap = self._exposure.top_logprobs
         assert cap is not None
-        unlisted = 1 - math.fsum(math.exp(told.logprob) for told in ranked)
-        has_ids = all(told.token_id is not None for told in ranked)
-        has_bytes = all(told.data is not None for told in ranked)
+        unlisted = 1 - math.fsum(math.exp(token.logprob) for token in ranked)
+        has_ids = all(token.token_id is not None for token in ranked)
+        has_bytes = all(token.data is not None for token in ranked)
         count = len(ranked)
         if place is not None and place == count - 1 and unlisted >= math.exp(ranked[place].logprob):
             ranked = ranked[:-1]
             count -= not has_bytes  # a list of its own makes room for the sampled token, an object of names is longer
         vanished = 0 if has_ids else max(0, self._asked_top - count)
         return [
-            told for rank, told in enumerate(ranked[:cap]) if rank + vanished < cap or unlisted < math.exp(told.logprob)
+            token
+            for rank, token in enumerate(ranked[:cap])
+            if rank + vanished < cap or unlisted < math.exp(token.logprob)
         ]
 
-    def _sampled(self, sampled: Told, listed: Told | None, context: bytes) -> Told:
+    def _sampled(self, sampled: TokenLogprob, listed: TokenLogprob | None, context: bytes) -> TokenLogprob:
         """The sampled token with the value that the list tells of it, so that noise is not drawn for it twice."""
         if Reveal.SAMPLED not in self._request.reveal:
             return replace(sampled, logprob=MASKED_LOGPROB)
         if listed is not None:
             return replace(sampled, logprob=listed.logprob)
-        return self._changed((sampled,), context)[0] if self._tells_all else replace(sampled, logprob=MASKED_LOGPROB)
+        return self._changed((sampled,), context)[0] if self._shows_all else replace(sampled, logprob=MASKED_LOGPROB)
 
-    def _changed(self, told: Sequence[Told], context: bytes) -> tuple[Told, ...]:
+    def _changed(self, tokens: Sequence[TokenLogprob], context: bytes) -> tuple[TokenLogprob, ...]:
         """With noise and rounding, as `core.exposure` applies them."""
-        if self._is_exact or not told:
-            return tuple(each if each.logprob < 0 else replace(each, logprob=0.0) for each in told)
-        values = np.array([each.logprob for each in told])
+        if self._is_exact or not tokens:
+            return tuple(each if each.logprob < 0 else replace(each, logprob=0.0) for each in tokens)
+        values = np.array([each.logprob for each in tokens])
         if self._exposure.noise_nats:
-            values = values + self._exposure.noise_nats * self._noise(told, context)
+            values = values + self._exposure.noise_nats * self._noise(tokens, context)
         if self._exposure.decimals is not None:
             values = np.round(values, self._exposure.decimals)
         values = np.minimum(values, 0.0) + 0.0
         return tuple(
             each if each.is_masked else replace(each, logprob=value)
-            for each, value in zip(told, values.tolist(), strict=True)
+            for each, value in zip(tokens, values.tolist(), strict=True)
         )
 
-    def _noise(self, told: Sequence[Told], context: bytes) -> Float64Array:
-        """Standard normal values; at one position, a token that is told twice has one value."""
-        keys = [each.noise_key for each in told]
+    def _noise(self, tokens: Sequence[TokenLogprob], context: bytes) -> Float64Array:
+        """Standard normal values; at one position, a token that stands there twice has one value."""
+        keys = [each.noise_key for each in tokens]
         if self._is_frozen:
             return frozen_noise(context, np.array(keys, dtype=np.int64), self._exposure.noise_seed)
         draws = self._rng.standard_normal(len(keys)).tolist()
         return np.array([self._drawn.setdefault(key, draw) for key, draw in zip(keys, draws, strict=True)])
 
-    def _ordered(self, top: Sequence[Told]) -> list[Told]:
+    def _ordered(self, top: Sequence[TokenLogprob]) -> list[TokenLogprob]:
         """By what is told; ties by id, else by text, because the order of arrival is that of the exact values."""
-        if self._is_exact and any(told.token_id is None for told in top):
+        if self._is_exact and any(token.token_id is None for token in top):
             return list(top)
-        if all(told.token_id is not None for told in top):
-            return sorted(top, key=lambda told: (-told.logprob, told.token_id or 0))
-        return sorted(top, key=lambda told: (-told.logprob, told.name))
+        if all(token.token_id is not None for token in top):
+            return sorted(top, key=lambda token: (-token.logprob, token.token_id or 0))
+        return sorted(top, key=lambda token: (-token.logprob, token.name))
 
 
-def _ranked(listed: Sequence[Told]) -> list[Told]:
+def _ranked(listed: Sequence[TokenLogprob]) -> list[TokenLogprob]:
     """Most likely first; ties by id where ids are told, else as the server has them."""
-    has_ids = all(told.token_id is not None for told in listed)
-    told = [each for each in listed if not each.is_masked]
-    return sorted(told, key=lambda each: (-each.logprob, (each.token_id or 0) if has_ids else 0))
+    has_ids = all(token.token_id is not None for token in listed)
+    shown = [each for each in listed if not each.is_masked]
+    return sorted(shown, key=lambda each: (-each.logprob, (each.token_id or 0) if has_ids else 0))
 
 
-def _descending(listed: tuple[Told, ...]) -> tuple[Told, ...]:
-    if any(later.logprob > told.logprob for told, later in pairwise(listed)):
+def _descending(listed: tuple[TokenLogprob, ...]) -> tuple[TokenLogprob, ...]:
+    if any(later.logprob > token.logprob for token, later in pairwise(listed)):
         raise MalformedAnswerError("top logprobs beside wanted ids are not in order", expected="most likely first")
     return listed
 
 
-def _place(sampled: Told, listed: Sequence[Told]) -> int | None:
+def _place(sampled: TokenLogprob, listed: Sequence[TokenLogprob]) -> int | None:
     """Where the sampled token stands in the list: the same name and id, and the same logprob.
 
     A name alone will not do: several tokens decode to the same text, and a likely one would vouch for an unlikely one.
     """
-    for place, told in enumerate(listed):
-        same = told.name == sampled.name and told.token_id == sampled.token_id
-        if same and abs(told.logprob - sampled.logprob) <= _SAME_NATS:
+    for place, token in enumerate(listed):
+        same = token.name == sampled.name and token.token_id == sampled.token_id
+        if same and abs(token.logprob - sampled.logprob) <= _SAME_NATS:
             return place
     return None
 
 
-def _without(listed: tuple[Told, ...], token_ids: Sequence[int]) -> tuple[Told, ...]:
+def _without(listed: tuple[TokenLogprob, ...], token_ids: Sequence[int]) -> tuple[TokenLogprob, ...]:
     """The list without one entry for each of the ids, the last one that has it."""
     left = list(listed)
     for token_id in token_ids:
-        place = max(place for place, told in enumerate(left) if told.token_id == token_id)
+        place = max(place for place, token in enumerate(left) if token.token_id == token_id)
         del left[place]
     return tuple(left)
 
 
-def _check_logprobs(told: Sequence[Told]) -> None:
-    if max(each.logprob for each in told) > _ABOVE_ZERO_NATS:
+def _check_logprobs(tokens: Sequence[TokenLogprob]) -> None:
+    if max(each.logprob for each in tokens) > _ABOVE_ZERO_NATS:
         raise MalformedAnswerError("these are no logprobs", expected="at most 0")
 
 
-def _check_mass(listed: Sequence[Told]) -> None:
-    if math.fsum(math.exp(told.logprob) for told in listed) > 1 + _ABOVE_ONE:
+def _check_mass(listed: Sequence[TokenLogprob]) -> None:
+    if math.fsum(math.exp(token.logprob) for token in listed) > 1 + _ABOVE_ONE:
         raise MalformedAnswerError("these are no logprobs", expected="probabilities that add up to at most 1")

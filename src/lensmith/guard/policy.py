@@ -44,13 +44,13 @@ _STEERED = Feature.SAMPLED_LOGPROB | Feature.ALLOWED_IDS
 class Decision:
     """A request that may go on: what is sent upstream, what the client may be told, and what it looks like.
 
-    `wires` are the request as the wire module reads it, one for each prompt; `told` is the first without what the
-    exposure hides silently. `asked` are the client's fields that go on, without what the guard adds for `upstream`;
+    `wires` are the request as the wire module reads it, one for each prompt; `request` is the first without what
+    the exposure hides silently. `asked` are the client's fields that go on, without what the guard adds for `upstream`;
     `stripped` names those that were left out.
     """
 
     wires: tuple[WireRequest, ...]
-    told: Request
+    request: Request
     asked: Json
     upstream: Json
     stripped: tuple[str, ...]
@@ -63,7 +63,7 @@ class Decision:
     @property
     def choices(self) -> int:
         """How many choices the answer has."""
-        return len(self.wires) * self.told.n
+        return len(self.wires) * self.request.n
 
 
 def decide(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Decision:
@@ -76,9 +76,9 @@ def decide(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Decision
     removed: list[str] = []
     while True:
         wires = _read(kind, fields, config)
-        told = told_only(wires[0].request, config.exposure)
+        visible = told_only(wires[0].request, config.exposure)
         try:
-            _check(told, wires, fields, config)
+            _check(visible, wires, fields, config)
             break
         except RefusedError as error:
             if config.on_refusal is OnRefusal.REJECT:
@@ -87,9 +87,9 @@ def decide(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Decision
             removed += names
     return Decision(
         wires=wires,
-        told=told,
+        request=visible,
         asked=fields,
-        upstream=_upstream_body(kind, fields, told, config),
+        upstream=_upstream_body(kind, fields, visible, config),
         stripped=tuple(dict.fromkeys(stripped + removed)),
         seen=_observe(kind, fields, wires),
     )
@@ -222,20 +222,20 @@ def _without(
 # --- what goes on -------------------------------------------------------------------------------------------------
 
 
-def _upstream_body(kind: Kind, fields: Mapping[str, Any], told: Request, config: GuardConfig) -> Json:
+def _upstream_body(kind: Kind, fields: Mapping[str, Any], request: Request, config: GuardConfig) -> Json:
     body = {name: value for name, value in fields.items() if name not in ("logprobs", "top_logprobs", "user")}
     # What has several spellings in JSON is written in one.
-    if told.logit_bias:
-        body["logit_bias"] = {str(token_id): bias for token_id, bias in told.logit_bias.items()}
+    if request.logit_bias:
+        body["logit_bias"] = {str(token_id): bias for token_id, bias in request.logit_bias.items()}
     body |= {name: int(body[name]) for name in ("max_tokens", "max_completion_tokens", "n", "seed") if name in body}
-    body |= {"allowed_token_ids": list(told.allowed_ids)} if told.allowed_ids is not None else {}
-    body |= {"logprob_token_ids": list(told.wanted_ids)} if told.wanted_ids else {}
+    body |= {"allowed_token_ids": list(request.allowed_ids)} if request.allowed_ids is not None else {}
+    body |= {"logprob_token_ids": list(request.wanted_ids)} if request.wanted_ids else {}
     body["stream"] = bool(fields.get("stream"))
     options = body.pop("stream_options", {})
     if options:  # only with `stream`, as the wire module has checked
         body["stream_options"] = {"include_usage": bool(options.get("include_usage"))}
-    if told.wants_logprobs:
-        top = upstream_top(told, config)
+    if request.wants_logprobs:
+        top = upstream_top(request, config)
         body |= {"logprobs": True, "top_logprobs": top} if kind is Kind.CHAT else {"logprobs": top}
         if config.token_naming is TokenNaming.IDS:
             body["return_tokens_as_token_ids"] = True
@@ -244,21 +244,21 @@ def _upstream_body(kind: Kind, fields: Mapping[str, Any], told: Request, config:
     return body
 
 
-def upstream_top(told: Request, config: GuardConfig) -> int:
+def upstream_top(request: Request, config: GuardConfig) -> int:
     """How many top logprobs the upstream is asked for (-1: all).
 
     One more than the tokens that may be told, because vLLM lists the sampled token among the top ones though it is not.
     With one more, it stands last and is recognised. The tokens that may be told are those asked for, and where a
     sampled token is told only inside the cap, those inside the cap.
     """
-    if Reveal.VOCABULARY in told.reveal:
+    if Reveal.VOCABULARY in request.reveal:
         return -1
     cap = config.exposure.top_logprobs
     if config.exposure.sampled_logprob is Sampled.SHOWN or cap is None:
-        enough = told.top_logprobs + 1 if told.top_logprobs else 0
+        enough = request.top_logprobs + 1 if request.top_logprobs else 0
     else:
-        enough = (cap if Reveal.SAMPLED in told.reveal else told.top_logprobs) + 1
-    return max(told.top_logprobs, min(enough, config.upstream_top_logprobs))
+        enough = (cap if Reveal.SAMPLED in request.reveal else request.top_logprobs) + 1
+    return max(request.top_logprobs, min(enough, config.upstream_top_logprobs))
 
 
 def _names_ids(wire: WireRequest, config: GuardConfig) -> bool:

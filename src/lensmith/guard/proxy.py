@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from lensmith.core.errors import LensmithError
 from lensmith.core.exposure import visible_metadata
-from lensmith.guard.answers import Rewriter, get_list, get_text
+from lensmith.guard.answers import READER, Rewriter
 from lensmith.guard.config import GuardConfig
 from lensmith.guard.http import (
     STRIPPED_HEADER,
@@ -44,10 +44,11 @@ from lensmith.guard.metrics import CONTENT_TYPE, GuardMetrics
 from lensmith.guard.patterns import ClientStatistics
 from lensmith.guard.policy import Decision, check_field_names, decide
 from lensmith.guard.strict_json import Json, read_object, write_object
-from lensmith.guard.upstream import EventReader, Upstream, parse
+from lensmith.guard.upstream import Upstream, parse
 from lensmith.hosting.bodies import Coding
 from lensmith.hosting.keys import ApiKeys
 from lensmith.openai_api import FIELDS, SSE_DONE, BusyError, Kind, MalformedAnswerError
+from lensmith.openai_api.events import DONE, EventReader
 
 log = logging.getLogger("lensmith.guard")
 
@@ -156,12 +157,11 @@ class Guard:
 
     async def _listed_models(self) -> list[Json]:
         listing = await self.upstream.models(_LISTING_TIMEOUT_S)
-        return [self._visible_model(model) for model in get_list(listing, "data")]
+        return [self._visible_model(model) for model in READER.as_list(listing.get("data"), "data")]
 
     def _visible_model(self, model: object) -> Json:
-        if not isinstance(model, Mapping):
-            raise MalformedAnswerError("a model is no object")
-        facts = {**model, "id": get_text(model, "id")}
+        facts = dict(READER.as_object(model, "data"))
+        facts["id"] = READER.as_text(facts.get("id"), "id")
         return {"object": "model", "created": 0, "owned_by": "", **visible_metadata(facts, self.config.exposure)}
 
     # --- completions and chats ------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class Guard:
         async with self.upstream.stream(decision.kind, decision.upstream, decision.asked) as pieces:
             async for piece in pieces:
                 for event in reader.feed(piece):
-                    if event == b"[DONE]":
+                    if event == DONE:
                         if not rewriter.is_finished:
                             raise MalformedAnswerError("the stream ended before the answer")
                         await stream.write(SSE_DONE)

@@ -5,10 +5,8 @@ side), `fields` (what becomes of each field of a request), `dialects`, `vocabula
 """
 
 from lensmith.openai_api.answers import (
-    SSE_DONE,
     Delta,
     echo_of,
-    sse,
     write_answer,
     write_answers,
     write_chunk,
@@ -17,6 +15,7 @@ from lensmith.openai_api.answers import (
 )
 from lensmith.openai_api.client import kind_of, read_answer, write_request
 from lensmith.openai_api.dialects import DIALECTS, Dialect, WantedIds
+from lensmith.openai_api.events import SSE_DONE, sse
 from lensmith.openai_api.fields import FIELDS, PARAMS, Bounds, Field, GuardFate, Purpose, ServerFate, Vendor, field_of
 from lensmith.openai_api.requests import read_request, read_requests, told_only
 from lensmith.openai_api.types import (

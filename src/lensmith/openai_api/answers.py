@@ -8,8 +8,7 @@ Legend: T positions, K top tokens, W wanted ids, V vocabulary.
 """
 
 import codecs
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +27,6 @@ from lensmith.openai_api.types import (
     WireError,
     WireRequest,
 )
-
-SSE_DONE = b"data: [DONE]\n\n"
 
 _OBJECTS = {
     Kind.CHAT: ("chat.completion", "chat.completion.chunk"),
@@ -128,11 +125,6 @@ def write_usage_chunk(wire: WireRequest, *, answer_id: str, created: int, usage:
     return {**_envelope(wire, answer_id, created, is_chunk=True), "choices": [], "usage": usage.to_json()}
 
 
-def sse(data: Mapping[str, Any]) -> bytes:
-    """One server-sent event. After the last one comes `SSE_DONE`."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n\n"
-
-
 def write_error(error: LensmithError) -> tuple[int, dict[str, Any]]:
     """HTTP status and OpenAI's error body.
 
@@ -202,11 +194,11 @@ def _content(
     for position, token_id in enumerate(token_ids):
         entries = [
             {
-                "token": _name(wire, told_id, names),
+                "token": _name(wire, listed_id, names),
                 "logprob": value,
-                "bytes": None if whole else [*names.data(told_id)],
+                "bytes": None if whole else [*names.data(listed_id)],
             }
-            for told_id, value in _told(wire.request, logprobs, position)
+            for listed_id, value in _listed(wire.request, logprobs, position)
         ]
         own = {
             "token": _name(wire, token_id, names),
@@ -233,7 +225,7 @@ def _columns(
     request = wire.request
     sampled = [_number(value) for part in parts for value in part.sampled_T]
     tops = [
-        {_name(wire, token_id, names): value for token_id, value in _told(request, part, position)}
+        {_name(wire, token_id, names): value for token_id, value in _listed(request, part, position)}
         for part in parts
         for position in range(len(part.sampled_T))
     ]
@@ -246,17 +238,17 @@ def _columns(
     }
 
 
-def _told(request: Request, logprobs: Logprobs, position: int) -> Iterator[tuple[int, float]]:
+def _listed(request: Request, logprobs: Logprobs, position: int) -> Iterator[tuple[int, float]]:
     """The tokens that are told at one position besides the sampled one, with their logprobs, in the order written."""
     if logprobs.vocabulary_TV is not None:
-        told_V = logprobs.vocabulary_TV[position]
-        is_told_V = ~np.isnan(told_V)
-        values = np.maximum(told_V[is_told_V], MASKED_LOGPROB).tolist()
-        return zip(np.flatnonzero(is_told_V).tolist(), values, strict=True)
+        listed_V = logprobs.vocabulary_TV[position]
+        is_listed_V = ~np.isnan(listed_V)
+        values = np.maximum(listed_V[is_listed_V], MASKED_LOGPROB).tolist()
+        return zip(np.flatnonzero(is_listed_V).tolist(), values, strict=True)
     top_ids_K, top_K = logprobs.top_ids_TK[position], logprobs.top_TK[position]
-    is_told_K = top_ids_K != NO_TOKEN
-    ids_E = [*top_ids_K[is_told_K].tolist(), *request.wanted_ids]
-    values_E = [*map(_number, top_K[is_told_K].tolist()), *map(_number, logprobs.wanted_TW[position].tolist())]
+    is_listed_K = top_ids_K != NO_TOKEN
+    ids_E = [*top_ids_K[is_listed_K].tolist(), *request.wanted_ids]
+    values_E = [*map(_number, top_K[is_listed_K].tolist()), *map(_number, logprobs.wanted_TW[position].tolist())]
     return zip(ids_E, values_E, strict=True)
 
 

@@ -25,7 +25,7 @@ class Dialect:
 
     `features` can be asked for at all, `wanted_in` says at which of the two interfaces wanted ids can.
     `vocabulary_count` is the number of top logprobs that asks for all. `names_ids`: tokens can be named by id in
-    logprobs (`return_tokens_as_token_ids`); `tells_ids`: the ids of an answer can stand beside it (`return_token_ids`).
+    logprobs (`return_tokens_as_token_ids`); `returns_ids`: an answer's ids can stand beside it (`return_token_ids`).
     `least_top` and `least_tokens` are the smallest numbers of top logprobs and of tokens (at completions) that do not
     mean something else; `most_choices` is the largest `n` (None: as OpenAI's). `max_top_logprobs` is what the server is
     known to allow.
@@ -37,7 +37,7 @@ class Dialect:
     wanted_ids: WantedIds = WantedIds.AFTER_TOP
     vocabulary_count: int | None = None
     names_ids: bool = False
-    tells_ids: bool = False
+    returns_ids: bool = False
     chat_tokens_field: str = "max_tokens"
     least_top: int = 0
     least_tokens: int = 0
@@ -72,7 +72,7 @@ LENSMITH = Dialect(
     wanted_in=frozenset(Kind),
     vocabulary_count=-1,
     names_ids=True,
-    tells_ids=True,
+    returns_ids=True,
 )
 VLLM = Dialect(
     name="vllm",
@@ -81,7 +81,7 @@ VLLM = Dialect(
     wanted_ids=WantedIds.INSTEAD_OF_TOP,
     vocabulary_count=-1,
     names_ids=True,
-    tells_ids=True,
+    returns_ids=True,
     max_top_logprobs=20,
 )
 SGLANG = Dialect(name="sglang", features=_COMMON | Feature.TOKEN_IDS)

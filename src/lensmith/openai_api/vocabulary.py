@@ -1,14 +1,14 @@
 """Tokens by name, for a client: ids that a server spells out, and numbers for tokens that it names by text only."""
 
 from collections.abc import Sequence
-from typing import NoReturn
 
 import numpy as np
 
 from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
 from lensmith.core.errors import InputError
 from lensmith.openai_api.dialects import Dialect
-from lensmith.openai_api.types import TOKEN_ID_PREFIX, MalformedAnswerError
+from lensmith.openai_api.reading import CLIENT
+from lensmith.openai_api.types import TOKEN_ID_PREFIX
 
 
 class TextVocabulary:
@@ -55,13 +55,6 @@ class _IdsByName(dict[str, int]):
     def __missing__(self, name: str) -> int:
         digits = name.removeprefix(TOKEN_ID_PREFIX)
         if digits == name or not digits.isascii() or not digits.isdigit() or len(digits) > 15:
-            malformed("a token's name", f"{TOKEN_ID_PREFIX} and digits", name)
+            CLIENT.fail("a token's name", f"{TOKEN_ID_PREFIX} and digits", name)
         self[name] = int(digits)
         return self[name]
-
-
-def malformed(where: str, expected: str, actual: object) -> NoReturn:
-    """Raises MalformedAnswerError for the part of an answer at `where`."""
-    shown = repr(actual)
-    shown = shown if len(shown) <= 120 else shown[:117] + "..."
-    raise MalformedAnswerError(f"the answer is malformed: {where}", expected=expected, actual=shown)

@@ -26,7 +26,7 @@ from lensmith.endpoints.http.client import HttpClient, connect
 from lensmith.openai_api import DIALECTS, MalformedAnswerError
 
 _WIDEST = replace(DIALECTS["lensmith"], name="unknown")
-_WIDE = (_WIDEST, replace(_WIDEST, tells_ids=False), replace(_WIDEST, tells_ids=False, names_ids=False))
+_WIDE = (_WIDEST, replace(_WIDEST, returns_ids=False), replace(_WIDEST, returns_ids=False, names_ids=False))
 """What a server of no known kind is asked in: the first that it does not refuse."""
 
 OnProgress = Callable[[int, int], None]

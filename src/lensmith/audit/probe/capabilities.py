@@ -59,7 +59,7 @@ class Probed:
     """
 
     context: Request
-    tells_ids: bool = False
+    returns_ids: bool = False
     top_logprobs: int = 0
     whole_vocabulary: bool = False
     wanted_ids: int = 0

@@ -275,7 +275,7 @@ class _Prober:
         ids = logprobs.top_ids_TK[0]
         self._learn(
             top_logprobs=max(counts),
-            tells_ids=bool((ids[ids >= 0] < 1 << 40).all()),
+            returns_ids=bool((ids[ids >= 0] < 1 << 40).all()),
             decimals=decimals_of(values),
             step_nats=lattice_step(values[:_LATTICE_VALUES]),
         )
@@ -305,7 +305,7 @@ class _Prober:
         if row is not None and row.size and np.isfinite(row[0]).sum() > 1:
             self.notes["whole vocabulary"] = f"{np.isfinite(row[0]).sum()} logprobs"
             # Tokens that are known by text collide, so their number is not the vocabulary's.
-            size = int(row.shape[1]) if self.found.tells_ids else None
+            size = int(row.shape[1]) if self.found.returns_ids else None
             self._learn(whole_vocabulary=True, vocabulary_size=size)
         else:
             self.notes.setdefault("whole vocabulary", "not told")

@@ -62,7 +62,7 @@ _ASSUMED_VOCABULARY = 4096
 def reader_for(read_out: ReadOut, probed: Probed) -> LogitReader:
     """The reader for a read-out of this interface. Raises InputError for one that reads no logits (P0, P8, P9)."""
     if read_out is ReadOut.P1:
-        return WholeVocabularyReader(top=None if probed.tells_ids and probed.whole_vocabulary else _ALL)
+        return WholeVocabularyReader(top=None if probed.returns_ids and probed.whole_vocabulary else _ALL)
     if read_out is ReadOut.P2:
         return ChosenIdsReader(cap=probed.wanted_ids)
     if read_out is ReadOut.P3:
@@ -113,7 +113,7 @@ def plan_reading(
 def named(reader: LogitReader, probed: Probed, endpoint: Meter, context: Request, ids: IdArray) -> ReadingPlan:
     """The reader, ready for these tokens, without those that it cannot tell apart: the greedy one must know what each
     token is called where answers are text alone, and asks for it."""
-    if not isinstance(reader, GreedyReader) or probed.tells_ids:
+    if not isinstance(reader, GreedyReader) or probed.returns_ids:
         return ReadingPlan(reader=reader, columns=ids, more=ids[:0])
     texts = _forced_texts(endpoint, context, ids, probed.largest_bias)
     return ReadingPlan(reader=replace(reader, texts=texts), columns=ids[np.isin(ids, list(texts))], more=ids[:0])
@@ -135,7 +135,7 @@ def columns_for(
     Where ids cannot be chosen, those that every one of `contexts` tells, and whose text no other token shares.
     """
     rng = np.random.default_rng(seed)
-    if not (isinstance(reader, WholeVocabularyReader) and not probed.tells_ids):
+    if not (isinstance(reader, WholeVocabularyReader) and not probed.returns_ids):
         return rng.permutation(np.arange(_LEAST_ID, probed.vocabulary_size or _ASSUMED_VOCABULARY, dtype=np.int64))
     ids = reader.common_ids(endpoint, contexts)
     if endpoint.texts is None:

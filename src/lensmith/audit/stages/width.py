@@ -154,7 +154,7 @@ def _ends_in_noise(estimate: WidthEstimate, rows: int, columns: int) -> bool:
 
 def _affordable_columns(stage: AuditStage) -> int:
     """More columns than this the budget cannot fill, were each logit a query; where a query tells many, all are."""
-    if math.isinf(stage.meter.queries_left) or stage.probed.tells_ids or stage.probed.whole_vocabulary:
+    if math.isinf(stage.meter.queries_left) or stage.probed.returns_ids or stage.probed.whole_vocabulary:
         return _MOST_COLUMNS
     return max(BLOCK_COLUMNS, math.ceil(2 * math.sqrt(stage.meter.queries_left)))
 

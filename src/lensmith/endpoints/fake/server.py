@@ -50,7 +50,7 @@ Body = dict[str, Any]
 
 _FIELDS_OF = {
     "names_ids": "return_tokens_as_token_ids",
-    "tells_ids": "return_token_ids",
+    "returns_ids": "return_token_ids",
     "wanted_in": "logprob_token_ids",
 }
 

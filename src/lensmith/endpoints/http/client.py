@@ -11,6 +11,7 @@ Which dialect a server speaks, from its list of models, its headers and its vers
 import collections
 import dataclasses
 import ipaddress
+import itertools
 import json
 import socket
 import threading
@@ -38,6 +39,8 @@ from lensmith.openai_api import (
     read_answer,
     write_request,
 )
+from lensmith.openai_api.events import DONE, EventReader
+from lensmith.openai_api.reading import short_repr
 
 _OWNERS = {
     "vllm": "vllm",
@@ -97,6 +100,7 @@ def _json(response: httpx.Response) -> dict[str, Any]:
 
 __all__ = ["HttpClient", "RetryPolicy", "connect"]
 
+_LARGEST_EVENT_BYTES = 1 << 26
 _IDLE_S = 1.0
 """How long an idle connection is used again: less than servers keep theirs, or a request meets a reset."""
 
@@ -216,7 +220,7 @@ class HttpClient:
         response = self._sender.send(url, body, asked, reads_later=True)
         try:
             with self._sender.monitor.request():
-                yield from _pieces(self._heard(response.iter_lines()), kind_of(request))
+                yield from _stream_text(self._noting(response.iter_bytes()), kind_of(request))
         except httpx.HTTPError as error:
             raise EndpointError("the endpoint's stream broke off", actual=f"{type(error).__name__}: {error}") from error
         finally:
@@ -239,10 +243,10 @@ class HttpClient:
             for future in waiting:
                 future.cancel()
 
-    def _heard(self, lines: Iterator[str]) -> Iterator[str]:
-        for line in lines:
+    def _noting(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
             self._sender.monitor.received()
-            yield line
+            yield piece
 
     def _read(self, request: Request, response: httpx.Response) -> Answer:
         with self._lock:
@@ -322,20 +326,18 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _pieces(lines: Iterator[str], kind: Kind) -> Iterator[str]:
+def _stream_text(pieces: Iterator[bytes], kind: Kind) -> Iterator[str]:
     """The text in the chunks of a stream. Raises MalformedAnswerError where it breaks off."""
-    for line in lines:
-        if not line.startswith("data:"):
-            continue
-        data = line.removeprefix("data:").strip()
-        if data == "[DONE]":
+    reader = EventReader(_LARGEST_EVENT_BYTES)
+    for event in itertools.chain(itertools.chain.from_iterable(map(reader.feed, pieces)), reader.close()):
+        if event.strip() == DONE:
             return
         try:
-            chunk = json.loads(data)
+            chunk = json.loads(event)
             error, choices = chunk.get("error"), chunk.get("choices", [])
             text = choices and (choices[0]["delta"].get("content") if kind is Kind.CHAT else choices[0]["text"])
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as cause:
-            raise MalformedAnswerError("a chunk of the stream is malformed", actual=data[:120]) from cause
+            raise MalformedAnswerError("a chunk of the stream is malformed", actual=short_repr(event)) from cause
         if error:
             raise EndpointError("the endpoint failed within its stream", actual=str(error)[:200])
         if text:
