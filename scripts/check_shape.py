@@ -44,11 +44,8 @@ OURS = Exceptions(
     classes={
         "Usage": "tokens of an answer in the API; what a request used, in the price of an audit",
         "Reply": "what the server sends; what a chat shows",
-        "Watch": "to be renamed",
         "Reader": "to be renamed",
-        "Limits": "to be renamed",
         "Meter": "to be renamed",
-        "Metrics": "what each of the two servers exports to Prometheus",
     },
     unused={
         "LensmithLM": "lm-evaluation-harness, which registers it",
@@ -67,7 +64,6 @@ OURS = Exceptions(
         "cli/test_audit_command.py": "to become arguments",
         "endpoints/fake/test_endpoint.py": "to become arguments",
         "guard/test_clients.py": "to become arguments",
-        "guard/test_patterns.py": "to become arguments",
         "models/families/deepseek_vl/test_convert.py": "to become arguments",
         "models/families/deepseek_vl/test_pictures.py": "to become arguments",
         "models/families/test_registry.py": "to become arguments",

@@ -1,34 +1,29 @@
 """`lensmith guard` as a person types it: it listens, guards, stops when told to, and says what is wrong."""
 
+import asyncio
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from lensmith.cli.app import app
 from lensmith.core.errors import ConfigError, InputError
-from lensmith.core.exposure import Exposure, Sampled, Taken
+from lensmith.core.exposure import Sampled
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
-from lensmith.guard.config import (
-    GuardConfig,
-    OnExtraction,
-    OnRefusal,
-    Paths,
-    PatternConfig,
-    ResourceLimits,
-    Timeouts,
-    TokenNaming,
-    UnknownFields,
-)
 from lensmith.guard.run import guard_exposure, read_keys
+from tests.support.guard_bed import listening, until
 
 UPSTREAM = "http://127.0.0.1:1/v1"
 
@@ -125,49 +120,70 @@ def test_a_clients_own_key_does_not_close_the_guard_and_that_is_said():
             process.communicate()
 
 
-def config_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> GuardConfig:
-    """What the command would run, as a person types it."""
-    configs: list[GuardConfig] = []
-    monkeypatch.setattr("lensmith.guard.run.run_guard", lambda config, **_: configs.append(config))
-    result = CliRunner().invoke(app, ["guard", "--upstream", UPSTREAM, *arguments])
-    assert result.exit_code == 0, result.output
-    return configs[0]
+class Upstream:
+    """A server that keeps what it was sent, and never answers to the model `slow`."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+        self.keys: set[str] = set()
+        self.app = Starlette(routes=[Route("/v1/chat/completions", self.answer, methods=["POST"])])
+
+    async def answer(self, request: Request) -> Response:
+        self.keys.add(request.headers["authorization"])
+        self.bodies.append(await request.json())
+        if self.bodies[-1]["model"] == "slow":
+            await asyncio.sleep(60)
+        return JSONResponse({"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]})
 
 
-def test_options_become_the_configuration(monkeypatch):
-    typed = """
-        --expose text-only --api-key sk-a --on-refusal strip --on-extraction block --bias-per-prompt 5 --window-s 60
-        --requests-per-minute 7 --pass-field top_a --refuse-field min_p --refuse-field top_k --paths chat
-        --concurrent-per-client 3 --upstream-taken after-bias --upstream-top-logprobs 9 --naming ids --body-mib 2
-        --timeout-s 8 --unknown-fields refuse --remote-pictures --upstream-key sk-up --metrics-key sk-m
-    """
-    config = config_of(monkeypatch, *typed.split())
-    assert list(config.keys) == ["sk-a"]
-    assert "sk-a" not in config.keys["sk-a"]
-    assert config == GuardConfig(
-        upstream=UPSTREAM,
-        exposure=Exposure.text_only(),
-        keys=config.keys,
-        upstream_key="sk-up",
-        metrics_key="sk-m",
-        upstream_taken=Taken.AFTER_BIAS,
-        upstream_top_logprobs=9,
-        unknown_fields=UnknownFields.REFUSE,
-        on_refusal=OnRefusal.STRIP,
-        token_naming=TokenNaming.IDS,
-        pass_fields=("top_a",),
-        refuse_fields=("min_p", "top_k"),
-        paths=Paths.CHAT,
-        remote_pictures=True,
-        limits=ResourceLimits(body_bytes=2 << 20, concurrent_per_client=3),
-        timeouts=Timeouts(silence_s=8),
-        patterns=PatternConfig(window_s=60, requests_per_minute=7, bias_per_prompt=5, on_extraction=OnExtraction.BLOCK),
-    )
+ALL_OPTIONS = """
+    --expose top-logprobs=5 --api-key sk-a --upstream-key sk-up --metrics-key sk-m --on-refusal strip --paths chat
+    --unknown-fields refuse --pass-field top_a --refuse-field min_p --remote-pictures --upstream-taken after-bias
+    --upstream-top-logprobs 3 --naming ids --requests-per-minute 20 --bias-per-prompt 1 --concurrent-per-client 1
+    --body-mib 1 --timeout-s 1 --window-s 60 --on-extraction block --port 0
+"""
+URL_PART = [{"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}]
+# What is asked beside a plain question; the status; a part of what reaches the server, or None; what is left out.
+ASKED = [
+    ({"logprobs": True, "top_logprobs": 2}, 200, {"top_logprobs": 3, "return_tokens_as_token_ids": True}, None),
+    ({"top_a": 0.5}, 200, {"top_a": 0.5}, None),
+    ({"min_p": 0.5}, 200, {}, "min_p"),
+    ({"surprise": 1}, 400, None, None),
+    ({"messages": [{"role": "user", "content": URL_PART}]}, 200, {}, None),
+    ({"logit_bias": {"1": 5}, "logprobs": True}, 200, {"logit_bias": {"1": 5.0}}, "logprobs"),
+    ({"logit_bias": {"2": 5}}, 400, None, None),  # a second id on one prompt
+    ({"user": "x" * (1 << 20)}, 413, None, None),
+]
 
 
-def test_without_options_it_is_the_configuration_of_the_library(monkeypatch):
-    usual = guard_exposure("top-logprobs=5,no-logit-bias")
-    assert config_of(monkeypatch) == GuardConfig(upstream=UPSTREAM, exposure=usual)
+def test_every_option_reaches_the_guard():
+    upstream, mine = Upstream(), {"authorization": "Bearer sk-a"}
+    plain = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    with listening(upstream.app) as address:
+        process = start("--upstream", f"{address}/v1", *ALL_OPTIONS.split())
+        try:
+            url = re.search(r"guard on (http://\S+)/v1 for", process.stderr.readline())[1]
+            with httpx.Client(base_url=url, headers=mine, timeout=30) as client, ThreadPoolExecutor() as pool:
+                for fields, status, sent, stripped in ASKED:
+                    upstream.bodies.clear()
+                    reply = client.post("/v1/chat/completions", json={**plain, **fields})
+                    assert (reply.status_code, reply.headers.get("lensmith-stripped")) == (status, stripped), fields
+                    assert len(upstream.bodies) == (sent is not None)
+                    assert sent is None or upstream.bodies[0].items() >= sent.items()
+                assert client.post("/v1/completions", json={"model": "m", "prompt": "x"}).status_code == 404
+                assert httpx.post(f"{url}/v1/chat/completions", json=plain).status_code == 401
+                assert client.get("/metrics").status_code == 404
+                assert client.get("/metrics", headers={"authorization": "Bearer sk-m"}).status_code == 200
+                slow = pool.submit(client.post, "/v1/chat/completions", json={**plain, "model": "slow"})
+                until(lambda: upstream.bodies and upstream.bodies[-1]["model"] == "slow")
+                assert client.post("/v1/chat/completions", json=plain).status_code == 429  # one at a time
+                assert slow.result().status_code == 504  # after a second
+                left = [client.post("/v1/chat/completions", json=plain).status_code for _ in range(20)]
+                assert set(left) == {200, 429}  # so many a minute
+        finally:
+            process.kill()
+            process.communicate()
+    assert upstream.keys == {"Bearer sk-up"}
 
 
 def test_metadata_is_told_only_where_it_is_named():

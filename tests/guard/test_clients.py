@@ -214,6 +214,18 @@ def test_one_client_has_so_many_requests_in_progress_and_no_more():
                 assert again.status_code == 200
 
 
+def test_one_request_at_a_time_is_enough_for_a_client_that_waits_for_its_answers():
+    """Its last request is over once its answer is sent, and not some steps later."""
+    with listening(serve(FakeEndpoint(vocabulary=61, width=8))) as upstream:
+        guard = Guard(GuardConfig(upstream=f"{upstream}/v1", limits=ResourceLimits(concurrent_per_client=1)))
+        with listening(guard.app()) as address, httpx.Client(timeout=20) as client:
+            statuses = []
+            for number in range(100):
+                body = {**CHAT, "model": "fake", "stream": number % 2 == 0}
+                statuses.append(client.post(f"{address}/v1/chat/completions", json=body).status_code)
+    assert statuses == [200] * 100
+
+
 def test_a_large_body_is_read_beside_other_requests():
     """One of many small values takes long, and nobody else waits for it."""
     guard = guard_before(serve(FakeEndpoint(vocabulary=61, width=8)), Exposure(metadata=False))

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
@@ -139,14 +139,14 @@ async def read_body(receive: Receive, length: int, timeout_s: float) -> bytes:
 
 
 class NotingSend:
-    """Sends as `send` does, and knows when a response is complete.
+    """Sends as `send` does, and calls `on_complete` as soon as a response is complete.
 
     Raises ClientGone for a client that does not take a piece within `timeout_s`: one that stops reading would keep its
     place among the requests in progress for ever.
     """
 
-    def __init__(self, send: Send, timeout_s: float) -> None:
-        self._send, self._timeout_s = send, timeout_s
+    def __init__(self, send: Send, timeout_s: float, *, on_complete: Callable[[], None]) -> None:
+        self._send, self._timeout_s, self._on_complete = send, timeout_s, on_complete
         self.is_complete = False
 
     async def __call__(self, message: Message) -> None:
@@ -156,6 +156,8 @@ class NotingSend:
                 await self._send(message)
         except TimeoutError:
             raise ClientGone from None
+        if self.is_complete:
+            self._on_complete()
 
 
 class EventStream:

@@ -1,6 +1,7 @@
 """What a guard counts, as Prometheus reads it. Labels never name a client, a key or a model."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -28,6 +29,15 @@ class GuardMetrics:
         self.events = self._counter("events", "Events of streams passed on.")
         self._gauge("in_flight", "Requests in progress.", lambda: self.in_flight)
         self._gauge("clients", "Clients of whom statistics are kept.", clients)
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """Around a request in progress."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
 
     def value(self, name: str, **labels: str) -> int:
         """The sum of a counter (`requests_total`) over all series that have these labels."""

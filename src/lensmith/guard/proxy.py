@@ -167,42 +167,47 @@ class Guard:
     # --- completions and chats ------------------------------------------------------------------------------------
 
     async def _complete(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, and counts how it ended."""
-        self.metrics.in_flight += 1
-        try:
-            status = await self._respond(kind, scope, receive, NotingSend(send, self.config.timeouts.send_s))
-            self.metrics.requests.labels(path=kind.value, status=str(status)).inc()
-        except ClientGone:
-            self.metrics.cancelled.inc()
-        finally:
-            self.metrics.in_flight -= 1
+        """Answers one request, and counts how it ended.
 
-    async def _respond(self, kind: Kind, scope: Scope, receive: Receive, send: NotingSend) -> int:
-        """Refuses a request, or passes it on and its answer back. Returns the status."""
+        `slot` is the request's place among those in progress. It is free as soon as the answer is sent: a client that
+        asks again at once must not meet its own last request.
+        """
         with contextlib.ExitStack() as slot:
+            slot.enter_context(self.metrics.request())
+            noting = NotingSend(send, self.config.timeouts.send_s, on_complete=slot.close)
             try:
-                decision = await self._admit(kind, HTTPConnection(scope), receive, slot)
-            except (ProblemError, LensmithError) as error:
-                written = write_problem(error)
-                self.metrics.refused.labels(reason=written.reason).inc()
-                await json_response(written.body, written.status, written.headers)(scope, receive, send)
-                return written.status
-            headers = {STRIPPED_HEADER: ", ".join(decision.stripped)} if decision.stripped else {}
+                status = await self._respond(kind, scope, receive, noting, slot)
+                self.metrics.requests.labels(path=kind.value, status=str(status)).inc()
+            except ClientGone:
+                self.metrics.cancelled.inc()
 
-            async def answer() -> int:
-                response = await self._answer(decision, EventStream(send, headers))
-                if response is None:
-                    return 200
-                response.headers.update(headers)
-                await response(scope, receive, send)
-                return response.status_code
+    async def _respond(
+        self, kind: Kind, scope: Scope, receive: Receive, send: NotingSend, slot: contextlib.ExitStack
+    ) -> int:
+        """Refuses a request, or passes it on and its answer back. Returns the status."""
+        try:
+            decision = await self._admit(kind, HTTPConnection(scope), receive, slot)
+        except (ProblemError, LensmithError) as error:
+            written = write_problem(error)
+            self.metrics.refused.labels(reason=written.reason).inc()
+            await json_response(written.body, written.status, written.headers)(scope, receive, send)
+            return written.status
+        headers = {STRIPPED_HEADER: ", ".join(decision.stripped)} if decision.stripped else {}
 
-            return await _while_connected(receive, send, answer())
+        async def answer() -> int:
+            response = await self._answer(decision, EventStream(send, headers))
+            if response is None:
+                return 200
+            response.headers.update(headers)
+            await response(scope, receive, send)
+            return response.status_code
+
+        return await _while_connected(receive, send, answer())
 
     async def _admit(
         self, kind: Kind, connection: HTTPConnection, receive: Receive, slot: contextlib.ExitStack
     ) -> Decision:
-        """What the request may ask. The client's slot among those in progress is held until `slot` closes."""
+        """What the request may ask. `slot` takes the client's place among those in progress."""
         client = client_name(connection, self._keys)
         self.clients.arrive(client)
         slot.enter_context(self.clients.answering(client))

@@ -35,7 +35,7 @@ an answer that they broke off, and OpenAI has no word for that: as `stop` it wou
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
+class LogprobColumns:
     """The logprobs of a completion before its values are looked at: lists of one length T."""
 
     tokens: list[str]
@@ -89,7 +89,7 @@ class AnswerReader:
             self.fail(where, " or ".join(FINISH_REASONS), value)
         return FINISH_REASONS[value]
 
-    def columns(self, logprobs: Mapping[str, Any], where: str) -> Columns:
+    def columns(self, logprobs: Mapping[str, Any], where: str) -> LogprobColumns:
         """The logprobs of a completion; without `top_logprobs`, nothing stands beside the tokens."""
         tokens = self.as_texts(logprobs.get("tokens"), f"{where}.tokens")
         values = self.as_list(logprobs.get("token_logprobs"), f"{where}.token_logprobs")
@@ -100,7 +100,7 @@ class AnswerReader:
         for place, top in enumerate(tops):
             if top is not None and not isinstance(top, dict):
                 self.fail(f"{where}.top_logprobs[{place}]", "an object of names and logprobs", top)
-        return Columns(tokens=tokens, logprobs=values, tops=tops)
+        return LogprobColumns(tokens=tokens, logprobs=values, tops=tops)
 
     def entries(self, value: object, where: str) -> list[Mapping[str, Any]]:
         """Tokens as chats have them, each an object; a list that is left out or null is empty."""
