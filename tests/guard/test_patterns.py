@@ -206,12 +206,12 @@ def test_to_make_room_costs_little():
     clients, clock = statistics_of(bias_per_prompt=5, window_s=10_000, limits=ResourceLimits(open_prompts=2000))
     for number in range(2000):
         clients.admit(str(number), bias(1))
-    start = time.process_time()
+    start = time.thread_time()
     for number in range(2000):
         clock.now += 0.001
         with pytest.raises(RefusedError):
             clients.admit(f"new {number}", bias(1))
-    assert time.process_time() - start < 0.25  # to look each time takes ten times as long
+    assert time.thread_time() - start < 0.25  # to look each time takes ten times as long
 
 
 def test_requests_per_minute():
