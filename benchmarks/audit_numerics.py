@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.cores import CORES, keep_to_cores
 from lensmith.audit.estimators.layer import PUBLISHED_RMS, LayerScore, recover_layer, score_layer
@@ -35,13 +34,13 @@ from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.session import open_session
 from lensmith.audit.stages.width import WidthFound, find_width
+from lensmith.core.arrays import Float32Array, IdArray
 from lensmith.core.endpoint import (
     Answer,
     Capabilities,
     Choice,
     Feature,
     Finish,
-    IdArray,
     Logprobs,
     RefusedError,
     Request,
@@ -56,8 +55,6 @@ LAYER_LIMIT_S, LAYER_LIMIT_GB = 600.0, 8.0
 _BATCH = 128
 _TOP = 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

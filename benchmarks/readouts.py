@@ -29,7 +29,8 @@ from lensmith.audit.findings.finding import Cost
 from lensmith.audit.readouts.base import LogitReader, Prior, Reading
 from lensmith.audit.readouts.greedy import GreedyReader
 from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader
-from lensmith.core.endpoint import IdArray, Request
+from lensmith.core.arrays import IdArray
+from lensmith.core.endpoint import Request
 
 SEED = 0
 FLOAT32_TOP_NATS = 1e-7

@@ -16,14 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lensmith.core.arrays import FloatArray, IdArray
 from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.types import Message
-
-IdArray = NDArray[np.int64]
-FloatArray = NDArray[np.floating[Any]]
 
 NO_TOKEN = -1
 """Stands in id arrays where an endpoint told less than was asked for; the logprob there is NaN."""

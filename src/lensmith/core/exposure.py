@@ -28,11 +28,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 from lensmith.core.config import from_dict, to_dict
-from lensmith.core.endpoint import NO_TOKEN, Feature, FloatArray, IdArray, Logprobs, RefusedError, Request, Reveal
+from lensmith.core.endpoint import NO_TOKEN, Feature, Logprobs, RefusedError, Request, Reveal
 from lensmith.core.errors import ConfigError, InputError, ShapeError
-
-Float64Array = NDArray[np.float64]
 
 
 class Taken(enum.Enum):

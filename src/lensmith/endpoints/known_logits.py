@@ -11,18 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lensmith.core.endpoint import (
-    NO_TOKEN,
-    Answer,
-    Capabilities,
-    Choice,
-    Feature,
-    Finish,
-    FloatArray,
-    Logprobs,
-    Request,
-    Reveal,
-)
+from lensmith.core.arrays import FloatArray
+from lensmith.core.endpoint import NO_TOKEN, Answer, Capabilities, Choice, Feature, Finish, Logprobs, Request, Reveal
 from lensmith.core.errors import InputError, ShapeError
 from lensmith.core.exposure import Exposure, Revealed, apply, check
 

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from lensmith.core.arrays import Float64Array
 from lensmith.core.errors import InputError, ShapeError
-
-FloatArray = NDArray[np.float64]
 
 _DRAWS_AT_ONCE = 4_000_000  # numbers drawn at a time: 32 MB
 
@@ -45,7 +44,7 @@ def estimate_mean(values: ArrayLike, *, confidence: float = 0.95, resamples: int
     return MeanEstimate(n=len(sample), mean=float(sample.mean()), stderr=stderr, low=float(low), high=float(high))
 
 
-def _checked(values: ArrayLike) -> FloatArray:
+def _checked(values: ArrayLike) -> Float64Array:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1:
         raise ShapeError("values must be a plain list", expected="shape (n,)", actual=f"shape {sample.shape}")
@@ -56,7 +55,7 @@ def _checked(values: ArrayLike) -> FloatArray:
     return sample
 
 
-def _bootstrap_means(sample: FloatArray, resamples: int, seed: int) -> Iterator[FloatArray]:
+def _bootstrap_means(sample: Float64Array, resamples: int, seed: int) -> Iterator[Float64Array]:
     if resamples < 1:
         raise InputError("the bootstrap needs resamples", expected="at least 1", actual=resamples)
     random = np.random.default_rng(seed)

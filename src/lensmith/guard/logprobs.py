@@ -22,8 +22,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from lensmith.core.arrays import Float64Array
 from lensmith.core.endpoint import Request, Reveal
-from lensmith.core.exposure import Exposure, Float64Array, Noise, Sampled, frozen_noise, prompt_context
+from lensmith.core.exposure import Exposure, Noise, Sampled, frozen_noise, prompt_context
 from lensmith.openai_api import MASKED_LOGPROB, MalformedAnswerError
 
 _SAME_NATS = 1e-4

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from lensmith.core.endpoint import NO_TOKEN, Answer, Choice, Finish, IdArray, Logprobs, RefusedError, Request, Reveal
+from lensmith.core.arrays import IdArray
+from lensmith.core.endpoint import NO_TOKEN, Answer, Choice, Finish, Logprobs, RefusedError, Request, Reveal
 from lensmith.core.errors import ImageError, InputError, LensmithError, NotExposedError
 from lensmith.openai_api.fields import PARAMS
 from lensmith.openai_api.types import (

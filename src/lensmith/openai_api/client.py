@@ -20,8 +20,8 @@ from operator import itemgetter, methodcaller
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lensmith.core.arrays import Float64Array, IdArray
 from lensmith.core.endpoint import (
     NO_TOKEN,
     TEXT_IDS_FROM,
@@ -29,7 +29,6 @@ from lensmith.core.endpoint import (
     Choice,
     Feature,
     Finish,
-    IdArray,
     Logprobs,
     RefusedError,
     Request,
@@ -42,8 +41,6 @@ from lensmith.openai_api.dialects import Dialect, WantedIds
 from lensmith.openai_api.reading import CLIENT
 from lensmith.openai_api.types import MASKED_LOGPROB, TOKEN_ID_PREFIX, Kind
 from lensmith.openai_api.vocabulary import TextVocabulary
-
-Float64Array = NDArray[np.float64]
 
 LARGEST_VOCABULARY = 1 << 22
 

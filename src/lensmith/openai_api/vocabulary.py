@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
+from lensmith.core.arrays import IdArray
+from lensmith.core.endpoint import TEXT_IDS_FROM
 from lensmith.core.errors import InputError
 from lensmith.openai_api.dialects import Dialect
 from lensmith.openai_api.reading import CLIENT

@@ -18,9 +18,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lensmith.audit.estimators.image import Image, learn_image, off_image
-from lensmith.audit.estimators.spectrum import Float64Array, drop_missing, gram_values
+from lensmith.audit.estimators.spectrum import drop_missing, gram_values
 from lensmith.audit.estimators.width import Needs, Status, WidthEstimate, estimate_width
-from lensmith.core.endpoint import FloatArray, IdArray
+from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 from lensmith.core.errors import InputError, ShapeError
 from lensmith.core.files import sha256_of_bytes, write_atomic
 

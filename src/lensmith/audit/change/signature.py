@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lensmith.audit.estimators.image import Image, choose_tokens, off_image_at, part_of
-from lensmith.audit.estimators.spectrum import Float64Array, drop_missing
+from lensmith.audit.estimators.spectrum import drop_missing
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.event_log import asked_anew, mark_finished
@@ -27,7 +27,8 @@ from lensmith.audit.session import open_session
 from lensmith.audit.stages.proof import SECOND_SEED, first_proven
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import rounding_nats
-from lensmith.core.endpoint import Endpoint, IdArray, Request
+from lensmith.core.arrays import Float64Array, IdArray
+from lensmith.core.endpoint import Endpoint, Request
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
 
 _START = 2_000_000

@@ -15,9 +15,8 @@ import itertools
 
 import numpy as np
 from numpy.linalg import LinAlgError
-from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from lensmith.core.arrays import Float64Array
 
 _TRIANGLE_BLOCK = 256
 

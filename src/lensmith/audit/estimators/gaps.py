@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from lensmith.audit.estimators.spectrum import Float64Array
 from lensmith.audit.findings.wording import ratio
+from lensmith.core.arrays import Float64Array
 
 WINDOW = 24
 """Neighbours on each side that a gap is compared with."""

@@ -20,7 +20,8 @@ import math
 
 import numpy as np
 
-from lensmith.audit.estimators.spectrum import Float64Array, Spectra
+from lensmith.audit.estimators.spectrum import Spectra
+from lensmith.core.arrays import Float64Array
 
 _SMALL = 0.05
 """Under this part of the usual size two contexts have nothing to do with one another."""

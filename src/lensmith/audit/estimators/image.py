@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmith.audit.estimators.layer import recover_layer
-from lensmith.audit.estimators.spectrum import Centring, Float64Array, token_blocks
-from lensmith.core.endpoint import FloatArray, IdArray
+from lensmith.audit.estimators.spectrum import Centring, token_blocks
+from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 from lensmith.core.errors import InputError, ShapeError
 from lensmith.core.files import sha256_of_bytes, write_atomic
 

@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmith.audit.estimators.spectrum import Centring, Float64Array, context_gram
-from lensmith.core.endpoint import FloatArray
+from lensmith.audit.estimators.spectrum import Centring, context_gram
+from lensmith.core.arrays import Float64Array, FloatArray
 from lensmith.core.errors import InputError, ShapeError
 
 PUBLISHED_RMS = (3e-5, 8e-4)

@@ -14,8 +14,8 @@ Legend: N contexts, M tokens, B contexts of one batch, R contexts that added som
 
 import numpy as np
 
-from lensmith.audit.estimators.cholesky import Float64Array, Triangle
-from lensmith.core.endpoint import FloatArray, IdArray
+from lensmith.audit.estimators.cholesky import Triangle
+from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 from lensmith.core.errors import InputError, ShapeError
 
 _MEMORY = 24

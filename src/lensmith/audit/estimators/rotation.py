@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lensmith.audit.estimators.layer import RecoveredLayer
-from lensmith.audit.estimators.spectrum import Centring, Float64Array
-from lensmith.core.endpoint import FloatArray
+from lensmith.audit.estimators.spectrum import Centring
+from lensmith.core.arrays import Float64Array, FloatArray
 from lensmith.core.errors import NotExposedError, ShapeError
 
 MAX_RANK = 128

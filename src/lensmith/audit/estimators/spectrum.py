@@ -19,13 +19,10 @@ from typing import Any
 
 import numpy as np
 from numpy.linalg import LinAlgError
-from numpy.typing import NDArray
 
 from lensmith.audit.estimators.cholesky import CLAMP, Factor, smallest_space, smallest_values, smallest_vectors
-from lensmith.core.endpoint import FloatArray, IdArray
+from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 from lensmith.core.errors import InputError, ShapeError
-
-Float64Array = NDArray[np.float64]
 
 GRAM_FLOOR = 1e-7
 """Below this part of the largest singular value, values from a Gram matrix are not trusted."""

@@ -40,9 +40,9 @@ from lensmith.audit.estimators.gaps import (
     shows_gap_at,
 )
 from lensmith.audit.estimators.heads import Heads, heads_of
-from lensmith.audit.estimators.spectrum import Centring, Float64Array, Method, Spectra, Spectrum, drop_missing
+from lensmith.audit.estimators.spectrum import Centring, Method, Spectra, Spectrum, drop_missing
 from lensmith.audit.findings.wording import ratio
-from lensmith.core.endpoint import FloatArray, IdArray
+from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 
 _SKETCH = 32
 _BLOCK = 1024

@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmith.audit.findings.finding import Cost, ReadOut
-from lensmith.core.endpoint import Answer, Endpoint, IdArray, Logprobs, Request
+from lensmith.core.arrays import Float64Array, IdArray
+from lensmith.core.endpoint import Answer, Endpoint, Logprobs, Request
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
-
-Float64Array = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 FLOAT32_ERROR_NATS = 1e-6
 """What is usually left of a float32 logprob: a server subtracts numbers of about 20, whose steps are 2e-6."""

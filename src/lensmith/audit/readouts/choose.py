@@ -21,7 +21,8 @@ from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReade
 from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
 from lensmith.audit.readouts.greedy import GreedyReader
 from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader
-from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray, Request
+from lensmith.core.arrays import IdArray
+from lensmith.core.endpoint import TEXT_IDS_FROM, Request
 from lensmith.core.errors import InputError
 
 _DISTINCT_TEXT = re.compile(r"\s?[A-Za-z]{3,}")

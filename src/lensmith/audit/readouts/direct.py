@@ -23,7 +23,6 @@ from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
     FLOAT32_ERROR_NATS,
     Asker,
-    Float64Array,
     Reading,
     checked_ids,
     chunks_of,
@@ -34,7 +33,8 @@ from lensmith.audit.readouts.base import (
     real_values,
     require_limits,
 )
-from lensmith.core.endpoint import NO_TOKEN, Answer, Endpoint, IdArray, Logprobs, Request, Reveal
+from lensmith.core.arrays import Float64Array, IdArray
+from lensmith.core.endpoint import NO_TOKEN, Answer, Endpoint, Logprobs, Request, Reveal
 from lensmith.core.errors import InputError, NotExposedError
 
 

@@ -22,8 +22,6 @@ from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
     FLOAT32_ERROR_NATS,
     Asker,
-    BoolArray,
-    Float64Array,
     Reading,
     checked_ids,
     cost_of,
@@ -32,7 +30,8 @@ from lensmith.audit.readouts.base import (
     real_values,
     require_limits,
 )
-from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Answer, Endpoint, IdArray, Request, Reveal
+from lensmith.core.arrays import BoolArray, Float64Array, IdArray
+from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Answer, Endpoint, Request, Reveal
 from lensmith.core.errors import InputError, NotExposedError
 
 SUM_SLACK = 0.01

@@ -21,7 +21,6 @@ import numpy as np
 from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
     Asker,
-    Float64Array,
     Prior,
     Reading,
     answer_name,
@@ -31,7 +30,8 @@ from lensmith.audit.readouts.base import (
     require_limits,
 )
 from lensmith.audit.readouts.intervals import ANCHOR, Intervals, Placement
-from lensmith.core.endpoint import TEXT_IDS_FROM, Endpoint, IdArray, Request
+from lensmith.core.arrays import Float64Array, IdArray
+from lensmith.core.endpoint import TEXT_IDS_FROM, Endpoint, Request
 from lensmith.core.errors import NotExposedError, ShapeError
 
 EXPECTED_OVER = 5.0

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmith.audit.readouts.base import BoolArray, Float64Array, Prior
-from lensmith.core.endpoint import IdArray
+from lensmith.audit.readouts.base import Prior
+from lensmith.core.arrays import BoolArray, Float64Array, IdArray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,6 @@ from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
     FLOAT32_ERROR_NATS,
     Asker,
-    Float64Array,
     Prior,
     Reading,
     checked_ids,
@@ -43,7 +42,8 @@ from lensmith.audit.readouts.base import (
     logprobs_of,
     require_limits,
 )
-from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Answer, Endpoint, IdArray, Request
+from lensmith.core.arrays import Float64Array, IdArray
+from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Answer, Endpoint, Request
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
 
 FAR_STEP_NATS = 12.0

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from lensmith.audit.estimators.image import Image, choose_tokens, learn_image, prediction_error, save_image
-from lensmith.audit.estimators.spectrum import Float64Array, drop_missing
+from lensmith.audit.estimators.spectrum import drop_missing
 from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.audit.readouts.choose import lasting_ids, reader_for
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthFound
-from lensmith.core.endpoint import IdArray
+from lensmith.core.arrays import Float64Array, IdArray
 
 IMAGE_FILE = "image.npz"
 _TOKENS_PER_RANK = 1.5

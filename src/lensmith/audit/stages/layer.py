@@ -21,7 +21,8 @@ from lensmith.audit.stages.matrix import Part
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthFound
 from lensmith.audit.weights.head import TrueWeights
-from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
+from lensmith.core.arrays import IdArray
+from lensmith.core.endpoint import TEXT_IDS_FROM
 
 MOST_BYTES = 2_000_000_000
 """What the outputs may take in memory; beyond it, the layer is recovered for as many tokens as fit."""

@@ -25,7 +25,8 @@ from lensmith.audit.estimators.spectrum import drop_missing
 from lensmith.audit.findings.finding import Cost
 from lensmith.audit.querying.contexts import Contexts
 from lensmith.audit.readouts.base import LogitReader
-from lensmith.core.endpoint import Endpoint, IdArray
+from lensmith.core.arrays import IdArray
+from lensmith.core.endpoint import Endpoint
 from lensmith.core.errors import InputError
 from lensmith.core.files import write_atomic
 

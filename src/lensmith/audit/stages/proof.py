@@ -15,7 +15,8 @@ from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut,
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.price import with_price
 from lensmith.audit.readouts.choose import ReadingPlan, plan_reading
-from lensmith.audit.stages.stage import BLOCK_COLUMNS, AuditStage, Float64Array
+from lensmith.audit.stages.stage import BLOCK_COLUMNS, AuditStage
+from lensmith.core.arrays import Float64Array
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import InputError, NotExposedError
 

@@ -19,7 +19,7 @@ from lensmith.audit.estimators.rotation import (
     error_up_to_rotation,
     recover_up_to_rotation,
 )
-from lensmith.audit.estimators.spectrum import Centring, Float64Array
+from lensmith.audit.estimators.spectrum import Centring
 from lensmith.audit.estimators.width import NormType
 from lensmith.audit.findings.finding import Cost, Finding, FindingKind, Severity
 from lensmith.audit.findings.wording import figure
@@ -29,7 +29,8 @@ from lensmith.audit.stages.matrix import Part
 from lensmith.audit.stages.stage import AuditStage
 from lensmith.audit.stages.width import WidthFound
 from lensmith.audit.weights.head import TrueWeights
-from lensmith.core.endpoint import TEXT_IDS_FROM, IdArray
+from lensmith.core.arrays import Float64Array, IdArray
+from lensmith.core.endpoint import TEXT_IDS_FROM
 from lensmith.core.errors import NotExposedError
 
 _TOKENS_PER_RANK = 8

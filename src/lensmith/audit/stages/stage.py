@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lensmith.audit.findings.cures import cure
 from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.probe.capabilities import Probed
@@ -17,8 +14,6 @@ from lensmith.audit.querying.price import Price, with_price
 
 BLOCK_COLUMNS = 16
 """Columns of the block that proves a read-out; fewer are read nowhere."""
-
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.core.arrays import Float32Array
 from lensmith.core.errors import InputError, ShapeError
 
-Float32Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 _Read = Callable[[Bytes], Float32Array]
 

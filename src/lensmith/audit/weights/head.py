@@ -14,17 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmith.audit.weights.gguf import (
-    BF16,
-    F16,
-    F32,
-    F64,
-    GGUF_FORMATS,
-    Float32Array,
-    Format,
-    StoredMatrix,
-    read_gguf_header,
-)
+from lensmith.audit.weights.gguf import BF16, F16, F32, F64, GGUF_FORMATS, Format, StoredMatrix, read_gguf_header
+from lensmith.core.arrays import Float32Array
 from lensmith.core.errors import InputError
 
 HEAD_NAMES = ("lm_head.weight", "output.weight", "embed_out.weight")

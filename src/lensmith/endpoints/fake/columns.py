@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lensmith.core.endpoint import IdArray, Request, Reveal
+from lensmith.core.arrays import Float32Array, IdArray
+from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.exposure import Exposure, Revealed, apply, biased_logits
-from lensmith.endpoints.fake.model import Float32Array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lensmith.core.arrays import Float32Array
 from lensmith.core.endpoint import (
     NO_TOKEN,
     Answer,
@@ -35,7 +36,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Noise, Revealed, Sampled, apply, check, prompt_context, visible_metadata
 from lensmith.core.types import Picture
 from lensmith.endpoints.fake.columns import apply_to_named
-from lensmith.endpoints.fake.model import FakeModelConfig, FakeTruth, Float32Array, Lattice, Norm
+from lensmith.endpoints.fake.model import FakeModelConfig, FakeTruth, Lattice, Norm
 from lensmith.endpoints.fake.tokens import FakeTokens
 from lensmith.openai_api import BusyError
 

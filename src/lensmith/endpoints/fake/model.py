@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.core.arrays import Float32Array, Float64Array
 from lensmith.core.errors import ConfigError
-
-Float32Array = NDArray[np.float32]
-Float64Array = NDArray[np.float64]
 
 _LARGEST_IN_FLOAT64 = 1 << 25  # entries of the head
 _BLOCK_ENTRIES = 1 << 24  # logits computed at once: 64 MiB

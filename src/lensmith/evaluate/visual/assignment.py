@@ -7,16 +7,15 @@ pages have, are solved afresh, and fall exactly as in Design2Code.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-FloatArray = NDArray[np.float64]
+from lensmith.core.arrays import Float64Array
 
 SOLVE_AFRESH_UP_TO = 64
 """Rows or columns up to which a table is solved anew for less than its prices cost."""
 
 
-def assigned_costs(cost: FloatArray) -> list[float]:
+def assigned_costs(cost: Float64Array) -> list[float]:
     """The costs of the pairs of the cheapest assignment of a table (rows, columns), in the order of rows."""
     rows, columns = linear_sum_assignment(cost)
     costs: list[float] = cost[rows, columns].tolist()
@@ -29,13 +28,13 @@ class RowMerges:
     A table of up to `afresh_up_to` rows or columns is solved anew each time, a larger one from its prices.
     """
 
-    def __init__(self, cost: FloatArray, *, afresh_up_to: int = SOLVE_AFRESH_UP_TO) -> None:
+    def __init__(self, cost: Float64Array, *, afresh_up_to: int = SOLVE_AFRESH_UP_TO) -> None:
         self._cost = cost
         self._afresh = min(cost.shape) <= afresh_up_to
         if not self._afresh:
             self._set_prices()
 
-    def costs_after(self, first: int, merged_cost: FloatArray) -> list[float]:
+    def costs_after(self, first: int, merged_cost: Float64Array) -> list[float]:
         """The costs of the pairs when the two rows give way to one with costs `merged_cost`, (columns,)."""
         if self._afresh:
             shorter = np.delete(self._cost, first + 1, axis=0)
@@ -66,7 +65,7 @@ class RowMerges:
         self._prices = prices
         self._reduced = exchange + (prices[partner][:, None] - prices)
 
-    def _costs_by_prices(self, first: int, merged_cost: FloatArray) -> list[float]:
+    def _costs_by_prices(self, first: int, merged_cost: Float64Array) -> list[float]:
         rows, columns = self._cost.shape
         side = len(self._prices)
         merged = np.zeros(side)

@@ -14,14 +14,13 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from lensmith.core.arrays import Float64Array
 from lensmith.core.errors import InputError, ShapeError
 from lensmith.core.types import Page
 from lensmith.evaluate.visual.pixels import PictureLike, RgbArray, rgb_array
 
-FloatArray = NDArray[np.float64]
 T = TypeVar("T")
 
 THUMBNAIL_WIDTH_PX, THUMBNAIL_HEIGHT_PX = 32, 80
@@ -95,15 +94,15 @@ def _chunks(pages: Iterable[tuple[RgbArray, T]], at_once: int) -> Iterator[list[
         yield chunk
 
 
-def _flat(thumbnails: Sequence[RgbArray], shape: tuple[int, ...]) -> FloatArray:
+def _flat(thumbnails: Sequence[RgbArray], shape: tuple[int, ...]) -> Float64Array:
     for small in thumbnails:
         if small.shape != shape:
             raise ShapeError("thumbnails must all have one shape", expected=shape, actual=small.shape)
     return np.stack(thumbnails).reshape(len(thumbnails), -1).astype(np.float64)
 
 
-def _squared_distances(queries_QD: FloatArray, pages_ND: FloatArray) -> FloatArray:
+def _squared_distances(queries_QD: Float64Array, pages_ND: Float64Array) -> Float64Array:
     """|q - p|^2 = |q|^2 + |p|^2 - 2 q.p, exact here: whole numbers far below 2^53."""
     squares_Q, squares_N = (queries_QD**2).sum(axis=1), (pages_ND**2).sum(axis=1)
-    distances: FloatArray = squares_Q[:, None] + squares_N - 2 * queries_QD @ pages_ND.T
+    distances: Float64Array = squares_Q[:, None] + squares_N - 2 * queries_QD @ pages_ND.T
     return distances

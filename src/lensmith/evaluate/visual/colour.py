@@ -6,9 +6,9 @@ degrees. Design2Code takes `max(0, 1 - distance / 100)` as likeness, and so do w
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-FloatArray = NDArray[np.float64]
+from lensmith.core.arrays import Float64Array
 
 # Linear sRGB to XYZ, and the D65 white that it maps (1, 1, 1) to.
 _XYZ_FROM_RGB = np.array(
@@ -23,7 +23,7 @@ _LAB_LINEAR_BELOW = (6 / 29) ** 3
 _SEVENTH_POWER_OF_25 = 25.0**7
 
 
-def lab_from_rgb(rgb: ArrayLike) -> FloatArray:
+def lab_from_rgb(rgb: ArrayLike) -> Float64Array:
     """sRGB in 0..255, shape (..., 3), to CIE Lab of the same shape."""
     encoded = np.asarray(rgb, dtype=np.float64) / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
@@ -33,7 +33,7 @@ def lab_from_rgb(rgb: ArrayLike) -> FloatArray:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
-def ciede2000(lab_first: ArrayLike, lab_second: ArrayLike) -> FloatArray:
+def ciede2000(lab_first: ArrayLike, lab_second: ArrayLike) -> Float64Array:
     """CIEDE2000 distance of Lab colours, shapes (..., 3) that broadcast; k_L = k_C = k_H = 1."""
     l1, a1, b1 = np.moveaxis(np.asarray(lab_first, dtype=np.float64), -1, 0)
     l2, a2, b2 = np.moveaxis(np.asarray(lab_second, dtype=np.float64), -1, 0)
@@ -58,34 +58,34 @@ def ciede2000(lab_first: ArrayLike, lab_second: ArrayLike) -> FloatArray:
     chroma_term = (chroma2 - chroma1) / chroma_weight
     hue_term = 2 * np.sqrt(chroma1 * chroma2) * np.sin(np.radians(turn / 2)) / hue_weight
     squared = lightness_term**2 + chroma_term**2 + hue_term**2 + rotation * chroma_term * hue_term
-    distance: FloatArray = np.sqrt(np.maximum(squared, 0.0))
+    distance: Float64Array = np.sqrt(np.maximum(squared, 0.0))
     return distance
 
 
-def colour_similarity(rgb_first: ArrayLike, rgb_second: ArrayLike) -> FloatArray:
+def colour_similarity(rgb_first: ArrayLike, rgb_second: ArrayLike) -> Float64Array:
     """Likeness in [0, 1] of sRGB colours in 0..255, shapes (..., 3) that broadcast: max(0, 1 - CIEDE2000 / 100)."""
     distance = ciede2000(lab_from_rgb(rgb_first), lab_from_rgb(rgb_second))
     return np.maximum(0.0, 1 - distance / 100)
 
 
-def _blue_weight(chroma: FloatArray) -> FloatArray:
+def _blue_weight(chroma: Float64Array) -> Float64Array:
     seventh = chroma**7
     return np.sqrt(seventh / (seventh + _SEVENTH_POWER_OF_25))
 
 
-def _degrees(a: FloatArray, b: FloatArray) -> FloatArray:
+def _degrees(a: Float64Array, b: Float64Array) -> Float64Array:
     return np.degrees(np.arctan2(b, a)) % 360
 
 
-def _hue_mean(hue1: FloatArray, hue2: FloatArray) -> FloatArray:
+def _hue_mean(hue1: Float64Array, hue2: Float64Array) -> Float64Array:
     # The mean on the circle; past 180 degrees apart the short way round passes through 0 (Sharma et al., equation 14).
     total = hue1 + hue2
     wrapped = np.where(total < 360, total + 360, total - 360)
     return np.where(np.abs(hue1 - hue2) <= 180, total, wrapped) / 2
 
 
-def _hue_dependence(hue: FloatArray) -> FloatArray:
-    def cosine(multiple: float, offset: float) -> FloatArray:
+def _hue_dependence(hue: Float64Array) -> Float64Array:
+    def cosine(multiple: float, offset: float) -> Float64Array:
         return np.cos(np.radians(multiple * hue + offset))
 
     return 1 - 0.17 * cosine(1, -30) + 0.24 * cosine(2, 0) + 0.32 * cosine(3, 6) - 0.20 * cosine(4, -63)

@@ -22,14 +22,12 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from lensmith.core.arrays import Float64Array
 from lensmith.core.types import Page
 from lensmith.evaluate.visual.assignment import RowMerges, assigned_costs
 from lensmith.evaluate.visual.text_ratio import RatioTable
-
-FloatArray = NDArray[np.float64]
 
 _CONTEXT_BONUS = 0.1
 _SMALLEST_GAIN = 0.05
@@ -164,7 +162,7 @@ def _assign(matching: Matching, predicted: list[int], wanted: list[int]) -> list
     return [pair for pair in pairs if pair.ratio >= _SMALLEST_RATIO]
 
 
-def with_context(cost: FloatArray) -> FloatArray:
+def with_context(cost: Float64Array) -> Float64Array:
     """Costs of pairs above one half, lowered by a tenth of the two best of the up to eight neighbours in the table."""
     rows, columns = cost.shape
     padded = np.zeros((rows + 2, columns + 2))  # a neighbour outside the table adds nothing
@@ -208,7 +206,7 @@ def _merge_once(prediction: list[Block], target: list[Block], table: RatioTable,
     return _apply_merges(blocks, [first for _, first in gains])
 
 
-def _costs(table: RatioTable, texts: list[str], other_texts: list[str], side: Side) -> FloatArray:
+def _costs(table: RatioTable, texts: list[str], other_texts: list[str], side: Side) -> Float64Array:
     """Minus the ratios, shape (texts, other_texts). difflib is not symmetric: the prediction's text comes first."""
     return -table.ratios(texts, other_texts) if side is Side.PREDICTION else -table.ratios(other_texts, texts).T
 
@@ -233,7 +231,7 @@ def _promising_merges(texts: list[str], other_texts: list[str], perfect_pairs: i
     return promising
 
 
-def _may_gain(cost: FloatArray, merged_cost: FloatArray, first: int) -> bool:
+def _may_gain(cost: Float64Array, merged_cost: Float64Array, first: int) -> bool:
     """Whether a merge can gain enough, on the side with more blocks.
 
     There the number of pairs stays as it is, and giving the merged block's partner back to the better of its two parts

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lensmith.evaluate.visual.pixels import FloatArray, RgbArray, background_colour
-
-BoolArray = NDArray[np.bool_]
+from lensmith.core.arrays import BoolArray, Float64Array
+from lensmith.evaluate.visual.pixels import RgbArray, background_colour
 
 _TEXT_EDGE_LEVELS = 24  # of 255: above the ringing of a JPEG, below the faintest text that a person reads
 _AREA_EDGE_LEVELS = 5  # sections are often told apart by as little as #f8f9fa on white
@@ -129,7 +128,7 @@ def _ink_and_behind(patch: RgbArray) -> tuple[tuple[float, float, float], tuple[
     return _rgb(pixels[strong].mean(axis=0)), _rgb(behind)
 
 
-def _find_areas(rgb: RgbArray, flat: BoolArray, background: FloatArray) -> list[PictureBlock]:
+def _find_areas(rgb: RgbArray, flat: BoolArray, background: Float64Array) -> list[PictureBlock]:
     labels, count = ndimage.label(flat)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     page_width = rgb.shape[1]
@@ -147,5 +146,5 @@ def _find_areas(rgb: RgbArray, flat: BoolArray, background: FloatArray) -> list[
     return blocks
 
 
-def _rgb(colour: FloatArray) -> tuple[float, float, float]:
+def _rgb(colour: Float64Array) -> tuple[float, float, float]:
     return float(colour[0]), float(colour[1]), float(colour[2])

@@ -14,18 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from lensmith.core.arrays import Float64Array
 from lensmith.core.errors import InputError
 from lensmith.core.types import Page
 from lensmith.evaluate.visual.colour import colour_similarity
 from lensmith.evaluate.visual.picture_blocks import PictureBlock, PictureBlocks, find_blocks
-from lensmith.evaluate.visual.pixels import (
-    FloatArray,
-    PictureLike,
-    RgbArray,
-    page_size_error,
-    pixel_similarity,
-    rgb_array,
-)
+from lensmith.evaluate.visual.pixels import PictureLike, RgbArray, page_size_error, pixel_similarity, rgb_array
 
 _REACH_PX = 160.0  # a block this far off its place is half as likely the same
 _SMALLEST_LIKENESS = 0.35
@@ -137,7 +131,7 @@ def _match(first: Sequence[PictureBlock], second: Sequence[PictureBlock]) -> lis
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if likeness[i, j] >= _SMALLEST_LIKENESS]
 
 
-def _likeness_table(first: Sequence[PictureBlock], second: Sequence[PictureBlock]) -> FloatArray:
+def _likeness_table(first: Sequence[PictureBlock], second: Sequence[PictureBlock]) -> Float64Array:
     boxes, others = (np.array([block[:4] for block in blocks], dtype=np.float64) for blocks in (first, second))
     sizes, other_sizes = boxes[:, 2:] - boxes[:, :2], others[:, 2:] - others[:, :2]
     size = np.minimum(sizes[:, None], other_sizes) / np.maximum(sizes[:, None], other_sizes)
@@ -146,7 +140,7 @@ def _likeness_table(first: Sequence[PictureBlock], second: Sequence[PictureBlock
     place = 1 / (1 + distance / _REACH_PX)
     colours, other_colours = (np.array([block.colour for block in blocks]) for blocks in (first, second))
     colour = colour_similarity(colours[:, None], other_colours[None, :])
-    likeness: FloatArray = size.prod(axis=2) * place * (0.5 + 0.5 * colour)
+    likeness: Float64Array = size.prod(axis=2) * place * (0.5 + 0.5 * colour)
     return likeness
 
 
@@ -170,7 +164,7 @@ def _colour_likeness(a: PictureBlock, b: PictureBlock) -> float:
     return float(colour_similarity([a.colour, a.behind], [b.colour, b.behind]).mean())
 
 
-def _ink(rgb: RgbArray, block: PictureBlock) -> FloatArray:
+def _ink(rgb: RgbArray, block: PictureBlock) -> Float64Array:
     """How strongly each pixel of a block is inked, in [0, 1]: 0 the colour behind, 1 the ink's. (height, width)"""
     patch = rgb[block.slices].astype(np.float64) - np.array(block.behind)
     direction = np.array(block.colour) - np.array(block.behind)
@@ -178,7 +172,7 @@ def _ink(rgb: RgbArray, block: PictureBlock) -> FloatArray:
     return np.clip(patch @ direction / length, 0.0, 1.0) if length > 0 else np.zeros(patch.shape[:2])
 
 
-def _ink_overlap(first: FloatArray, second: FloatArray) -> float:
+def _ink_overlap(first: Float64Array, second: Float64Array) -> float:
     """The best overlap of two inks laid on each other at the top left and moved by up to a pixel, in [0, 1]."""
     margin = max(_SHIFTS_PX)
     height, width = (max(a, b) + 2 * margin for a, b in zip(first.shape, second.shape, strict=True))

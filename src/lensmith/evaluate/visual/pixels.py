@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lensmith.core.arrays import Float64Array
 from lensmith.core.errors import ShapeError
 
 PictureLike = Image.Image | NDArray[np.uint8] | bytes
 RgbArray = NDArray[np.uint8]
-FloatArray = NDArray[np.float64]
 
 _FIRST_CELL_PX = 2
 _NEXT_CELLS = (4, 4)  # each scale averages 4 x 4 cells of the one before: cells of 2, 8 and 32 px
@@ -51,7 +51,7 @@ def rgb_array(picture: PictureLike) -> RgbArray:
     return np.asarray(picture)
 
 
-def background_colour(rgb: RgbArray) -> FloatArray:
+def background_colour(rgb: RgbArray) -> Float64Array:
     """The commonest colour of a picture (height, width, 3), as (3,) floats in 0..255.
 
     Colours are first counted in steps of 8, so that noise and gradients do not split the vote; of a large picture
@@ -62,7 +62,9 @@ def background_colour(rgb: RgbArray) -> FloatArray:
     bins = _packed(pixels >> 3, bits=5)
     commonest = pixels[bins == np.bincount(bins).argmax()]
     within = int(np.bincount(_packed(commonest & 7, bits=3)).argmax())
-    colour: FloatArray = (commonest[0] & 0xF8) + np.array([within >> 6, within >> 3 & 7, within & 7], dtype=np.float64)
+    colour: Float64Array = (commonest[0] & 0xF8) + np.array(
+        [within >> 6, within >> 3 & 7, within & 7], dtype=np.float64
+    )
     return colour
 
 
@@ -103,7 +105,7 @@ def _on_canvas(rgb: RgbArray, height: int, width: int) -> Image.Image:
     return canvas
 
 
-def _ink_likenesses(first: Image.Image, second: Image.Image, backgrounds: list[FloatArray]) -> list[float]:
+def _ink_likenesses(first: Image.Image, second: Image.Image, backgrounds: list[Float64Array]) -> list[float]:
     a, b = np.asarray(first, dtype=np.float32), np.asarray(second, dtype=np.float32)
     difference = float(np.abs(a - b).sum(dtype=np.float64))
     likenesses = []

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.core.arrays import Float64Array
+
 IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 CodeArray = NDArray[np.uint8] | NDArray[np.uint32]
 
 _AUTOJUNK_LENGTH = 200
@@ -34,7 +35,7 @@ class RatioTable:
         self._b_ids: dict[str, int] = {}
         self._known = np.full((64, 64), np.nan)
 
-    def ratios(self, a_texts: Sequence[str], b_texts: Sequence[str]) -> FloatArray:
+    def ratios(self, a_texts: Sequence[str], b_texts: Sequence[str]) -> Float64Array:
         """Shape (len(a_texts), len(b_texts)): ratio of each pair, in 0..1."""
         rows = np.array([self._a_ids.setdefault(text, len(self._a_ids)) for text in a_texts], dtype=np.int64)
         columns = np.array([self._b_ids.setdefault(text, len(self._b_ids)) for text in b_texts], dtype=np.int64)
@@ -57,7 +58,7 @@ class RatioTable:
             self._known[row_ids, column_ids] = pair_ratios(list(self._a_ids), list(self._b_ids), row_ids, column_ids)
 
 
-def pair_ratios(a_texts: Sequence[str], b_texts: Sequence[str], a_index: IntArray, b_index: IntArray) -> FloatArray:
+def pair_ratios(a_texts: Sequence[str], b_texts: Sequence[str], a_index: IntArray, b_index: IntArray) -> Float64Array:
     """`SequenceMatcher(None, a_texts[i], b_texts[j]).ratio()` for every pair of indices; both of shape (pairs,)."""
     a_lengths = np.array([len(text) for text in a_texts], dtype=np.int64)[a_index]
     b_lengths = np.array([len(text) for text in b_texts], dtype=np.int64)[b_index]

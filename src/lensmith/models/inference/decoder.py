@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from lensmith.core.endpoint import Finish, IdArray, Logprobs, Request, Reveal
+from lensmith.core.arrays import Float32Array, IdArray
+from lensmith.core.endpoint import Finish, Logprobs, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure, Noise, Revealed, apply, check
 from lensmith.models.inference.answers import Gatherer, joined
 from lensmith.models.inference.kv_cache import SlotCache
-from lensmith.models.inference.prefill import Float32Array, Prompt, Reader, ReadPrompt
+from lensmith.models.inference.prefill import Prompt, Reader, ReadPrompt
 from lensmith.models.inference.text_stream import Released, TextStream, context_of
 
 

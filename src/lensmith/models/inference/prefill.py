@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from lensmith.core.endpoint import IdArray
+from lensmith.core.arrays import Float32Array, IdArray
 from lensmith.core.errors import LensmithError
 from lensmith.models.inference.kv_cache import KeysValues, SlotCache
 from lensmith.models.inference.lru import ByteLru
-
-Float32Array = NDArray[np.float32]
 
 CHUNK_TOKENS = 512
 ECHO_CHUNK_TOKENS = 64

@@ -12,7 +12,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lensmith.core.endpoint import IdArray, Request, Reveal
+from lensmith.core.arrays import IdArray
+from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.errors import ImageError, InputError
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
 from lensmith.core.types import Message, Picture

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lensmith.audit.querying.contexts import ContextForm, Contexts
-from lensmith.core.endpoint import Endpoint, Feature, FloatArray, Reveal
+from lensmith.core.arrays import Float32Array, FloatArray
+from lensmith.core.endpoint import Endpoint, Feature, Reveal
 from lensmith.core.errors import InputError
 from lensmith.workflows.defences.cases import Defence, common_defences
 from lensmith.workflows.defences.page import write_study
 from lensmith.workflows.defences.study import DefenceStudy, study_defences
 
-Float32Array = NDArray[np.float32]
 OnProgress = Callable[[int, int], None]
 
 _POSITIONS = 32

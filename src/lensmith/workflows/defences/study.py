@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lensmith.audit.estimators.width import Status, estimate_width
 from lensmith.audit.findings.cures import exposed_read_outs
@@ -30,13 +29,12 @@ from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReade
 from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
 from lensmith.audit.readouts.greedy import GreedyReader
 from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader
-from lensmith.core.endpoint import FloatArray, IdArray, RefusedError, Request, Reveal
+from lensmith.core.arrays import Float64Array, FloatArray, IdArray
+from lensmith.core.endpoint import RefusedError, Request, Reveal
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
 from lensmith.core.exposure import Exposure, Noise, apply, log_softmax
 from lensmith.endpoints.known_logits import LogitsEndpoint
 from lensmith.workflows.defences.cases import HONEST, Defence, common_defences, refused_requests
-
-Float64Array = NDArray[np.float64]
 
 _BLOCK_ROWS, _BLOCK_COLUMNS = 4, 48
 _FEWEST_TOKENS = 8
