@@ -1,5 +1,6 @@
 """A recipe from nothing to a model that loads, stopped and taken up again on the way."""
 
+import io
 import json
 import shutil
 import signal
@@ -14,12 +15,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lensmith.core import config
+from lensmith.core.endpoint import Request
 from lensmith.core.errors import CheckpointError, ConfigError
 from lensmith.core.manifest import Manifest, record_files
+from lensmith.core.types import Message, Picture
 from lensmith.data.webpages.export import VIEWPORT_WIDTH_PX
 from lensmith.models.families.sightseer import load
-from lensmith.models.inference.generate import generate_batch
-from lensmith.models.inference.sampling import GenerateSettings
+from lensmith.models.inference.endpoint import LocalEndpoint
 from lensmith.recipes import recipe_named
 from lensmith.recipes.sightseer import Lesson, SightseerRecipe, build_model, build_tokenizer
 from lensmith.train import StopReason, load_weights
@@ -104,11 +106,16 @@ def test_the_model_loads_through_the_auto_classes_and_writes(finished):
     picture = Image.new("RGB", (VIEWPORT_WIDTH_PX, 200), (240, 240, 240))
     picture.paste((20, 20, 90), (10, 10, 200, 60))
     prompt = f"{processor.image_token}{processor.tokenizer.bos_token}"
-    ((completion,),) = generate_batch(model, processor, [[picture]], [prompt], GenerateSettings(max_new_tokens=6))
-    assert 0 < len(completion.tokens) <= 6
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    asked = Request(
+        messages=(Message(role="user", parts=(Picture(data=file.getvalue()),)),), max_tokens=6, temperature=0.0
+    )
+    written = LocalEndpoint(model, processor).answer([asked])[0].choices[0].token_ids_T.tolist()
+    assert 0 < len(written) <= 6
     inputs = processor(images=[[picture]], text=[prompt])
     tokens = model.generate(**inputs, max_new_tokens=6, do_sample=False)
-    assert tuple(tokens[0, inputs["input_ids"].shape[1] :].tolist())[: len(completion.tokens)] == completion.tokens
+    assert tokens[0, inputs["input_ids"].shape[1] :].tolist()[: len(written)] == written
 
 
 def test_the_model_holds_what_the_last_stage_averaged(finished):

@@ -17,7 +17,8 @@ from typing import Self, TypeVar
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure
-from lensmith.models.inference.decoder import Event, Failed, Job, Piece, Sink
+from lensmith.models.inference.answers import Event, Failed, Piece, Sink
+from lensmith.models.inference.decoder import Job
 from lensmith.models.inference.endpoint import Answering
 from lensmith.models.inference.prefill import Prompt
 from lensmith.openai_api import BusyError

@@ -10,8 +10,7 @@ from typing import Any
 
 from lensmith.core.endpoint import Answer, Reveal
 from lensmith.core.errors import LensmithError
-from lensmith.models.inference.answers import Gatherer
-from lensmith.models.inference.decoder import Piece, PromptRead
+from lensmith.models.inference.answers import Collector, Piece, PromptRead
 from lensmith.models.inference.token_table import TokenTable
 from lensmith.openai_api import (
     SSE_DONE,
@@ -55,15 +54,13 @@ class Reply:
 
     async def answers(self) -> list[Answer]:
         """The whole answers, when they are complete."""
-        gatherers = [Gatherer(one.request, one.prompt, self.vocabulary_size) for one in self.prepared]
+        collectors = [Collector(one.request, one.prompt, self.vocabulary_size) for one in self.prepared]
         async for index, event in self.exchange.events():
-            if isinstance(event, PromptRead):
-                gatherers[index].add_prompt(event.logprobs)
-            elif isinstance(event, Piece):
+            if isinstance(event, Piece):
                 self.stopwatch.token()
-                event.into(gatherers[index])
-        self.stopwatch.done(sum(gatherer.completion_tokens for gatherer in gatherers))
-        return [gatherer.answer() for gatherer in gatherers]
+            collectors[index].take(event)
+        self.stopwatch.done(sum(collector.completion_tokens for collector in collectors))
+        return [collector.answer() for collector in collectors]
 
     def body(self, answers: Sequence[Answer]) -> bytes:
         """The answers as one JSON body."""

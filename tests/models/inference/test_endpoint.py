@@ -13,7 +13,8 @@ from lensmith.core.endpoint import Endpoint, Feature, Finish, RefusedError, Requ
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure, Noise
 from lensmith.core.types import Message, Picture
-from lensmith.models.inference.decoder import Failed, Job, Piece
+from lensmith.models.inference.answers import Failed, Piece
+from lensmith.models.inference.decoder import Job
 from lensmith.models.inference.endpoint import LocalEndpoint
 from tests.support.tiny_vlm import IMAGE_TOKEN_ID, VOCABULARY, tiny_llama, tiny_texts
 
@@ -108,11 +109,10 @@ def test_an_answer_that_runs_is_not_disturbed_by_the_store(tokenizer):
     assert_near(endpoint.answer(requests), [known[each.prompt] for each in requests])
 
 
-def test_a_prompt_longer_than_a_chunk(tokenizer, monkeypatch):
+def test_a_prompt_longer_than_a_chunk(tokenizer):
     requests = [request("abcdefgh " * 12), request("short")]
     whole = LocalEndpoint(language_model(), tokenizer).answer(requests)
-    monkeypatch.setattr("lensmith.models.inference.prefill.CHUNK_TOKENS", 7)
-    assert_near(LocalEndpoint(language_model(), tokenizer).answer(requests), whole)
+    assert_near(LocalEndpoint(language_model(), tokenizer, chunk_tokens=7).answer(requests), whole)
 
 
 # --- read-outs ----------------------------------------------------------------------------------------------------
@@ -137,8 +137,8 @@ def test_logprobs_are_those_of_the_model(endpoint, tokenizer):
 
 
 @pytest.mark.parametrize("chunk", [4, 64])
-def test_echo_tells_the_prompts_logprobs(endpoint, tokenizer, monkeypatch, chunk):
-    monkeypatch.setattr("lensmith.models.inference.prefill.ECHO_CHUNK_TOKENS", chunk)
+def test_echo_tells_the_prompts_logprobs(tokenizer, chunk):
+    endpoint = LocalEndpoint(language_model(), tokenizer, chunk_tokens=chunk)
     ids = tokenizer("a prompt to be told")["input_ids"]
     asked = Request(token_ids=tuple(ids), max_tokens=0, reveal=TOLD | Reveal.PROMPT, top_logprobs=2, n=2)
     [answer] = endpoint.answer([asked])
@@ -328,11 +328,10 @@ def test_frozen_noise_is_not_drawn_anew_for_a_picture_that_was_saved_in_another_
     assert np.abs(told(2, format="PNG") - as_png).max() > 0.05
 
 
-def test_a_prompt_is_cut_into_chunks_within_a_picture(model, processor, png, monkeypatch):
+def test_a_prompt_is_cut_into_chunks_within_a_picture(model, processor, png):
     asked = [with_pictures(png(64, 64, 1), begun="this"), with_pictures(png(16, 8, 2), begun="that")]
     whole = LocalEndpoint(model, processor).answer(asked)
-    monkeypatch.setattr("lensmith.models.inference.prefill.CHUNK_TOKENS", 5)
-    assert_near(LocalEndpoint(model, processor).answer(asked), whole)
+    assert_near(LocalEndpoint(model, processor, chunk_tokens=5).answer(asked), whole)
 
 
 def test_a_placeholder_in_the_text_is_refused(seeing, png):
@@ -371,13 +370,12 @@ def test_the_model_does_not_write_a_placeholder(seeing, png):
     assert IMAGE_TOKEN_ID not in answer.choices[0].token_ids_T.tolist()
 
 
-def test_a_row_whose_client_goes_away_leaves_the_others_as_they_were(tokenizer, monkeypatch):
-    monkeypatch.setattr("lensmith.models.inference.kv_cache._SPARE_COLUMNS", 2)  # the cache grows while it steps
+def test_a_row_whose_client_goes_away_leaves_the_others_as_they_were(tokenizer):
     endpoint = LocalEndpoint(language_model(), tokenizer, slots=4, cache_bytes=0)
     answering = endpoint.answering
     requests = [request(prompt, max_tokens=40) for prompt in PROMPTS[:4]]
     expected = [endpoint.answer([each])[0].choices[0].token_ids_T.tolist() for each in requests]
-    decoder = answering.decoder(endpoint.exposure, slots=4)
+    decoder = answering.decoder(endpoint.exposure, slots=4, spare_columns=2)  # the cache grows while it steps
     told = [[] for _ in requests]
     jobs = [
         Job(request=each, prompt=answering.prompt(each), sink=tokens.append)

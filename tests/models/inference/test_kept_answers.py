@@ -7,7 +7,8 @@ from transformers import AutoModelForCausalLM
 
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure
-from lensmith.models.inference.decoder import Answers, Job, Piece
+from lensmith.models.inference.answers import Piece
+from lensmith.models.inference.decoder import Answers, Job
 from lensmith.models.inference.endpoint import Answering
 from lensmith.models.inference.prefill import Prompt, Reader
 from tests.support.tiny_vlm import tiny_llama

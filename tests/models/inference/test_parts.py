@@ -48,7 +48,7 @@ class Rows:
     """What a `SlotCache` should hold, as plain lists of numbers a token."""
 
     def __init__(self, slots):
-        self.cache, self.rows, self.next = SlotCache(slots), [], 1.0
+        self.cache, self.rows, self.next = SlotCache(slots, spare_columns=3), [], 1.0
 
     def numbers(self, count):
         self.next += count
@@ -84,8 +84,7 @@ class Rows:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_rows_keep_what_is_theirs_whoever_joins_and_leaves(seed, monkeypatch):
-    monkeypatch.setattr("lensmith.models.inference.kv_cache._SPARE_COLUMNS", 3)
+def test_rows_keep_what_is_theirs_whoever_joins_and_leaves(seed):
     dice = random.Random(seed)
     rows = Rows(slots=4)
     for _ in range(60):

@@ -1,11 +1,119 @@
-"""What is told of an answer piece by piece, put together."""
+"""What becomes of a request piece by piece, and the pieces put together to an answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from lensmith.core.endpoint import Answer, Choice, Finish, Logprobs, Request, Reveal
 from lensmith.models.inference.prefill import Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRead:
+    """The prompt of a job was read. `logprobs` (P positions) where its echo was asked for."""
+
+    tokens: int
+    known_tokens: int
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What was added to one choice: text that is certain, and the tokens it comes from. `finish` ends the choice.
+
+    `offsets`: where each of the tokens begins in the choice's whole text.
+    """
+
+    choice: int
+    text: str
+    token_ids: tuple[int, ...]
+    offsets: tuple[int, ...] = ()
+    logprobs: Logprobs | None = None
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The job cannot be answered, and nothing more comes."""
+
+    error: Exception
+
+
+Event = PromptRead | Piece | Failed
+Sink = Callable[[Event], None]
+"""Takes a job's events: `PromptRead`, pieces in any order of choices, each choice ended; or `Failed` at any time."""
+
+
+class Collector:
+    """The sink that puts the events of one request together. `answer` once all of its choices ended.
+
+    `on_text` gets the text of each piece as it comes, of all choices.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        prompt: Prompt,
+        vocabulary_size: int,
+        on_text: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._request, self._prompt, self._vocabulary_size = request, prompt, vocabulary_size
+        self._on_text = on_text
+        self._pieces: list[list[Piece]] = [[] for _ in range(request.n)]
+        self._prompt_logprobs: Logprobs | None = None
+        self.known_tokens = 0
+        """Of the prompt's, how many had been read before."""
+
+    @property
+    def is_complete(self) -> bool:
+        return all(pieces and pieces[-1].finish is not None for pieces in self._pieces)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(len(piece.token_ids) for pieces in self._pieces for piece in pieces)
+
+    def take(self, event: Event) -> None:
+        """Raises what made the job fail."""
+        match event:
+            case PromptRead():
+                self.known_tokens, self._prompt_logprobs = event.known_tokens, event.logprobs
+            case Piece():
+                self._pieces[event.choice].append(event)
+                self._on_text(event.text)
+            case Failed():
+                raise event.error
+
+    def text(self, choice: int = 0) -> str:
+        """What is known of a choice's text by now."""
+        return "".join(piece.text for piece in self._pieces[choice])
+
+    def finish(self, choice: int = 0) -> Finish | None:
+        """Why a choice ended; None while it runs."""
+        pieces = self._pieces[choice]
+        return pieces[-1].finish if pieces else None
+
+    def answer(self) -> Answer:
+        return Answer(
+            choices=tuple(self._choice(choice) for choice in range(self._request.n)),
+            prompt_ids_P=self._prompt.token_ids_P,
+            prompt_logprobs=self._prompt_logprobs,
+            prompt_offsets_P=self._prompt.offsets_P,
+            prompt_tokens=self._prompt.length,
+        )
+
+    def _choice(self, choice: int) -> Choice:
+        pieces, finish = self._pieces[choice], self.finish(choice)
+        assert finish is not None, "an answer is asked for before it is complete"
+        parts = [piece.logprobs for piece in pieces if piece.logprobs is not None]
+        parts = parts or [no_logprobs(self._request, self._vocabulary_size)]
+        return Choice(
+            text=self.text(choice),
+            finish=finish,
+            token_ids_T=np.array([token for piece in pieces for token in piece.token_ids], dtype=np.int64),
+            logprobs=joined(parts) if self._request.wants_logprobs else None,
+            offsets_T=np.array([offset for piece in pieces for offset in piece.offsets], dtype=np.int64),
+        )
 
 
 def joined(parts: Sequence[Logprobs]) -> Logprobs:
@@ -22,7 +130,7 @@ def joined(parts: Sequence[Logprobs]) -> Logprobs:
     )
 
 
-def nothing_told(request: Request, vocabulary_size: int) -> Logprobs:
+def no_logprobs(request: Request, vocabulary_size: int) -> Logprobs:
     """Logprobs of no position, for an answer without tokens."""
     count = min(request.top_logprobs, vocabulary_size)
     whole = Reveal.VOCABULARY in request.reveal
@@ -33,66 +141,3 @@ def nothing_told(request: Request, vocabulary_size: int) -> Logprobs:
         wanted_TW=np.empty((0, len(request.wanted_ids))),
         vocabulary_TV=np.empty((0, vocabulary_size)) if whole else None,
     )
-
-
-class Gatherer:
-    """Collects the pieces of one request. `answer` once all of its choices ended."""
-
-    def __init__(self, request: Request, prompt: Prompt, vocabulary_size: int) -> None:
-        self._request, self._prompt, self._vocabulary_size = request, prompt, vocabulary_size
-        self._texts: list[list[str]] = [[] for _ in range(request.n)]
-        self._tokens: list[list[int]] = [[] for _ in range(request.n)]
-        self._offsets: list[list[int]] = [[] for _ in range(request.n)]
-        self._logprobs: list[list[Logprobs]] = [[] for _ in range(request.n)]
-        self._finish: list[Finish | None] = [None] * request.n
-        self._prompt_logprobs: Logprobs | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        return None not in self._finish
-
-    @property
-    def completion_tokens(self) -> int:
-        return sum(map(len, self._tokens))
-
-    def add_prompt(self, logprobs: Logprobs | None) -> None:
-        self._prompt_logprobs = logprobs
-
-    def add(
-        self,
-        choice: int,
-        text: str,
-        *,
-        token_ids: Sequence[int],
-        offsets: Sequence[int],
-        logprobs: Logprobs | None,
-        finish: Finish | None,
-    ) -> None:
-        """What was added to one choice; `offsets` are where its tokens begin in the choice's whole text."""
-        self._texts[choice].append(text)
-        self._tokens[choice].extend(token_ids)
-        self._offsets[choice].extend(offsets)
-        if logprobs is not None:
-            self._logprobs[choice].append(logprobs)
-        self._finish[choice] = finish or self._finish[choice]
-
-    def answer(self) -> Answer:
-        return Answer(
-            choices=tuple(self._choice(choice) for choice in range(self._request.n)),
-            prompt_ids_P=self._prompt.token_ids_P,
-            prompt_logprobs=self._prompt_logprobs,
-            prompt_offsets_P=self._prompt.offsets_P,
-            prompt_tokens=self._prompt.length,
-        )
-
-    def _choice(self, choice: int) -> Choice:
-        told = self._logprobs[choice] or [nothing_told(self._request, self._vocabulary_size)]
-        finish = self._finish[choice]
-        assert finish is not None, "an answer is asked for before it is complete"
-        return Choice(
-            text="".join(self._texts[choice]),
-            finish=finish,
-            token_ids_T=np.array(self._tokens[choice], dtype=np.int64),
-            logprobs=joined(told) if self._request.wants_logprobs else None,
-            offsets_T=np.array(self._offsets[choice], dtype=np.int64),
-        )

@@ -9,7 +9,7 @@ Legend: B rows, P prompt positions, C positions of a chunk, T answer positions, 
 
 import enum
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,57 +19,10 @@ from lensmith.core.arrays import Float32Array, IdArray
 from lensmith.core.endpoint import Finish, Logprobs, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure, Noise, Revealed, apply, check
-from lensmith.models.inference.answers import Gatherer, joined
-from lensmith.models.inference.kv_cache import SlotCache
+from lensmith.models.inference.answers import Failed, Piece, PromptRead, Sink, joined
+from lensmith.models.inference.kv_cache import SPARE_COLUMNS, SlotCache
 from lensmith.models.inference.prefill import Prompt, Reader, ReadPrompt
 from lensmith.models.inference.text_stream import Released, TextStream, context_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptRead:
-    """The prompt of a job was read. `logprobs` (P positions) where its echo was asked for."""
-
-    tokens: int
-    known_tokens: int
-    logprobs: Logprobs | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """What was added to one choice: text that is certain, and the tokens it comes from. `finish` ends the choice.
-
-    `offsets`: where each of the tokens begins in the choice's whole text.
-    """
-
-    choice: int
-    text: str
-    token_ids: tuple[int, ...]
-    offsets: tuple[int, ...] = ()
-    logprobs: Logprobs | None = None
-    finish: Finish | None = None
-
-    def into(self, gatherer: Gatherer) -> None:
-        """Adds this piece to what is known of the answer."""
-        gatherer.add(
-            self.choice,
-            self.text,
-            token_ids=self.token_ids,
-            offsets=self.offsets,
-            logprobs=self.logprobs,
-            finish=self.finish,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failed:
-    """The job cannot be answered, and nothing more comes."""
-
-    error: Exception
-
-
-Event = PromptRead | Piece | Failed
-Sink = Callable[[Event], None]
-"""Hears of a job: `PromptRead`, pieces in any order of choices, each choice ended; or at any time `Failed`."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -180,7 +133,10 @@ class _Beginning:
 
 
 class Decoder:
-    """Answers jobs on at most `slots` rows at once; not for several threads. Rows are served in the order they came."""
+    """Answers jobs on at most `slots` rows at once; not for several threads. Rows are served in the order they came.
+
+    `spare_columns`: see `SlotCache`.
+    """
 
     def __init__(
         self,
@@ -191,6 +147,7 @@ class Decoder:
         slots: int,
         max_length: int,
         answers: Answers = Answers.FORGOTTEN,
+        spare_columns: int = SPARE_COLUMNS,
     ) -> None:
         if slots < 1:
             raise InputError("slots: nothing could run", expected="at least 1", actual=slots)
@@ -200,7 +157,8 @@ class Decoder:
         self.steps = 0
         self._waiting: deque[_Row] = deque()
         self._running: list[_Row] = []
-        self._cache = SlotCache(slots)
+        self._spare_columns = spare_columns
+        self._cache = SlotCache(slots, spare_columns=spare_columns)
 
     @property
     def num_running(self) -> int:
@@ -251,6 +209,19 @@ class Decoder:
         self._start()
         self._leave()
         self.steps += 1
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Submits jobs and steps until nothing runs or waits; yields after each step. Closed early, it cancels them."""
+        for job in jobs:
+            self.submit(job)
+        try:
+            while not self.is_idle:
+                self.step()
+                yield
+        except GeneratorExit:
+            for job in jobs:
+                job.cancelled = True
+            raise
 
     def abandon(self, error: Exception) -> None:
         """Fails every job that runs or waits."""
@@ -340,7 +311,7 @@ class Decoder:
         for row in rows:
             self._fail(row.job, error)
         self._running.clear()
-        self._cache = SlotCache(self.slots)
+        self._cache = SlotCache(self.slots, spare_columns=self._spare_columns)
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """A model in this process as an endpoint, and what it takes to answer requests with it."""
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -11,9 +12,10 @@ from lensmith.core.endpoint import Answer, Capabilities, Feature, RefusedError, 
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled, visible_metadata
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
-from lensmith.models.inference.answers import Gatherer
-from lensmith.models.inference.decoder import Answers, Decoder, Failed, Job, Piece, PromptRead, Text
-from lensmith.models.inference.prefill import Prompt, Reader
+from lensmith.models.inference.answers import Collector
+from lensmith.models.inference.decoder import Answers, Decoder, Job, Text
+from lensmith.models.inference.kv_cache import SPARE_COLUMNS
+from lensmith.models.inference.prefill import CHUNK_TOKENS, Prompt, Reader
 from lensmith.models.inference.prompts import PicturePrompts, PromptMaker, TextPrompts
 from lensmith.models.inference.token_table import TokenTable
 from lensmith.models.linear.int8 import weights_dtype
@@ -25,6 +27,13 @@ SLOTS = 8
 _FALLBACK_LENGTH = 2048
 
 Reading: TypeAlias = PreTrainedTokenizerBase | VisionLanguageProcessor
+
+
+class Pending(NamedTuple):
+    """A request that is about to be answered: what the decoder works on, and what comes of it."""
+
+    job: Job
+    collector: Collector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,7 @@ class Answering:
         name: str,
         max_length: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        chunk_tokens: int = CHUNK_TOKENS,
         pictures: ImageLimits = DEFAULT_LIMITS,
     ) -> "Answering":
         """`reading` is the model's tokenizer or processor. Raises InputError where `max_length` is beyond the model."""
@@ -68,7 +78,7 @@ class Answering:
             name=name,
             model=model,
             prompts=prompts,
-            reader=Reader(model, cache_bytes=cache_bytes),
+            reader=Reader(model, cache_bytes=cache_bytes, chunk_tokens=chunk_tokens),
             text=Text(decode=decode, end_ids=_end_ids(model, own)),
             tokens=TokenTable(own),
             max_length=_max_length(model, max_length),
@@ -100,8 +110,33 @@ class Answering:
                 hint="ask at /v1/completions",
             )
 
-    def decoder(self, exposure: Exposure, *, slots: int, answers: Answers = Answers.FORGOTTEN) -> Decoder:
-        return Decoder(self.reader, self.text, exposure, slots=slots, max_length=self.max_length, answers=answers)
+    def pending(
+        self, request: Request, decoder: Decoder, on_text: Callable[[str], None] = lambda text: None
+    ) -> "Pending":
+        """A job for the decoder, and where its answer gathers. Raises as `prompt` and `Decoder.check` do."""
+        prompt = self.prompt(request)
+        decoder.check(request, prompt, self.vocabulary_size)
+        collector = Collector(request, prompt, self.vocabulary_size, on_text)
+        return Pending(Job(request=request, prompt=prompt, sink=collector.take), collector)
+
+    def decoder(
+        self,
+        exposure: Exposure,
+        *,
+        slots: int,
+        answers: Answers = Answers.FORGOTTEN,
+        spare_columns: int = SPARE_COLUMNS,
+    ) -> Decoder:
+        """A decoder of at most `slots` rows; see `Decoder`."""
+        return Decoder(
+            self.reader,
+            self.text,
+            exposure,
+            slots=slots,
+            max_length=self.max_length,
+            answers=answers,
+            spare_columns=spare_columns,
+        )
 
     def facts(self) -> dict[str, Any]:
         """What may be told of the model, as JSON values; `id` is its name."""
@@ -159,12 +194,28 @@ class LocalEndpoint:
         slots: int = SLOTS,
         max_length: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        chunk_tokens: int = CHUNK_TOKENS,
     ) -> None:
-        self.exposure = Exposure.everything() if exposes is None else exposes
-        self.answering = Answering.of(
-            model, tokenizer_or_processor, name=name, max_length=max_length, cache_bytes=cache_bytes
+        answering = Answering.of(
+            model,
+            tokenizer_or_processor,
+            name=name,
+            max_length=max_length,
+            cache_bytes=cache_bytes,
+            chunk_tokens=chunk_tokens,
         )
-        self._slots = slots
+        self._set(answering, exposes, slots)
+
+    @classmethod
+    def around(cls, answering: Answering, *, exposes: Exposure | None = None, slots: int = SLOTS) -> "LocalEndpoint":
+        """An endpoint whose model is loaded already."""
+        endpoint = cls.__new__(cls)
+        endpoint._set(answering, exposes, slots)
+        return endpoint
+
+    def _set(self, answering: Answering, exposes: Exposure | None, slots: int) -> None:
+        self.answering, self.slots = answering, slots
+        self.exposure = Exposure.everything() if exposes is None else exposes
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """One answer for each request, in order, computed in batches of at most `slots` rows.
@@ -172,21 +223,30 @@ class LocalEndpoint:
         Raises RefusedError where the exposure does not allow what one asks, InputError where one makes no sense for
         this model, both before anything is computed.
         """
-        answering = self.answering
-        decoder = answering.decoder(self.exposure, slots=self._slots)
-        gatherers = []
-        jobs = []
-        for request in requests:
-            prompt = answering.prompt(request)
-            decoder.check(request, prompt, answering.vocabulary_size)
-            gatherer = Gatherer(request, prompt, answering.vocabulary_size)
-            gatherers.append(gatherer)
-            jobs.append(Job(request=request, prompt=prompt, sink=_into(gatherer)))
-        for job in jobs:
-            decoder.submit(job)
-        while not decoder.is_idle:
-            decoder.step()
-        return [gatherer.answer() for gatherer in gatherers]
+        decoder = self._decoder()
+        pending = [self.answering.pending(request, decoder) for request in requests]
+        for _ in decoder.run([each.job for each in pending]):
+            pass
+        return [each.collector.answer() for each in pending]
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """The text of the one answer in pieces, each as soon as its characters are whole.
+
+        Nothing runs between two pieces, so whoever stops asking, or closes the iterator, stops the work. Raises as
+        `answer` does, at once.
+        """
+        if request.n != 1:
+            raise InputError("a stream has one answer", expected="n=1", actual=request.n)
+        texts: list[str] = []
+        decoder = self._decoder()
+        return _streamed(decoder, self.answering.pending(request, decoder, texts.append).job, texts)
+
+    def check(self, request: Request) -> None:
+        """Raises InputError or RefusedError where `answer` could not answer the request."""
+        self.answering.pending(request, self._decoder())
+
+    def _decoder(self) -> Decoder:
+        return self.answering.decoder(self.exposure, slots=self.slots)
 
     def supports(self) -> Capabilities:
         return self.answering.capabilities(self.exposure)
@@ -195,17 +255,11 @@ class LocalEndpoint:
         return visible_metadata(self.answering.facts(), self.exposure)
 
 
-def _into(gatherer: Gatherer) -> Any:
-    def sink(event: PromptRead | Piece | Failed) -> None:
-        match event:
-            case PromptRead():
-                gatherer.add_prompt(event.logprobs)
-            case Piece():
-                event.into(gatherer)
-            case Failed():
-                raise event.error
-
-    return sink
+def _streamed(decoder: Decoder, job: Job, texts: list[str]) -> Iterator[str]:
+    with contextlib.closing(decoder.run([job])) as steps:  # type: ignore[type-var]  # a generator
+        for _ in steps:
+            yield from filter(None, texts)
+            texts.clear()
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

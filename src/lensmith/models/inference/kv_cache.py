@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-_SPARE_COLUMNS = 256
+SPARE_COLUMNS = 256
+"""Room behind the longest row when buffers are made: fewer copies for more memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +58,11 @@ class _Span:
 
 
 class _Layer(DynamicLayer):
-    """One layer's buffers (slots, H, C, D)."""
+    """One layer's buffers (R, H, C, D), R at least the rows in use."""
 
-    def __init__(self, span: _Span, slots: int) -> None:
+    def __init__(self, span: _Span) -> None:
         super().__init__()
-        self.span, self.slots = span, slots
+        self.span = span
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Writes new columns behind the end and returns all columns in use with them. The end moves afterwards."""
@@ -74,13 +75,13 @@ class _Layer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self.span.end - self.span.first
 
-    def reserve(self, like: Tensor, values_like: Tensor, old: slice, new: slice, columns: int) -> None:
-        """New buffers of so many columns; what was in the columns `old` of the present ones goes to `new`."""
-        for name, tensor in (("keys", like), ("values", values_like)):
+    def reserve(self, like: tuple[Tensor, Tensor], old: slice, new: slice, *, rows: int, columns: int) -> None:
+        """New buffers of so many rows and columns; what was in the columns `old` of the present ones goes to `new`."""
+        for name, tensor in zip(("keys", "values"), like, strict=True):
             heads, _, width = tensor.shape[-3:]
-            buffer = tensor.new_zeros((self.slots, heads, columns, width))
+            buffer = tensor.new_zeros((rows, heads, columns, width))
             if (present := getattr(self, name)) is not None:
-                buffer[:, :, new] = present[:, :, old]
+                buffer[: len(present), :, new] = present[:, :, old]
             setattr(self, name, buffer)
         self.is_initialized = True
 
@@ -90,9 +91,10 @@ class SlotCache(Cache):
 
     layers: list[_Layer]
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, *, spare_columns: int = SPARE_COLUMNS) -> None:
         self.span = _Span()
-        self.slots = slots
+        self.slots, self.spare_columns = slots, spare_columns
+        self._rows = 0
         self.lengths: list[int] = []
         super().__init__(layers=[])
 
@@ -100,7 +102,7 @@ class SlotCache(Cache):
         """Takes in a row that was read elsewhere; its number is that of the rows before it came."""
         length = row.length
         if not self.layers:
-            self.layers = [_Layer(self.span, self.slots) for _ in row.keys]
+            self.layers = [_Layer(self.span) for _ in row.keys]
         if not self.lengths:
             self.span.first = self.span.end = 0
         self._make_room(length, row)
@@ -153,17 +155,22 @@ class SlotCache(Cache):
         return (columns_C[None, :] >= longest - lengths_B[:, None]).long()
 
     def _make_room(self, length: int, row: KeysValues) -> None:
-        layer = self.layers[0]
-        if layer.keys is None or layer.keys.shape[2] < self.span.end or self.span.end < length:
+        keys, rows = self.layers[0].keys, len(self.lengths) + 1
+        if keys is None or keys.shape[0] < rows or keys.shape[2] < self.span.end or self.span.end < length:
             self._move(end=max(length, self.span.end - self.span.first), like=row)
 
     def _move(self, end: int, like: KeysValues | None = None) -> None:
-        """Buffers in which the columns in use end at `end`, with spare ones behind."""
+        """Buffers in which the columns in use end at `end`, with spare ones behind, and with room for one more row.
+
+        Rows are doubled, not made for all slots at once: a single answer would pay for buffers that it never uses.
+        """
         span = self.span
         used = span.end - span.first
         old, new = slice(span.first, span.end), slice(end - used, end)
-        columns = end + max(_SPARE_COLUMNS, end // 2)
+        columns = end + max(self.spare_columns, end // 2)
+        present, needed = self._rows, len(self.lengths) + (like is not None)
+        self._rows = present if needed <= present else min(self.slots, max(2 * present, needed))
         for index, layer in enumerate(self.layers):
             keys, values = (layer.keys, layer.values) if like is None else (like.keys[index], like.values[index])
-            layer.reserve(keys, values, old, new, columns)
+            layer.reserve((keys, values), old, new, rows=self._rows, columns=columns)
         span.first, span.end = end - used, end

@@ -8,10 +8,11 @@ Legend: B rows, P prompt positions, C positions of one chunk, V vocabulary, F fe
 width.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,9 @@ from lensmith.models.inference.kv_cache import KeysValues, SlotCache
 from lensmith.models.inference.lru import ByteLru
 
 CHUNK_TOKENS = 512
-ECHO_CHUNK_TOKENS = 64
+"""How many tokens of a prompt are read at once: what a step takes of memory, and how well it uses the processor."""
+_MOST_ECHOED = 64
+"""Where the logits of every position are wanted, which are large."""
 MAX_BATCH_TOKENS = 4096
 FEWEST_SHARED = 16
 """A shorter common prefix is cheaper to read again, in one batch, than to be looked up."""
@@ -118,8 +121,8 @@ class _Start:
 class Reader:
     """A model, and what it has read. Not for several threads."""
 
-    def __init__(self, model: PreTrainedModel, *, cache_bytes: int) -> None:
-        self.model = model
+    def __init__(self, model: PreTrainedModel, *, cache_bytes: int, chunk_tokens: int = CHUNK_TOKENS) -> None:
+        self.model, self.chunk_tokens = model, chunk_tokens
         self.read_tokens = 0
         self.known_tokens = 0
         self.read_pictures = 0
@@ -153,8 +156,9 @@ class Reader:
         cache = DynamicCache()
         ids_1P = self._padded([prompt])
         last_V = np.empty(0, dtype=np.float32)
-        for begin in range(0, prompt.length, ECHO_CHUNK_TOKENS):
-            end = min(begin + ECHO_CHUNK_TOKENS, prompt.length)
+        step = min(self.chunk_tokens, _MOST_ECHOED)
+        for begin in range(0, prompt.length, step):
+            end = min(begin + step, prompt.length)
             outputs = self._forward([prompt], ids_1P, range(begin, end), cache)
             logits_CV = self._to_numpy(outputs.logits[0])
             on_logits(begin, logits_CV)
@@ -170,7 +174,7 @@ class Reader:
             "attention_mask": slots.mask(self.model.device),
             "position_ids": self._tensor(np.array(slots.lengths, dtype=np.int64)[:, None]),
         }
-        outputs = self.model(
+        outputs = self._call(
             input_ids=self._tensor(np.array(tokens, dtype=np.int64)[:, None]),
             past_key_values=slots,
             use_cache=True,
@@ -246,8 +250,8 @@ class Reader:
                 cache.update(*(part[None].expand(len(prompts), -1, -1, -1) for part in (keys, values)), layer)
         ids_BP = self._padded(prompts)
         logits: list[Float32Array | None] = [None] * len(prompts)
-        for begin in range(start.length, ids_BP.shape[1], CHUNK_TOKENS):
-            end = min(begin + CHUNK_TOKENS, ids_BP.shape[1])
+        for begin in range(start.length, ids_BP.shape[1], self.chunk_tokens):
+            end = min(begin + self.chunk_tokens, ids_BP.shape[1])
             ending = [row for row, prompt in enumerate(prompts) if begin < prompt.length <= end]
             columns = sorted({prompts[row].length - 1 - begin for row in ending}) or [0]
             outputs = self._forward(prompts, ids_BP, range(begin, end), cache, columns)
@@ -286,9 +290,13 @@ class Reader:
             arguments["logits_to_keep"] = torch.tensor(columns, device=self.model.device)
         if (features_FL := self._features_at(prompts, places)) is not None:
             arguments["image_features"] = features_FL
-        return self.model(
+        return self._call(
             input_ids=ids_BP[:, places.start : places.stop], past_key_values=cache, use_cache=True, **arguments
         )
+
+    def _call(self, **inputs: Any) -> Any:
+        with _evaluating(self.model):
+            return self.model(**inputs)
 
     def _features_at(self, prompts: list[Prompt], places: range) -> Tensor | None:
         """The features whose placeholders are in these columns, row by row."""
@@ -308,7 +316,8 @@ class Reader:
             return known
         model: Any = self.model
         given = {name: torch.from_numpy(part) for name, part in picture.inputs.items()}
-        features_FL: Tensor = model.get_image_features(**given).features_FL
+        with _evaluating(self.model):
+            features_FL: Tensor = model.get_image_features(**given).features_FL
         self.read_pictures += 1
         self._features.put(picture.seen, features_FL)
         return features_FL
@@ -328,6 +337,19 @@ class Reader:
             raise LensmithError("the model computed something that is not a number", expected="finite logits")
         result[..., self._suppressed] = -np.inf
         return result
+
+
+@contextlib.contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout, also for a model that is being trained, which then stays so."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 def _key(prompt: Prompt) -> bytes:

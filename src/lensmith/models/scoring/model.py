@@ -19,10 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
-from lensmith.core.exposure import Exposure
 from lensmith.core.types import Message, Picture
-from lensmith.models.inference.decoder import Failed, Job, Piece
-from lensmith.models.inference.endpoint import CACHE_BYTES, Answering
+from lensmith.models.inference.endpoint import CACHE_BYTES, Answering, LocalEndpoint
 from lensmith.models.inference.loading import NO_OPTIONS, FamilyOptions, load_answering
 from lensmith.models.inference.prefill import Prompt
 from lensmith.models.scoring.likelihood import (
@@ -81,6 +79,7 @@ class ScoredModel:
     def __init__(self, answering: Answering, *, slots: int = SLOTS, precision: str = "") -> None:
         """`precision`: what was asked for, where the model's own weights do not say it."""
         self.answering, self.slots, self.precision = answering, slots, precision
+        self.endpoint = LocalEndpoint.around(answering, slots=slots)
         self.scorer = Scorer(answering.reader, max_length=answering.max_length)
 
     @classmethod
@@ -125,23 +124,11 @@ class ScoredModel:
 
     def write(self, requests: Sequence[Request]) -> list[str]:
         """What the model answers to each request; greedy where the temperature is 0. Raises InputError as `check`."""
-        decoder = self.answering.decoder(Exposure.everything(), slots=self.slots)
-        texts: list[list[str]] = [[] for _ in requests]
-        jobs = []
-        for request, text in zip(requests, texts, strict=True):
-            prompt = self.answering.prompt(request)
-            decoder.check(request, prompt, self.answering.vocabulary_size)
-            jobs.append(Job(request=request, prompt=prompt, sink=_Sink(text)))
-        for job in jobs:
-            decoder.submit(job)
-        while not decoder.is_idle:
-            decoder.step()
-        return ["".join(text) for text in texts]
+        return [answer.choices[0].text for answer in self.endpoint.answer(requests)]
 
     def check(self, request: Request) -> None:
         """Raises InputError or RefusedError where `write` could not answer the request."""
-        decoder = self.answering.decoder(Exposure.everything(), slots=1)
-        decoder.check(request, self.answering.prompt(request), self.answering.vocabulary_size)
+        self.endpoint.check(request)
 
     def identity(self) -> Identity:
         """Which model this is: by its configuration, by how a question becomes a prompt, and by what it makes of one.
@@ -221,20 +208,6 @@ def _plain(config: dict[str, Any]) -> str:
         return value
 
     return json.dumps(without(config), sort_keys=True, default=str)
-
-
-class _Sink:
-    """Collects the text of one answer; a failure is the caller's."""
-
-    def __init__(self, text: list[str]) -> None:
-        self.text = text
-
-    def __call__(self, event: object) -> None:
-        match event:
-            case Piece():
-                self.text.append(event.text)
-            case Failed():
-                raise event.error
 
 
 def _probe(text: str) -> Request:

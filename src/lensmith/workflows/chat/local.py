@@ -7,9 +7,9 @@ apart in another way than it was written.) A model without a chat template gets 
 
 from dataclasses import replace
 
-from lensmith.core.endpoint import Finish, Request
+from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure
-from lensmith.models.inference.decoder import Answers, Decoder, Failed, Job, Piece, PromptRead
+from lensmith.models.inference.decoder import Answers, Decoder
 from lensmith.models.inference.endpoint import CACHE_BYTES, Answering
 from lensmith.models.inference.loading import dtype_named, given_options, load_answering
 from lensmith.models.inference.prefill import Reader
@@ -37,54 +37,24 @@ class LocalSpeaker:
         answering = self.answering
         if not answering.prompts.reads_messages:
             request = _plain(request)
-        prompt = answering.prompt(request)
         # Taken away while it works: what an exception leaves half done is never used again.
         decoder, self._decoder = self._decoder or self._new_decoder(), None
-        decoder.check(request, prompt, answering.vocabulary_size)
-        heard = _Heard(on_text)
-        job = Job(request=request, prompt=prompt, sink=heard.take)
-        decoder.submit(job)
-        while not decoder.is_idle:
-            decoder.step()
-            if is_stopped() and heard.finish is None:
+        job, collector = answering.pending(request, decoder, on_text)
+        for _ in decoder.run([job]):
+            if is_stopped() and not collector.is_complete:
                 job.cancelled = True
         self._decoder = decoder
-        return heard.spoken(prompt_tokens=prompt.length, interrupted=job.cancelled)
+        return Spoken(
+            text=collector.text(),
+            finish=collector.finish(),
+            interrupted=job.cancelled,
+            prompt_tokens=job.prompt.length,
+            known_tokens=collector.known_tokens,
+            tokens=collector.completion_tokens,
+        )
 
     def _new_decoder(self) -> Decoder:
         return self.answering.decoder(Exposure.everything(), slots=1, answers=Answers.KEPT)
-
-
-class _Heard:
-    """Collects what the decoder tells of one answer."""
-
-    def __init__(self, on_text: OnText) -> None:
-        self.finish: Finish | None = None
-        self._on_text = on_text
-        self._texts: list[str] = []
-        self._tokens, self._known = 0, 0
-
-    def take(self, event: PromptRead | Piece | Failed) -> None:
-        match event:
-            case PromptRead():
-                self._known = event.known_tokens
-            case Piece():
-                self._tokens += len(event.token_ids)
-                self._texts.append(event.text)
-                self.finish = event.finish
-                self._on_text(event.text)
-            case Failed():
-                raise event.error
-
-    def spoken(self, *, prompt_tokens: int, interrupted: bool) -> Spoken:
-        return Spoken(
-            text="".join(self._texts),
-            finish=self.finish,
-            interrupted=interrupted,
-            prompt_tokens=prompt_tokens,
-            known_tokens=self._known,
-            tokens=self._tokens,
-        )
 
 
 def local_speaker(

@@ -20,8 +20,6 @@ from lensmith.audit.run import AuditConfig
 from lensmith.core.exposure import Exposure
 from lensmith.guard.config import GuardConfig
 from lensmith.guard.run import guard_exposure, running_guard
-from lensmith.models.families.registry import DEFAULT_MODEL
-from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.engine import Engine
 from lensmith.serve.run import running
 from lensmith.workflows.audit import audit_url
@@ -61,8 +59,7 @@ def run_leaks(
     """Serves, audits, guards and audits again. Writes both reports below `out_dir`."""
     shutil.rmtree(out_dir, ignore_errors=True)  # an earlier demonstration was of another address
     told = on_progress or (lambda done, total: None)
-    answering = Answering.of(writer.model, writer.processor, name=DEFAULT_MODEL)
-    with running(Engine(answering, Exposure.everything(), slots=SLOTS)) as url:
+    with running(Engine(writer.answering, Exposure.everything(), slots=SLOTS)) as url:
         first = audit_url(_config(url, out_dir / "open"))
         told(1, LEAK_STEPS)
         with running_guard(GuardConfig(upstream=url, exposure=guard_exposure(SAFE_WORDS))) as guarded_url:
@@ -78,7 +75,7 @@ def run_leaks(
         guarded_report=out_dir / "guarded" / "report.html",
         open=first,
         guarded=second,
-        true_width=int(writer.model.config.get_text_config().hidden_size),
+        true_width=int(writer.answering.model.config.get_text_config().hidden_size),
         same_page=through_guard == alone,
     )
 

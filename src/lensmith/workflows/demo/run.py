@@ -70,7 +70,7 @@ def run(
     named += [(f"{page.package}: {page.name}", page.html) for page in real]
     scored: list[ScoredPage] = []
     writer = LocalWriter.load(model)
-    millions = count_parameters(writer.model) / 1e6
+    millions = count_parameters(writer.answering.model) / 1e6
     with Converter(writer) as converter:
         for name, document in named:
             scored.append(_converted(converter, name, document))

@@ -23,9 +23,8 @@ from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.markup.repair import repair
 from lensmith.evaluate.visual.score import PictureScore, score_pictures
-from lensmith.models.inference.generate import Completion
 from lensmith.render import Capture, RenderConfig, Renderer
-from lensmith.workflows.html.writers import LocalWriter, PageWriter
+from lensmith.workflows.html.writers import Completion, LocalWriter, PageWriter
 
 CAPTURE = Capture.PICTURE | Capture.TEXTS
 

@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -17,16 +17,15 @@ from lensmith.core.endpoint import Choice, Endpoint, Finish, Request
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
 from lensmith.endpoints.http.client import connect
-from lensmith.models import VisionLanguageModel
 from lensmith.models.families.registry import resolved
-from lensmith.models.inference.generate import Completion, generate_batch, generate_stream
+from lensmith.models.inference.endpoint import Answering, LocalEndpoint
 from lensmith.models.inference.loading import load_vision_language
-from lensmith.models.inference.sampling import GenerateSettings
-from lensmith.models.processor import VisionLanguageProcessor
 
 MAX_NEW_TOKENS = 1024
 TEMPERATURE = 0.5
 TOP_P = 0.95
+PAGES_AT_ONCE = 16
+"""How many pages a model in this process writes together."""
 INSTRUCTION = (
     "Write one complete HTML document whose rendering looks like this screenshot: the same text, colours and layout. "
     "Put all CSS inside it, load nothing, and answer with the HTML alone."
@@ -34,6 +33,14 @@ INSTRUCTION = (
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 OnText = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What a model wrote, and why it ended there."""
+
+    text: str
+    finish: Finish
 
 
 class PageWriter(Protocol):
@@ -49,47 +56,6 @@ class PageWriter(Protocol):
         """The most likely page of each picture."""
 
 
-class LocalWriter:
-    """A vision-language model in this process."""
-
-    def __init__(self, model: VisionLanguageModel, processor: VisionLanguageProcessor) -> None:
-        self.model = model
-        self.processor = processor
-
-    @classmethod
-    def load(cls, source: str | Path | None = None) -> Self:
-        """The model in a folder, or the one that ships. Raises InputError where there is none."""
-        source = resolved(source)
-        loaded = load_vision_language(source)
-        if loaded is None:
-            raise InputError("there is no model that reads pictures", expected="a model's folder", actual=source)
-        return cls(*loaded)
-
-    @property
-    def prompt(self) -> str:
-        return f"{self.processor.image_token}{self.processor.tokenizer.bos_token}"
-
-    def greedy(self, picture: Image.Image, on_text: OnText) -> Completion:
-        pieces = []
-        settings = GenerateSettings(max_new_tokens=MAX_NEW_TOKENS)
-        for piece in generate_stream(self.model, self.processor, [picture], self.prompt, settings):
-            pieces.append(piece)
-            on_text(piece)
-        return _streamed(pieces)
-
-    def sampled(self, picture: Image.Image, samples: int, seed: int) -> list[Completion]:
-        settings = GenerateSettings(
-            max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P, seed=seed, num_samples=samples
-        )
-        return generate_batch(self.model, self.processor, [[picture]], [self.prompt], settings)[0]
-
-    def greedy_many(self, pictures: Sequence[Image.Image]) -> list[Completion]:
-        settings = GenerateSettings(max_new_tokens=MAX_NEW_TOKENS)
-        prompts = [self.prompt] * len(pictures)
-        rows = generate_batch(self.model, self.processor, [[picture] for picture in pictures], prompts, settings)
-        return [row[0] for row in rows]
-
-
 class StreamingEndpoint(Endpoint, Protocol):
     """An endpoint that can tell an answer's text as it comes."""
 
@@ -101,9 +67,15 @@ class EndpointWriter:
     """A model behind an interface. Pictures are sent as PNG inside the request."""
 
     def __init__(
-        self, endpoint: StreamingEndpoint, *, instruction: str = INSTRUCTION, max_tokens: int = MAX_NEW_TOKENS
+        self,
+        endpoint: StreamingEndpoint,
+        *,
+        instruction: str = INSTRUCTION,
+        max_tokens: int = MAX_NEW_TOKENS,
+        png_compression: int = 6,
     ) -> None:
         self._endpoint = endpoint
+        self._png_compression = png_compression
         self._instruction = instruction
         self._max_tokens = max_tokens
 
@@ -126,7 +98,7 @@ class EndpointWriter:
 
     def _request(self, picture: Image.Image) -> Request:
         file = io.BytesIO()
-        picture.save(file, "PNG")
+        picture.save(file, "PNG", compress_level=self._png_compression)
         parts = (Picture(data=file.getvalue()), *((self._instruction,) if self._instruction else ()))
         message = Message(role="user", parts=parts)
         return Request(messages=(message,), max_tokens=self._max_tokens, temperature=0.0)
@@ -136,16 +108,38 @@ def _streamed(pieces: Sequence[str]) -> Completion:
     text = "".join(pieces)
     # A stream does not say why it ended; a page that is complete ends with its body, or after it.
     whole = re.search(r"</(body|html)>\s*(```)?", text) is not None
-    return Completion(text, (), Finish.STOP if whole else Finish.LENGTH)
+    return Completion(text=text, finish=Finish.STOP if whole else Finish.LENGTH)
 
 
 def _completion(choice: Choice) -> Completion:
-    return _unwrapped(Completion(choice.text, (), choice.finish))
+    return _unwrapped(Completion(text=choice.text, finish=choice.finish))
 
 
 def _unwrapped(completion: Completion) -> Completion:
     fence = _FENCE.search(completion.text)
-    return completion if fence is None else completion._replace(text=fence.group(1))
+    return completion if fence is None else replace(completion, text=fence.group(1))
+
+
+class LocalWriter(EndpointWriter):
+    """A vision-language model in this process. Pages of one picture read it once."""
+
+    def __init__(self, answering: Answering) -> None:
+        super().__init__(LocalEndpoint.around(answering, slots=PAGES_AT_ONCE), png_compression=1)
+        self.answering = answering
+
+    @classmethod
+    def load(cls, source: str | Path | None = None) -> Self:
+        """The model in a folder, or the one that ships. Raises InputError where there is none that reads pictures."""
+        source = resolved(source)
+        loaded = load_vision_language(source)
+        if loaded is None:
+            raise InputError("there is no model that reads pictures", expected="a model's folder", actual=source)
+        return cls(Answering.of(*loaded, name=Path(source).name))
+
+    def sampled(self, picture: Image.Image, samples: int, seed: int) -> list[Completion]:
+        request = replace(self._request(picture), temperature=TEMPERATURE, top_p=TOP_P, seed=seed, n=samples)
+        [answer] = self._endpoint.answer([request])
+        return [_completion(choice) for choice in answer.choices]
 
 
 @contextlib.contextmanager
