@@ -46,6 +46,7 @@ check: setup
 	$(BIN)/python scripts/check_writes.py
 	$(BIN)/python scripts/cli_docs.py --check
 	$(BIN)/python scripts/field_docs.py --check
+	$(BIN)/python scripts/architecture_picture.py --check
 
 test: setup browser
 	$(TESTS) -m 'not slow and not alone' --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -70,3 +71,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/python scripts/cli_docs.py
 	$(BIN)/python scripts/field_docs.py
+	$(BIN)/python scripts/architecture_picture.py

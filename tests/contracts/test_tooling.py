@@ -8,6 +8,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 from packaging.requirements import Requirement
@@ -182,7 +183,12 @@ def test_writing_a_file_by_oneself_is_an_error(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "page", "least"), [("cli_docs", "cli.md", "## lensmith"), ("field_docs", "api.md", "| `")]
+    ("name", "page", "least"),
+    [
+        ("cli_docs", "cli.md", "## lensmith"),
+        ("field_docs", "api.md", "| `"),
+        ("architecture_picture", "a.svg", "<path"),
+    ],
 )
 def test_stale_docs_are_noticed(name, page, least, tmp_path):
     docs, page = script(name), tmp_path / page
@@ -194,8 +200,33 @@ def test_stale_docs_are_noticed(name, page, least, tmp_path):
     assert docs.main(["--check"], page) == 1
 
 
-def test_the_page_of_fields_is_up_to_date():
-    assert script("field_docs").main(["--check"]) == 0
+@pytest.mark.parametrize("name", ["field_docs", "architecture_picture"])
+def test_what_is_made_from_the_code_is_up_to_date(name):
+    assert script(name).main(["--check"]) == 0
+
+
+LAYERS = """
+[[tool.importlinter.contracts]]
+containers = ["lensmith"]
+layers = ["top", "one | other", "base"]
+"""
+
+
+def test_the_picture_shows_packages_by_layer_and_what_imports_what(tmp_path):
+    (tmp_path / "pyproject.toml").write_text(LAYERS)
+    for name in ("top", "one", "other", "base"):
+        (tmp_path / "src/lensmith" / name).mkdir(parents=True)
+        (tmp_path / "src/lensmith" / name / "__init__.py").write_text(f'"""The {name} <room>. And more."""\n')
+    draw = script("architecture_picture").picture
+    assert "marker-end" not in draw(tmp_path)
+    (tmp_path / "src/lensmith/top/a.py").write_text("from lensmith.other import a\nfrom lensmith.top import b\n")
+    (tmp_path / "src/lensmith/other/a.py").write_text("import lensmith.base.a\n")
+    drawn = draw(tmp_path)
+    assert drawn.count("marker-end") == 2
+    nodes = ElementTree.fromstring(drawn).iter()  # noqa: S314 - drawn right here
+    texts = {each.text: float(each.get("y")) for each in nodes if each.get("class") == "name"}
+    assert texts["top"] < texts["one"] == texts["other"] < texts["base"]
+    assert "The one &lt;room&gt;." in drawn and "more" not in drawn
 
 
 def test_ci_runs_the_check_and_the_readmes_test_command():
