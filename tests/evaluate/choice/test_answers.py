@@ -1,5 +1,9 @@
 """Reading a chosen option out of free text: what names one option, and what names none or several."""
 
+import json
+from collections import Counter
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +12,31 @@ from lensmith.evaluate.choice.answers import parse_answer
 from lensmith.evaluate.choice.question import LETTERS
 
 ANIMALS = ("a dog", "a cat", "a black cat", "two")
+TABLE = [
+    json.loads(line) for line in Path("tests/golden/choice_answers.jsonl").read_text(encoding="utf-8").splitlines()
+]
+KINDS = sorted({row["kind"] for row in TABLE})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_is_read_as_it_says(kind):
+    rows = [row for row in TABLE if row["kind"] == kind]
+    found = [parse_answer(row["text"], row["options"]) for row in rows]
+    letters = [None if index is None else LETTERS[index] for index in found]
+    assert [
+        (row["text"], row["answer"], letter)
+        for row, letter in zip(rows, letters, strict=True)
+        if letter != row["answer"]
+    ] == []
+
+
+def test_the_table_holds_forms_with_their_siblings():
+    kinds = Counter(row["kind"] for row in TABLE)
+    assert kinds["plain"] >= 300
+    assert min(kinds["negated"], kinds["doubled"], kinds["quoted"]) >= 150
+    assert all(row["answer"] is None for row in TABLE if row["kind"] in {"negated", "doubled", "doubt", "truncated"})
+    assert all(row["answer"] is not None for row in TABLE if row["kind"] in {"plain", "quoted", "last"})
+    assert len({(row["text"], tuple(row["options"])) for row in TABLE}) == len(TABLE)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +82,6 @@ def test_one_option_is_named(text, letter):
         "A, B",
         "(A) or (B)",
         "Answer: (C) or D?",
-        "Answer: A. No, the answer is B.",
         "It shows a cat or a dog",
         "A. a dog\nB. a cat\nC. a black cat",
         "A picture of something",
@@ -61,8 +89,32 @@ def test_one_option_is_named(text, letter):
         "category",  # contains "cat", which is not an option as a word
     ],
 )
-def test_none_or_several_are_unparsable(text):
+def test_none_or_several_are_unreadable(text):
     assert parse_answer(text, ANIMALS) is None
+
+
+def test_a_correction_replaces_what_it_corrects():
+    assert parse_answer("Answer: A. No, the answer is B.", ANIMALS) == 1
+
+
+def test_thoughts_that_do_not_end_are_no_answer():
+    assert parse_answer("<think>The answer is B.", ANIMALS) is None
+    assert parse_answer("<think>The answer is A.</think>The answer is B.", ANIMALS) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["it is " * 4000 + "B", "{" * 20_000, '"the answer is B" ' * 1000, "<answer>" * 2000, " " * 100_000 + "not"],
+    ids=["words", "braces", "quotes", "tags", "blanks"],
+)
+@pytest.mark.timeout(30)
+def test_no_text_takes_long(text):
+    found = parse_answer(text, ANIMALS)
+    assert found in (None, 1)
+
+
+def test_characters_that_are_used_as_marks_are_none_in_a_text():
+    assert parse_answer("The answer is \ue001.", ANIMALS) is None
 
 
 def test_a_letter_that_is_an_option_itself_is_the_letter():

@@ -1,12 +1,13 @@
 """Accuracy, its interval and chance; negative controls: a random chooser is at chance, a constant one is found out."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lensmith.core.errors import InputError
-from lensmith.evaluate.choice.metrics import Share, summarise
+from lensmith.evaluate.choice.metrics import Share, UnreadableAnswer, summarise
 from lensmith.evaluate.choice.question import Asking, HowAsked, Mode, Normalise, Question, Result
 
 LETTER = HowAsked(mode=Mode.LIKELIHOOD, normalise=Normalise.LETTER)
@@ -113,12 +114,48 @@ def test_rotations_move_options_and_answer_together():
     assert question.rotations(LETTER) == [question]
 
 
-def test_categories_and_what_was_not_parsed():
+def test_categories_and_what_could_not_be_read():
     summary = told(questions(40), GENERATION, lambda form: None if form.line % 4 == 0 else form.answer)
     assert summary.accuracy.share == 0.75
     assert summary.categories["even"].share == 1.0
     assert summary.categories["odd"].hits == 10
-    assert summary.unparsed == len(summary.unparsed_ids) == 10
+    assert (summary.accuracy.unreadable, summary.accuracy.unreadable_share) == (10, 0.25)
+    assert (summary.categories["even"].unreadable, summary.categories["odd"].unreadable_share) == (0, 0.5)
+    assert [answer.id for answer in summary.unreadable_answers] == [str(number) for number in range(3, 40, 4)]
+
+
+def test_the_share_of_unreadable_answers_stands_beside_every_accuracy():
+    asked = [
+        replace(
+            result, asked=tuple(replace(asking, text=f"text of {result.id}\n\n{'x' * 200}") for asking in result.asked)
+        )
+        for result in results(questions(40), GENERATION, lambda form: None if form.line % 2 == 0 else form.answer)
+    ]
+    summary = summarise(asked, GENERATION, file="f", model="m")
+    assert summary.unreadable_answers[0] == UnreadableAnswer(id="1", text=f"text of 1\n\n{'x' * 200}")
+    lines = str(summary).splitlines()
+    assert "accuracy 50.0% [35.2%, 64.8%] (20 of 40), unreadable 50.0% (20), chance 25.0%" in lines[0]
+    assert [line.rpartition(", unreadable ")[2] for line in lines[1:3]] == ["0.0% (0)", "100.0% (20)"]
+    first = next(place for place, line in enumerate(lines) if "could not be read" in line)
+    assert "20, counted as wrong, the first 10" in lines[first]
+    shown = lines[first + 1 :]
+    assert len(shown) == 10
+    assert shown[0].startswith('    1 [generation]: "text of 1 xxx')
+    assert all(len(line) < 140 for line in shown)
+
+
+def test_likelihoods_leave_nothing_to_read():
+    summary = told(questions(40), LETTER, lambda form: form.answer)
+    assert (summary.accuracy.unreadable, summary.accuracy.unreadable_share) == (None, None)
+    assert "unreadable" not in str(summary)
+
+
+def test_a_question_is_unreadable_where_one_of_its_forms_is():
+    how = replace(GENERATION, circular=True)
+    summary = told(questions(8), how, lambda form: None if form.answer == 0 else form.answer)
+    assert (summary.accuracy.hits, summary.accuracy.unreadable) == (0, 8)
+    assert summary.as_it_stands.unreadable == sum(question.answer == 0 for question in questions(8))
+    assert len(summary.unreadable_answers) == 8
 
 
 @pytest.mark.parametrize("how", [LETTER, CIRCULAR, GENERATION])

@@ -133,3 +133,15 @@ def test_without_a_file_results_are_only_remembered():
     with open_results(None, HEAD) as results:
         results.add(result("a"))
         assert results.done == {"a": result("a")}
+
+
+def test_answers_that_were_read_by_other_rules_are_not_continued(tmp_path):
+    path, head = tmp_path / "r.jsonl", dataclasses.replace(HEAD, how=HowAsked(mode=Mode.GENERATION, normalise=None))
+    with open_results(path, head) as results:
+        results.add(result("a"))
+    first, *rest = path.read_text().splitlines()
+    values = json.loads(first)
+    path.write_text("\n".join([json.dumps(values | {"reading_version": values["reading_version"] - 1}), *rest]) + "\n")
+    with pytest.raises(InputError, match="something else") as caught, open_results(path, head):
+        pass
+    assert "reading_version" in caught.value.expected

@@ -5,16 +5,18 @@ Statistical Science 16, 2001, section 3.1): unlike the bootstrap it has a width 
 stays within [0, 1].
 """
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from lensmith.core.errors import InputError
 from lensmith.evaluate.choice.question import LETTERS, BadLine, HowAsked, Mode, Normalise, Result
 
 CONFIDENCE = 0.95
-_IDS_SHOWN = 20
+_ANSWERS_SHOWN = 10
+_CHARACTERS_SHOWN = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +47,44 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accuracy(Share):
+    """The share of right questions. `unreadable` of them had an answer that could not be read, and count as wrong.
+
+    None in likelihood mode, which reads no answers.
+    """
+
+    unreadable: int | None = None
+    unreadable_share: float | None = None
+
+    def __str__(self) -> str:
+        if self.unreadable is None:
+            return super().__str__()
+        return f"{super().__str__()}, unreadable {self.unreadable_share:.1%} ({self.unreadable})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadableAnswer:
+    """What was written, where no option could be read out of it; of which question, by its id."""
+
+    id: str
+    text: str
+
+    @property
+    def beginning(self) -> str:
+        """The text in one short line, in quotation marks."""
+        text = " ".join(self.text.split())
+        shown = text if len(text) <= _CHARACTERS_SHOWN else f"{text[:_CHARACTERS_SHOWN]}..."
+        return json.dumps(shown, ensure_ascii=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChoiceSummary:
-    """What `lensmith eval choice` tells. `accuracy` counts what could not be parsed as wrong.
+    """What `lensmith eval choice` reports.
 
     `chance`: the expected accuracy of guessing a letter anew for each form of each question. `as_it_stands`: accuracy
-    without rotations, where there are any. `unparsed`: askings whose answer could not be read; `unparsed_ids` of which
-    questions. `letters` counts the chosen letters, `right_letters` the right ones: a model that always says A shows.
-    `bad_lines` were not evaluated.
+    without rotations, where there are any. `unreadable_answers`: all that were written and could not be read.
+    `letters` counts the chosen letters, `right_letters` the right ones: a model that always says A shows. `bad_lines`
+    were not evaluated.
     """
 
     file: str
@@ -59,12 +92,11 @@ class ChoiceSummary:
     mode: Mode
     normalise: Normalise | None
     circular: bool
-    accuracy: Share
+    accuracy: Accuracy
     chance: float
-    as_it_stands: Share | None
-    categories: dict[str, Share]
-    unparsed: int
-    unparsed_ids: tuple[str, ...]
+    as_it_stands: Accuracy | None
+    categories: dict[str, Accuracy]
+    unreadable_answers: tuple[UnreadableAnswer, ...]
     letters: dict[str, int]
     right_letters: dict[str, int]
     bad_lines: tuple[BadLine, ...] = ()
@@ -80,20 +112,23 @@ class ChoiceSummary:
             plain = HowAsked(mode=self.mode, normalise=self.normalise).label
             lines.append(f"  without rotations [{plain}]: {self.as_it_stands}")
         lines += [f"  {name} {label}: {share}" for name, share in self.categories.items()]
-        told = ", ".join(f"{letter} {self.letters.get(letter, 0)}" for letter in self.right_letters)
+        chosen = ", ".join(f"{letter} {self.letters.get(letter, 0)}" for letter in self.right_letters)
         right = ", ".join(f"{letter} {count}" for letter, count in self.right_letters.items())
-        lines.append(f"  chosen {label}: {told}; right would be: {right}")
-        if self.unparsed:
-            lines.append(f"  not parsed {label}: {self.unparsed}, counted as wrong: {_first_of(self.unparsed_ids)}")
+        lines.append(f"  chosen {label}: {chosen}; right would be: {right}")
+        lines += self._unreadable(label)
         if self.bad_lines:
             lines.append(f"  not evaluated: {len(self.bad_lines)} lines")
             lines += [f"    {bad}" for bad in self.bad_lines]
         return "\n".join(lines)
 
-
-def _first_of(names: Sequence[str]) -> str:
-    more = len(names) - _IDS_SHOWN
-    return ", ".join(names[:_IDS_SHOWN]) + (f" and {more} more, in --json" if more > 0 else "")
+    def _unreadable(self, label: str) -> list[str]:
+        if not self.unreadable_answers:
+            return []
+        shown = self.unreadable_answers[:_ANSWERS_SHOWN]
+        more = len(self.unreadable_answers) - len(shown)
+        rest = f", the first {len(shown)} (all are in --json)" if more else ""
+        head = f"  answers that could not be read {label}: {len(self.unreadable_answers)}, counted as wrong{rest}:"
+        return [head, *(f"    {answer.id} {label}: {answer.beginning}" for answer in shown)]
 
 
 def summarise(
@@ -111,14 +146,20 @@ def summarise(
         mode=how.mode,
         normalise=how.normalise,
         circular=how.circular,
-        accuracy=_accuracy(results),
+        accuracy=_accuracy(results, how.mode),
         chance=sum(result.options ** -len(result.asked) for result in results) / len(results),
-        as_it_stands=Share.of(sum(result.asked[0].is_right for result in results), len(results))
+        as_it_stands=_accuracy([replace(each, asked=each.asked[:1]) for each in results], how.mode)
         if how.circular
         else None,
-        categories={name: _accuracy([result for result in results if result.category == name]) for name in named},
-        unparsed=sum(asking.chosen is None for asking in asked),
-        unparsed_ids=tuple(result.id for result in results if any(each.chosen is None for each in result.asked)),
+        categories={
+            name: _accuracy([result for result in results if result.category == name], how.mode) for name in named
+        },
+        unreadable_answers=tuple(
+            UnreadableAnswer(id=result.id, text=asking.text or "")
+            for result in results
+            for asking in result.asked
+            if asking.chosen is None
+        ),
         letters={letter: sum(each.chosen == place for each in asked) for place, letter in enumerate(LETTERS[:most])},
         right_letters={
             letter: sum(each.answer == place for each in asked) for place, letter in enumerate(LETTERS[:most])
@@ -127,5 +168,9 @@ def summarise(
     )
 
 
-def _accuracy(results: Sequence[Result]) -> Share:
-    return Share.of(sum(result.is_right for result in results), len(results))
+def _accuracy(results: Sequence[Result], mode: Mode) -> Accuracy:
+    share = Share.of(sum(result.is_right for result in results), len(results))
+    if mode is Mode.LIKELIHOOD:
+        return Accuracy(**vars(share))
+    unreadable = sum(any(asking.chosen is None for asking in result.asked) for result in results)
+    return Accuracy(**vars(share), unreadable=unreadable, unreadable_share=unreadable / len(results))

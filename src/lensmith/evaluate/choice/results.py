@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import is_stream, open_output
-from lensmith.evaluate.choice.question import PROMPT_VERSION, HowAsked, Result
+from lensmith.evaluate.choice.answers import READING_VERSION
+from lensmith.evaluate.choice.question import PROMPT_VERSION, HowAsked, Mode, Result
 
 FORMAT = "lensmith choice results"
 _VERSION = 1
@@ -43,6 +44,7 @@ class ResultsHead:
             "format": FORMAT,
             "version": _VERSION,
             "prompt_version": PROMPT_VERSION,
+            "reading_version": READING_VERSION if self.how.mode is Mode.GENERATION else None,
             "file": self.file,
             "file_sha256": self.file_sha256,
             "model": self.model,
