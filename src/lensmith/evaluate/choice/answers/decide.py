@@ -16,18 +16,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lensmith.evaluate.choice.answers.marks import (
-    Kind,
+    Naming,
     contains,
     join_marks,
     mark_forms,
     mark_letters,
     mark_texts,
-    plain_format,
     plain_text,
     without_marks,
 )
 from lensmith.evaluate.choice.answers.mentions import Mention, Stance, Strength, is_turn, mentions_in
-from lensmith.evaluate.choice.answers.thinking import spoken_part
+from lensmith.evaluate.choice.answers.spoken import plain_format, spoken_part
 
 READING_VERSION = 2
 """Counts up where answers are read otherwise, so that what was read before is not counted together with it."""
@@ -61,14 +60,14 @@ class _Reader:
             return self._in_range(_last_claim(text, claims, mentions))
         denied = {option for mention in mentions if mention.stance is Stance.DENIED for option in mention.options}
         named = [mention for mention in mentions if mention.stance is Stance.NAMED]
-        letters = self._options_of(named, Kind.NAMED) - denied
-        words = self._without_parts(self._options_of(named, Kind.TEXT, Kind.MIXED) - denied)
+        letters = self._options_of(named, Naming.NAMED) - denied
+        words = self._without_parts(self._options_of(named, Naming.TEXT, Naming.MIXED) - denied)
         if letters:
             return self._in_range(_only(letters)) if not words or words == letters else None
         return self._in_range(_only(words))
 
-    def _options_of(self, mentions: Sequence[Mention], *kinds: Kind) -> set[int | None]:
-        found = {option for mention in mentions if mention.kind in kinds for option in mention.options}
+    def _options_of(self, mentions: Sequence[Mention], *namings: Naming) -> set[int | None]:
+        found = {option for mention in mentions if mention.naming in namings for option in mention.options}
         return {option for option in found if option is None or option < len(self.options)}
 
     def _without_parts(self, options: set[int | None]) -> set[int | None]:

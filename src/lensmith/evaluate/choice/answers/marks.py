@@ -8,15 +8,15 @@ A mark says which option it is and how it was named: by a letter alone (`LETTER`
 import functools
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 
+from lensmith.evaluate.choice.answers.spoken import plain_format
 from lensmith.evaluate.choice.answers.words import any_of, tables, tag_names
 from lensmith.evaluate.choice.question import LETTERS
 
 
-class Kind(IntEnum):
+class Naming(IntEnum):
     """How an option was named. The values are the first characters of the marks."""
 
     LETTER = 0xE000
@@ -36,57 +36,17 @@ def without_marks(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", re.sub(rf"(?:[^\S\n]|{MARK})+", " ", text))
 
 
-def mark(kind: Kind, option: int = 0) -> str:
-    return chr(kind + option)
+def mark(naming: Naming, option: int = 0) -> str:
+    return chr(naming + option)
 
 
 def option_of(character: str) -> int | None:
     """The index of the marked option; None of a mixed mark."""
-    return None if ord(character) == Kind.MIXED else (ord(character) - Kind.LETTER) % _SPAN
+    return None if ord(character) == Naming.MIXED else (ord(character) - Naming.LETTER) % _SPAN
 
 
-def kind_of(character: str) -> Kind:
-    return Kind(Kind.LETTER + (ord(character) - Kind.LETTER) // _SPAN * _SPAN)
-
-
-# --- Formatting -------------------------------------------------------------------------------------------------------
-
-_LOOKS = str.maketrans(
-    {chr(0xFF01 + n): chr(0x21 + n) for n in range(94)}  # fullwidth
-    | {chr(0x24B6 + n): f"({letter})" for n, letter in enumerate(LETTERS)}  # circled, in brackets, in squares
-    | {
-        chr(first + n): f"({letter})"
-        for first in (0x1F110, 0x1F130, 0x1F150, 0x1F170)
-        for n, letter in enumerate(LETTERS)
-    }
-    | {chr(first + n): letter for first in (0x1D400, 0x1D5A0, 0x1D5D4) for n, letter in enumerate(LETTERS)}  # bold
-    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufe0f\ufeff\u200e\u200f"), None)
-    | {"\u2212": "-", "\u3000": " ", "\u00a0": " "}
-)
-_LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathbb|operatorname|bm|bf|rm)\s*\{([^{}]*)\}")
-_LATEX_LETTER = re.compile(r"\$+\s*(\(?[A-Za-z]\)?[.)]?)\s*\$+|\\[(\[]\s*(\(?[A-Za-z]\)?)\s*\\[)\]]")
-_STRUCK = re.compile(r"~~.*?~~|<(del|s|strike)>.*?</\1>", re.DOTALL)
-_EMPHASIS = re.compile(
-    r"\*\*|__|`+|(?<![\w*])\*(?=[^\s*])|(?<=[^\s*])\*(?![\w*])|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)|^[ \t]*#+[ \t]+",
-    re.MULTILINE,
-)
-_HTML = re.compile(
-    r"</?(?:b|strong|i|em|u|p|span|div|code|mark|big|center|font|sup|sub)(?:\s[^<>]*)?>|<br\s*/?>", re.IGNORECASE
-)
-
-
-def plain_format(text: str) -> str:
-    """The text without what only shows how it looks: emphasis, LaTeX's and HTML's too, widths, what is struck out."""
-    text = unicodedata.normalize("NFC", text).translate(_LOOKS)
-    if "</" in text or "<br" in text.lower():  # else <B> is a letter in brackets
-        text = _HTML.sub(
-            lambda tag: "\n" if tag[0].lower().startswith(("<br", "<p", "</p", "<div", "</div")) else "", text
-        )
-    text = _STRUCK.sub(" ", text)
-    for _ in range(3):  # text in text in text
-        text = _LATEX_TEXT.sub(r"\1", text)
-    text = _LATEX_LETTER.sub(lambda found: found[1] or found[2], text)
-    return _EMPHASIS.sub("", text)
+def naming_of(character: str) -> Naming:
+    return Naming(Naming.LETTER + (ord(character) - Naming.LETTER) // _SPAN * _SPAN)
 
 
 # --- What is the answer by its form -----------------------------------------------------------------------------------
@@ -105,7 +65,7 @@ def mark_forms(text: str, read: Callable[[str], int | None]) -> str:
     def replaced(match: re.Match[str]) -> str:
         content = next((group for group in match.groups() if group is not None), "")
         option = read(content)
-        return mark(Kind.FINAL, option) if option is not None else f"\n{content}\n"
+        return mark(Naming.FINAL, option) if option is not None else f"\n{content}\n"
 
     text = "".join(_json_marked(_FENCE.sub("\n", text), read))
     for pattern in (_BOX, _OWN_BOX, _answer_tag()):
@@ -139,7 +99,7 @@ def _json_marked(text: str, read: Callable[[str], int | None]) -> Iterator[str]:
         else:
             content = "\n".join(_text_of(value) for value in found)
             option = read(content)
-            yield mark(Kind.FINAL, option) if option is not None else f"\n{content}\n"
+            yield mark(Naming.FINAL, option) if option is not None else f"\n{content}\n"
         done = end
     yield text[done:]
 
@@ -207,7 +167,7 @@ def mark_texts(text: str, options: Sequence[str]) -> str:
             continue
         kept.append((begin, end, which))
     for begin, end, which in kept:
-        marked.append(text[done:begin] + (mark(Kind.MIXED) if which is None else mark(Kind.TEXT, which)))
+        marked.append(text[done:begin] + (mark(Naming.MIXED) if which is None else mark(Naming.TEXT, which)))
         done = end
     return "".join(marked) + text[done:]
 
@@ -239,22 +199,22 @@ _SMALL_IN_LIST = (
 )
 # In this order; what stands in the group `mark` becomes one.
 _LETTER_FORMS = tuple(
-    (re.compile(pattern, re.MULTILINE), kind)
-    for pattern, kind in (
+    (re.compile(pattern, re.MULTILINE), naming)
+    for pattern, naming in (
         (
             rf"(?<![A-Za-z0-9])(?P<mark>[(\[{{（【「<]\s*[{QUOTES}]?{_ANY}[.]?[{QUOTES}]?\s*[)\]}}）】」>])(?![A-Za-z])",
-            Kind.NAMED,
+            Naming.NAMED,
         ),
-        (rf"(?P<mark>{_words('naming')}{_NAMED})", Kind.NAMED),
-        (rf"(?P<mark>{_words('naming_answers')}{_NAMED})(?!(?<=[ai])\Z)", Kind.NAMED),
-        (rf"(?<![A-Za-z0-9])(?P<mark>[{QUOTES}]+\s*\(?{_ANY}\)?[.,]?\s*[{QUOTES}]+)(?!\s*:|[A-Za-z])", Kind.NAMED),
-        (rf"^{_BLANK}(?P<mark>{_ANY})(?={_BLANK}$)", Kind.LETTER),
-        (rf"{_CLAIM}(?P<mark>(?P<letter>[a-z])){_AFTER}{_END}", Kind.LETTER),
-        (rf"^[ \t]*(?P<mark>(?P<letter>[a-z]))(?=\)|\.[ \t]*(?:\Z|{_TEXT}))", Kind.LETTER),
-        *((_SMALL_IN_LIST, Kind.LETTER) for _ in range(_SMALL_LISTS)),
-        (rf"{_BEFORE}(?P<mark>(?P<letter>A)){_AFTER}{_A_END}", Kind.LETTER),
-        (rf"{_BEFORE}(?P<mark>(?P<letter>I)){_AFTER}{_I_END}", Kind.LETTER),
-        (rf"{_BEFORE}(?P<mark>(?P<letter>[B-HJ-Z])){_AFTER}", Kind.LETTER),
+        (rf"(?P<mark>{_words('naming')}{_NAMED})", Naming.NAMED),
+        (rf"(?P<mark>{_words('naming_answers')}{_NAMED})(?!(?<=[ai])\Z)", Naming.NAMED),
+        (rf"(?<![A-Za-z0-9])(?P<mark>[{QUOTES}]+\s*\(?{_ANY}\)?[.,]?\s*[{QUOTES}]+)(?!\s*:|[A-Za-z])", Naming.NAMED),
+        (rf"^{_BLANK}(?P<mark>{_ANY})(?={_BLANK}$)", Naming.LETTER),
+        (rf"{_CLAIM}(?P<mark>(?P<letter>[a-z])){_AFTER}{_END}", Naming.LETTER),
+        (rf"^[ \t]*(?P<mark>(?P<letter>[a-z]))(?=\)|\.[ \t]*(?:\Z|{_TEXT}))", Naming.LETTER),
+        *((_SMALL_IN_LIST, Naming.LETTER) for _ in range(_SMALL_LISTS)),
+        (rf"{_BEFORE}(?P<mark>(?P<letter>A)){_AFTER}{_A_END}", Naming.LETTER),
+        (rf"{_BEFORE}(?P<mark>(?P<letter>I)){_AFTER}{_I_END}", Naming.LETTER),
+        (rf"{_BEFORE}(?P<mark>(?P<letter>[B-HJ-Z])){_AFTER}", Naming.LETTER),
     )
 )
 
@@ -265,12 +225,12 @@ def mark_letters(text: str) -> str:
     "A" before a word is an article, and "I" a person. A small letter counts in brackets and where an answer is named.
     """
 
-    def marked(match: re.Match[str], kind: Kind) -> str:
+    def marked(match: re.Match[str], naming: Naming) -> str:
         before, after = text[match.start() : match.start("mark")], text[match.end("mark") : match.end()]
-        return before + mark(kind, LETTERS.index(match["letter"].upper())) + after
+        return before + mark(naming, LETTERS.index(match["letter"].upper())) + after
 
-    for pattern, kind in _LETTER_FORMS:
-        text = pattern.sub(functools.partial(marked, kind=kind), text)
+    for pattern, naming in _LETTER_FORMS:
+        text = pattern.sub(functools.partial(marked, naming=naming), text)
     return text
 
 
@@ -287,6 +247,6 @@ def join_marks(text: str) -> str:
     def joined(match: re.Match[str]) -> str:
         letter, words = sorted(filter(None, match.groups()))
         same = option_of(letter) == option_of(words)
-        return mark(Kind.NAMED, option_of(letter) or 0) if same else mark(Kind.MIXED)
+        return mark(Naming.NAMED, option_of(letter) or 0) if same else mark(Naming.MIXED)
 
     return _TEXT_THEN_LETTER.sub(joined, _LETTER_THEN_TEXT.sub(joined, text))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from lensmith.evaluate.choice.answers.marks import MARK, QUOTES, Kind, kind_of, option_of
+from lensmith.evaluate.choice.answers.marks import MARK, QUOTES, Naming, naming_of, option_of
 from lensmith.evaluate.choice.answers.words import any_of
 
 
@@ -38,7 +38,7 @@ class Mention:
     begin: int
     end: int
     options: frozenset[int | None]
-    kind: Kind
+    naming: Naming
     stance: Stance
     strength: Strength = Strength.PLAIN
     is_loose: bool = False
@@ -165,10 +165,10 @@ class _Sentence:
             others = {
                 option
                 for other in found
-                if other is not mention and other.kind is Kind.TEXT and other.stance is not Stance.DENIED
+                if other is not mention and other.naming is Naming.TEXT and other.stance is not Stance.DENIED
                 for option in other.options
             }
-            if mention.is_loose and mention.kind is Kind.TEXT and others - mention.options:
+            if mention.is_loose and mention.naming is Naming.TEXT and others - mention.options:
                 yield replace(mention, stance=Stance.NAMED)
             elif mention.stance is Stance.NAMED and place and self._is_instead(found[place - 1], mention):
                 yield replace(mention, stance=Stance.CLAIMED)
@@ -187,7 +187,7 @@ class _Sentence:
             begin=self.begin + group.start(),
             end=self.begin + group.end(),
             options=frozenset(map(option_of, marks)),
-            kind=max(map(kind_of, marks)),
+            naming=max(map(naming_of, marks)),
             stance=Stance.NAMED,
         )
         clause, is_alone = _clause(before), _ALONE.fullmatch(self.text) is not None
@@ -196,11 +196,11 @@ class _Sentence:
         is_asked = self.is_question and not (is_alone and self.is_first and self.is_last)
         if is_asked or _OPEN.search(_NOT_OPEN.sub(" ", clause)):
             return replace(mention, stance=Stance.OPEN)
-        is_claimed = self._stands_out(group, after, is_alone=is_alone) or _is_claimed(mention.kind, before, after)
-        if not is_claimed and not _is_loosely_claimed(mention.kind, before, after):
+        is_claimed = self._stands_out(group, after, is_alone=is_alone) or _is_claimed(mention.naming, before, after)
+        if not is_claimed and not _is_loosely_claimed(mention.naming, before, after):
             return mention
         strength = Strength.PLAIN
-        if mention.kind is Kind.FINAL or _FINAL.search(before):
+        if mention.naming is Naming.FINAL or _FINAL.search(before):
             strength = Strength.FINAL
         elif _HEDGE.search(clause) or _OPEN.search(before):
             strength = Strength.HEDGED
@@ -253,26 +253,26 @@ _NEAR = 200
 """How far before an option the words of a claim are looked for, in characters."""
 
 
-def _is_claimed(kind: Kind, before: str, after: str) -> bool:
-    if kind is Kind.FINAL or (_CLAIM_BEFORE.search(before[-_NEAR:]) and _ends_well(after, kind)):
+def _is_claimed(naming: Naming, before: str, after: str) -> bool:
+    if naming is Naming.FINAL or (_CLAIM_BEFORE.search(before[-_NEAR:]) and _ends_well(after, naming)):
         return True
     found = _CLAIM_AFTER.match(after)
     # "The right answer": behind the text of an option ("right") a verb is needed.
-    return found is not None and (kind is not Kind.TEXT or found["verb"] is not None)
+    return found is not None and (naming is not Naming.TEXT or found["verb"] is not None)
 
 
-def _is_loosely_claimed(kind: Kind, before: str, after: str) -> bool:
+def _is_loosely_claimed(naming: Naming, before: str, after: str) -> bool:
     """By "it is", or as the last word after any "is", or of its clause."""
     near = before[-_NEAR:]
-    if _LOOSE_BEFORE.search(near) and _ends_well(after, kind):
+    if _LOOSE_BEFORE.search(near) and _ends_well(after, naming):
         return True
-    is_last = kind is not Kind.TEXT and _ENDS.match(after) is not None
+    is_last = naming is not Naming.TEXT and _ENDS.match(after) is not None
     return is_last and bool(_LINK_BEFORE.search(near) or _CLAUSE_BEFORE.search(near))
 
 
-def _ends_well(after: str, kind: Kind) -> bool:
+def _ends_well(after: str, naming: Naming) -> bool:
     """Whether a letter ends there: "B cells" is no B."""
-    if kind is not Kind.LETTER:
+    if naming is not Naming.LETTER:
         return True
     return _LETTER_END.match(after) is not None
 

@@ -1,4 +1,4 @@
-"""What a model says once it has thought: its text without thoughts, and without what follows its turn.
+"""What a model says once it has thought: its text without thoughts, without what follows its turn, unformatted.
 
 Models that reason write their thoughts first, each family between marks of its own (`words.toml` lists them). Some
 begin inside the prompt, so that a text holds only the end of them. Thoughts that never end leave no answer.
@@ -6,8 +6,10 @@ begin inside the prompt, so that a text holds only the end of them. Thoughts tha
 
 import functools
 import re
+import unicodedata
 
 from lensmith.evaluate.choice.answers.words import tables, tag_names
+from lensmith.evaluate.choice.question import LETTERS
 
 
 def spoken_part(text: str) -> str | None:
@@ -57,3 +59,43 @@ def _turns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
             rf"(?i)\A\s*(?:<\|(?!begin_of_(?:box|solution))[^|<>]*\|>\s*|<s>\s*)*(?:{tag_names('speakers')}[ \t]*:)?"
         ),
     )
+
+
+# --- Formatting -------------------------------------------------------------------------------------------------------
+
+_LOOKS = str.maketrans(
+    {chr(0xFF01 + n): chr(0x21 + n) for n in range(94)}  # fullwidth
+    | {chr(0x24B6 + n): f"({letter})" for n, letter in enumerate(LETTERS)}  # circled, in brackets, in squares
+    | {
+        chr(first + n): f"({letter})"
+        for first in (0x1F110, 0x1F130, 0x1F150, 0x1F170)
+        for n, letter in enumerate(LETTERS)
+    }
+    | {chr(first + n): letter for first in (0x1D400, 0x1D5A0, 0x1D5D4) for n, letter in enumerate(LETTERS)}  # bold
+    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufe0f\ufeff\u200e\u200f"), None)
+    | {"\u2212": "-", "\u3000": " ", "\u00a0": " "}
+)
+_LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathbb|operatorname|bm|bf|rm)\s*\{([^{}]*)\}")
+_LATEX_LETTER = re.compile(r"\$+\s*(\(?[A-Za-z]\)?[.)]?)\s*\$+|\\[(\[]\s*(\(?[A-Za-z]\)?)\s*\\[)\]]")
+_STRUCK = re.compile(r"~~.*?~~|<(del|s|strike)>.*?</\1>", re.DOTALL)
+_EMPHASIS = re.compile(
+    r"\*\*|__|`+|(?<![\w*])\*(?=[^\s*])|(?<=[^\s*])\*(?![\w*])|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)|^[ \t]*#+[ \t]+",
+    re.MULTILINE,
+)
+_HTML = re.compile(
+    r"</?(?:b|strong|i|em|u|p|span|div|code|mark|big|center|font|sup|sub)(?:\s[^<>]*)?>|<br\s*/?>", re.IGNORECASE
+)
+
+
+def plain_format(text: str) -> str:
+    """The text without what only shows how it looks: emphasis, LaTeX's and HTML's too, widths, what is struck out."""
+    text = unicodedata.normalize("NFC", text).translate(_LOOKS)
+    if "</" in text or "<br" in text.lower():  # else <B> is a letter in brackets
+        text = _HTML.sub(
+            lambda tag: "\n" if tag[0].lower().startswith(("<br", "<p", "</p", "<div", "</div")) else "", text
+        )
+    text = _STRUCK.sub(" ", text)
+    for _ in range(3):  # text in text in text
+        text = _LATEX_TEXT.sub(r"\1", text)
+    text = _LATEX_LETTER.sub(lambda found: found[1] or found[2], text)
+    return _EMPHASIS.sub("", text)
