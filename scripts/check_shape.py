@@ -52,8 +52,6 @@ OURS = Exceptions(
         "SERVERS": "the servers that a cure is known for",
         "is_well_formed": "the promise of `repair`, for whoever keeps pages",
         "shipped_model": "where the model that ships lies",
-        "write_answer": "to go or to be used by the server",
-        "read_request": "to go or to be used by the server",
     },
     reaches={
         "audit/estimators/test_heads.py": "to become arguments",

@@ -19,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
-from lensmith.hosting.run import listen, until_told
+from lensmith.hosting.run import listen, serve_until_signal
 
 pieces = int(sys.argv[1])
 
@@ -32,7 +32,7 @@ async def answer(request):
 
 config = uvicorn.Config(Starlette(routes=[Route("/v1", answer)]), lifespan="on", log_level="warning", access_log=False)
 try:
-    until_told(config, listen("127.0.0.1", 0), on_ready=lambda url: print(url, file=sys.stderr, flush=True))
+    serve_until_signal(config, listen("127.0.0.1", 0), on_ready=lambda url: print(url, file=sys.stderr, flush=True))
 except KeyboardInterrupt:
     sys.exit(130)
 """

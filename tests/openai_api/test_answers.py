@@ -15,12 +15,12 @@ from lensmith.openai_api import (
     Usage,
     WireRequest,
     sse,
-    write_answer,
     write_answers,
     write_chunk,
     write_error,
     write_usage_chunk,
 )
+from tests.support.api import write_one
 
 USAGE = Usage(prompt_tokens=2, completion_tokens=1)
 NAMED = {"answer_id": "x", "created": 5}
@@ -59,7 +59,7 @@ def chat(**fields):
 def test_a_chat_answer():
     wire = WireRequest(kind=Kind.CHAT, request=chat(top_logprobs=2, wanted_ids=(3, 0)), model="m")
     logprobs = logprobs_of([np.nan], [[1, 0]], [[-0.5, -1]], [[-np.inf, -1]])
-    assert write_answer(wire, answer_of([2], logprobs), Letters(), usage=USAGE, **NAMED) == {
+    assert write_one(wire, answer_of([2], logprobs), Letters(), usage=USAGE, **NAMED) == {
         "id": "x",
         "object": "chat.completion",
         "created": 5,
@@ -95,7 +95,7 @@ def test_an_echoed_completion():
     wire = WireRequest(kind=Kind.COMPLETION, request=request, model="m", echo=True)
     prompt = logprobs_of([np.nan, -2], [[NO_TOKEN], [3]], [[np.nan], [-0.1]])
     answer = answer_of([2], logprobs_of([-3], [[2]], [[-3]]), prompt_ids_P=np.array([0, 1]), prompt_logprobs=prompt)
-    (choice,) = write_answer(wire, answer, Letters(), usage=USAGE, **NAMED)["choices"]
+    (choice,) = write_one(wire, answer, Letters(), usage=USAGE, **NAMED)["choices"]
     assert choice == {
         "index": 0,
         "text": "abc",
@@ -113,7 +113,7 @@ def test_tokens_named_by_id_and_the_whole_vocabulary():
     request = Request(token_ids=(0,), max_tokens=1, reveal=Reveal.VOCABULARY)
     wire = WireRequest(kind=Kind.COMPLETION, request=request, model="m", tokens_as_ids=True, token_ids=True)
     answer = answer_of([1], logprobs_of([np.nan], [[]], [[]], vocabulary=[[-1.5, -np.inf, np.nan]]))
-    (choice,) = write_answer(wire, answer, Letters(), usage=USAGE, **NAMED)["choices"]
+    (choice,) = write_one(wire, answer, Letters(), usage=USAGE, **NAMED)["choices"]
     assert choice["logprobs"]["top_logprobs"] == [{"token_id:0": -1.5, "token_id:1": -9999.0}]
     assert (choice["token_ids"], choice["prompt_token_ids"]) == ([1], [0])
 
@@ -204,5 +204,5 @@ def test_a_long_value_of_the_client_is_cut():
 def test_json_has_no_nan_and_no_infinity(value):
     wire = WireRequest(kind=Kind.CHAT, request=chat(top_logprobs=1), model="m")
     answer = answer_of([0], logprobs_of([value], [[0]], [[value]]))
-    text = json.dumps(write_answer(wire, answer, Letters(), usage=USAGE, **NAMED), allow_nan=False)
+    text = json.dumps(write_one(wire, answer, Letters(), usage=USAGE, **NAMED), allow_nan=False)
     assert text.count("-9999.0") == 2

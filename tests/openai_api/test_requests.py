@@ -17,11 +17,11 @@ from lensmith.openai_api import (
     ServerFate,
     WireError,
     WireRequest,
-    read_request,
     read_requests,
     told_only,
     write_error,
 )
+from tests.support.api import read_one
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -62,7 +62,7 @@ def test_a_full_chat_request():
         allowed_ids=(5, 8),
         reveal=Reveal.SAMPLED,
     )
-    assert read_request(Kind.CHAT, body) == WireRequest(
+    assert read_one(Kind.CHAT, body) == WireRequest(
         kind=Kind.CHAT,
         request=request,
         model="m",
@@ -87,18 +87,18 @@ def test_a_full_chat_request():
     ],
 )
 def test_logprobs_of_completions(fields, reveal, top):
-    wire = read_request(Kind.COMPLETION, {"prompt": "a", **fields})
+    wire = read_one(Kind.COMPLETION, {"prompt": "a", **fields})
     assert (wire.request.reveal, wire.request.top_logprobs, wire.echo) == (reveal, top, fields.get("echo", False))
 
 
 def test_the_whole_vocabulary_in_chat():
-    wire = read_request(Kind.CHAT, {"messages": HELLO, "logprobs": True, "top_logprobs": -1})
+    wire = read_one(Kind.CHAT, {"messages": HELLO, "logprobs": True, "top_logprobs": -1})
     assert wire.request.reveal == Reveal.SAMPLED | Reveal.VOCABULARY
 
 
 def test_limits_that_a_body_does_not_name():
-    assert read_request(Kind.COMPLETION, {"prompt": "a"}).request.max_tokens == 16
-    assert read_request(Kind.CHAT, {"messages": HELLO}, chat_tokens=77).request.max_tokens == 77
+    assert read_one(Kind.COMPLETION, {"prompt": "a"}).request.max_tokens == 16
+    assert read_one(Kind.CHAT, {"messages": HELLO}, chat_tokens=77).request.max_tokens == 77
 
 
 def test_pictures_and_text_keep_their_order():
@@ -109,7 +109,7 @@ def test_pictures_and_text_keep_their_order():
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
         {"type": "text", "text": "after"},
     ]
-    request = read_request(Kind.CHAT, {"messages": [{"role": "user", "content": parts}]}).request
+    request = read_one(Kind.CHAT, {"messages": [{"role": "user", "content": parts}]}).request
     pictures = (Picture(data=b"\x89PNG"), Picture(url="https://example.com/a.png"))
     assert request.messages == (Message(role="user", parts=("before", *pictures, "after")),)
 
@@ -122,7 +122,7 @@ def test_pictures_and_text_keep_their_order():
 def test_pictures_from_elsewhere_are_refused(url):
     content = [{"type": "image_url", "image_url": {"url": url}}]
     with pytest.raises(WireError) as caught:
-        read_request(Kind.CHAT, {"messages": [{"role": "user", "content": content}]})
+        read_one(Kind.CHAT, {"messages": [{"role": "user", "content": content}]})
     assert caught.value.param == "messages[0].content[0].image_url.url"
 
 
@@ -136,14 +136,12 @@ def test_prompts_of_all_four_kinds():
     assert prompts(["one", "two"]) == ["one", "two"]
     assert prompts([[3], "two", [4, 5]]) == [(3,), "two", (4, 5)]
     assert prompts(["ab", [7]], encode=lambda text: tuple(map(ord, text))) == [(97, 98), (7,)]
-    with pytest.raises(WireError, match="one prompt at a time"):
-        read_request(Kind.COMPLETION, {"prompt": ["one", "two"]})
 
 
 def test_an_empty_prompt_needs_a_tokenizer_that_begins_with_a_token():
-    assert read_request(Kind.COMPLETION, {"prompt": ""}, encode=lambda _: (1,)).request.token_ids == (1,)
+    assert read_one(Kind.COMPLETION, {"prompt": ""}, encode=lambda _: (1,)).request.token_ids == (1,)
     with pytest.raises(WireError, match="prompt: is empty"):
-        read_request(Kind.COMPLETION, {"prompt": ""})
+        read_one(Kind.COMPLETION, {"prompt": ""})
 
 
 WRONG = [
@@ -209,7 +207,7 @@ WRONG = [
 def test_what_makes_no_sense_is_named(kind, fields, param):
     usual = {"messages": HELLO} if kind is Kind.CHAT else {"prompt": "a"}
     with pytest.raises(WireError) as caught:
-        read_request(kind, {**usual, **fields})
+        read_one(kind, {**usual, **fields})
     assert caught.value.param == param
     status, body = write_error(pickle.loads(pickle.dumps(caught.value)))  # noqa: S301 (our own)
     assert (status, body["error"]["param"], body["error"]["type"]) == (400, param, "invalid_request_error")
@@ -221,11 +219,11 @@ UNDONE = {name: field.off for name, field in FIELDS.items() if field.server is S
 @pytest.mark.parametrize("name", sorted(UNDONE))
 def test_what_would_change_the_answer_and_is_not_done_is_refused(name):
     with pytest.raises(WireError) as caught:
-        read_request(Kind.COMPLETION, {"prompt": "a", name: 5})
+        read_one(Kind.COMPLETION, {"prompt": "a", name: 5})
     assert caught.value.param == name
-    read_request(Kind.COMPLETION, {"prompt": "a", name: None})
+    read_one(Kind.COMPLETION, {"prompt": "a", name: None})
     for off in UNDONE[name]:
-        read_request(Kind.COMPLETION, {"prompt": "a", name: off})
+        read_one(Kind.COMPLETION, {"prompt": "a", name: off})
 
 
 @pytest.mark.parametrize(
@@ -247,27 +245,27 @@ def test_what_would_change_the_answer_and_is_not_done_is_refused(name):
 def test_steering_that_is_not_done_is_a_400_that_names_it(fields):
     (name,) = fields
     with pytest.raises(WireError, match=f"{name}: is not supported") as caught:
-        read_request(Kind.CHAT, {"messages": HELLO, **fields})
+        read_one(Kind.CHAT, {"messages": HELLO, **fields})
     assert write_error(caught.value)[0] == 400
 
 
 @pytest.mark.parametrize("name", ["metadata", "store", "service_tier", "priority", "parallel_tool_calls", "surprise"])
 def test_what_changes_nothing_is_ignored(name):
-    assert read_request(Kind.CHAT, {"messages": HELLO, name: 5}) == read_request(Kind.CHAT, {"messages": HELLO})
+    assert read_one(Kind.CHAT, {"messages": HELLO, name: 5}) == read_one(Kind.CHAT, {"messages": HELLO})
 
 
 def test_zero_is_not_off_where_it_asks_for_something():
     with pytest.raises(WireError):
-        read_request(Kind.COMPLETION, {"prompt": "a", "prompt_logprobs": 0})
+        read_one(Kind.COMPLETION, {"prompt": "a", "prompt_logprobs": 0})
     with pytest.raises(WireError):
-        read_request(Kind.COMPLETION, {"prompt": "a", "return_hidden_states": 0})
+        read_one(Kind.COMPLETION, {"prompt": "a", "return_hidden_states": 0})
 
 
 def test_a_hidden_sampled_token_does_not_close_the_top():
     exposure = Exposure(sampled_logprob=Sampled.HIDDEN, top_logprobs=5)
-    both = read_request(Kind.CHAT, {"messages": HELLO, "logprobs": True, "top_logprobs": 5}).request
+    both = read_one(Kind.CHAT, {"messages": HELLO, "logprobs": True, "top_logprobs": 5}).request
     check(told_only(both, exposure), exposure)
-    alone = read_request(Kind.CHAT, {"messages": HELLO, "logprobs": True}).request
+    alone = read_one(Kind.CHAT, {"messages": HELLO, "logprobs": True}).request
     assert told_only(alone, exposure) == alone
     assert told_only(both, Exposure()) == both
 

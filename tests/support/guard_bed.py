@@ -1,5 +1,6 @@
 """A server with any exposure and a guard in front of it, in one process and without a socket."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -39,6 +40,14 @@ from lensmith.openai_api import (
 )
 
 BASE = "http://upstream/v1"
+PATH, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+MESSAGES = [{"role": "user", "content": "hello"}]
+CHAT = {"model": "m", "messages": MESSAGES}
+COMPLETION = {"model": "m", "prompt": "hello"}
+OPEN = Exposure.everything()
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+BIAS = {"logit_bias": {"5": 9}}
+READS = {"logprobs": True, "top_logprobs": 3}
 
 
 def serve(endpoint: FakeEndpoint, dialect: str = "lensmith") -> Starlette:
@@ -135,6 +144,30 @@ async def ask(app: Starlette, path: str, body: Any, **options: Any) -> Reply:
             each.pop("id", None)
             each.pop("created", None)
     return Reply(status=response.status_code, body=parsed, headers=dict(response.headers))
+
+
+class Recorder:
+    """An upstream that answers everything and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+        self.headers: list[Any] = []
+        self.app = Starlette(routes=[Route("/v1/{path:path}", self.answer, methods=["POST", "GET"])])
+
+    async def answer(self, request: Request) -> Response:
+        self.bodies.append(json.loads(await request.body() or b"{}"))
+        self.headers.append(dict(request.headers))
+        count = len(self.bodies[-1].get("prompt", "x")) if isinstance(self.bodies[-1].get("prompt"), list) else 1
+        choice = {"message": {"content": "hi"}, "text": "hi", "finish_reason": "stop"}
+        return JSONResponse({"choices": [{"index": i, **choice} for i in range(count)]})
+
+
+def send(body: Any, exposure: Exposure = OPEN, *, path: str = "", **config: Any) -> tuple[Any, Recorder]:
+    recorder = Recorder()
+    guard = guard_before(recorder.app, exposure, **config)
+    is_completion = isinstance(body, dict) and "prompt" in body
+    reply = asyncio.run(ask(guard.app(), path or (COMPLETIONS if is_completion else PATH), body))
+    return reply, recorder
 
 
 def events(content: bytes) -> list[Any]:

@@ -18,11 +18,11 @@ from lensmith.core.endpoint import Reveal
 from lensmith.core.exposure import Exposure
 from lensmith.guard.logprobs import LogprobFilter, Position, TokenLogprob
 from lensmith.guard.policy import Decision
-from lensmith.guard.strict_json import LARGEST_INT, Json, kind_of
+from lensmith.guard.strict_json import LARGEST_INT, Json, json_type
 from lensmith.openai_api import TOKEN_ID_PREFIX, Kind, MalformedAnswerError
 from lensmith.openai_api.reading import AnswerReader
 
-READER = AnswerReader(show=kind_of)
+READER = AnswerReader(show=json_type)
 
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")

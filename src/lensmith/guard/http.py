@@ -56,7 +56,7 @@ class Written:
 
 
 def write_problem(error: ProblemError | LensmithError) -> Written:
-    """Errors of the core as the wire module writes them, and the guard's own problems."""
+    """Errors of the core as `openai_api` writes them, and the guard's own problems."""
     if isinstance(error, ProblemError):
         headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
         headers |= {"accept-encoding": ACCEPTED} if error.reason == "content_encoding" and error.status == 415 else {}

@@ -1,4 +1,4 @@
-"""The messages of a chat request: what of them is sent on, how the wire module sees them, and when two are the same."""
+"""The messages of a chat request: what is sent on, what `openai_api` is shown, and when two are the same."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from lensmith.guard.config import GuardConfig, UnknownFields
 from lensmith.guard.frozen_noise import one_spelling, text_hash
-from lensmith.guard.strict_json import Json, kind_of, write_object
+from lensmith.guard.strict_json import Json, json_type, write_object
 from lensmith.openai_api import WireError
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -35,7 +35,7 @@ def clean_messages(value: object, config: GuardConfig) -> list[Json]:
 
 
 def api_messages(messages: list[Json], config: GuardConfig) -> list[Json]:
-    """The messages as the wire module can read them.
+    """The messages as `openai_api` can read them.
 
     Only frozen noise depends on what they say (it belongs to a context); without it, one placeholder stands for all,
     and no picture is decoded. Messages of tools, which our own server does not take, are shown as the user's text.
@@ -145,4 +145,4 @@ def _text(value: object, where: str) -> str:
 
 
 def _wrong(where: str, expected: str, actual: object) -> WireError:
-    return WireError(f"{where}: not possible", param=where, expected=expected, actual=kind_of(actual))
+    return WireError(f"{where}: not possible", param=where, expected=expected, actual=json_type(actual))

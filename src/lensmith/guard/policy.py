@@ -44,7 +44,7 @@ _STEERED = Feature.SAMPLED_LOGPROB | Feature.ALLOWED_IDS
 class Decision:
     """A request that may go on: what is sent upstream, what the client may be told, and what it looks like.
 
-    `wires` are the request as the wire module reads it, one for each prompt; `request` is the first without what
+    `wires` are the request as `openai_api` reads it, one for each prompt; `request` is the first without what
     the exposure hides silently. `asked` are the client's fields that go on, without what the guard adds for `upstream`;
     `stripped` names those that were left out.
     """
@@ -232,7 +232,7 @@ def _upstream_body(kind: Kind, fields: Mapping[str, Any], request: Request, conf
     body |= {"logprob_token_ids": list(request.wanted_ids)} if request.wanted_ids else {}
     body["stream"] = bool(fields.get("stream"))
     options = body.pop("stream_options", {})
-    if options:  # only with `stream`, as the wire module has checked
+    if options:  # only with `stream`, as `read_requests` has checked
         body["stream_options"] = {"include_usage": bool(options.get("include_usage"))}
     if request.wants_logprobs:
         top = upstream_top(request, config)

@@ -14,7 +14,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Noise, parse_exposure, spell_exposure
 from lensmith.guard.config import GuardConfig
 from lensmith.guard.proxy import Guard
-from lensmith.hosting.run import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
+from lensmith.hosting.run import BACKLOG, KEEP_ALIVE_S, in_thread, listen, serve_until_signal
 
 LOG = logging.getLogger("lensmith.guard")
 STOP_S = 30
@@ -29,7 +29,7 @@ def run_guard(config: GuardConfig, *, host: str, port: int, on_ready: Callable[[
     with listen(host, port) as listener:
         exposed = spell_exposure(replace(config.exposure, noise_seed=0)) or "the default"
         where = f"for {config.upstream}, exposes {exposed}"
-        until_told(_server_config(config), listener, on_ready=lambda url: on_ready(f"guard on {url} {where}"))
+        serve_until_signal(_server_config(config), listener, on_ready=lambda url: on_ready(f"guard on {url} {where}"))
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def read_object(data: bytes, *, most_values: int | None = None) -> Json:
     except ValueError:  # what json raises for all else, and for more digits than Python converts
         raise MalformedError("not JSON") from None
     if not isinstance(value, dict):
-        raise MalformedError("not a JSON object", expected="an object", actual=kind_of(value))
+        raise MalformedError("not a JSON object", expected="an object", actual=json_type(value))
     _check_depth_and_text(value)
     return value
 
@@ -53,7 +53,7 @@ def write_object(value: Json) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def kind_of(value: object) -> str:
+def json_type(value: object) -> str:
     """What JSON calls the type of a value, for messages that must not repeat it."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else "a boolean"

@@ -56,7 +56,7 @@ class ReadyServer(uvicorn.Server):
         self.should_exit = True
 
 
-def until_told(config: uvicorn.Config, listening: socket.socket, *, on_ready: Callable[[str], None]) -> None:
+def serve_until_signal(config: uvicorn.Config, listening: socket.socket, *, on_ready: Callable[[str], None]) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what was accepted.
 
     `on_ready` is told the base URL (with /v1) once requests are answered. Raises InputError where it never came to it,

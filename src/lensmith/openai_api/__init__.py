@@ -7,7 +7,6 @@ side), `fields` (what becomes of each field of a request), `dialects`, `vocabula
 from lensmith.openai_api.answers import (
     Delta,
     echo_of,
-    write_answer,
     write_answers,
     write_chunk,
     write_error,
@@ -17,7 +16,7 @@ from lensmith.openai_api.client import kind_of, read_answer, write_request
 from lensmith.openai_api.dialects import DIALECTS, Dialect, WantedIds
 from lensmith.openai_api.events import SSE_DONE, sse
 from lensmith.openai_api.fields import FIELDS, PARAMS, Bounds, Field, GuardFate, Purpose, ServerFate, Vendor, field_of
-from lensmith.openai_api.requests import read_request, read_requests, told_only
+from lensmith.openai_api.requests import read_requests, told_only
 from lensmith.openai_api.types import (
     MASKED_LOGPROB,
     TOKEN_ID_PREFIX,
@@ -61,11 +60,9 @@ __all__ = [
     "field_of",
     "kind_of",
     "read_answer",
-    "read_request",
     "read_requests",
     "sse",
     "told_only",
-    "write_answer",
     "write_answers",
     "write_chunk",
     "write_error",

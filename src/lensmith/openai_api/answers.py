@@ -70,13 +70,6 @@ def echo_of(wire: WireRequest, prompt_ids: Sequence[int], names: TokenNames, off
     return Echo(text=text, offsets=tuple(offsets))
 
 
-def write_answer(
-    wire: WireRequest, answer: Answer, names: TokenNames, *, answer_id: str, created: int, usage: Usage
-) -> dict[str, Any]:
-    """The response body of one request. `created` is in seconds since 1970."""
-    return write_answers([wire], [answer], names, answer_id=answer_id, created=created, usage=usage)
-
-
 def write_answers(
     wires: Sequence[WireRequest],
     answers: Sequence[Answer],

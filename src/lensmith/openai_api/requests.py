@@ -53,16 +53,6 @@ def read_requests(
     return tuple(_wire_request(kind, fields, request) for request in requests)
 
 
-def read_request(
-    kind: Kind, body: Mapping[str, Any], *, encode: Encode | None = None, chat_tokens: int = 1024
-) -> WireRequest:
-    """The one request in a body, as `read_requests` reads it. Raises WireError for a batch of prompts."""
-    requests = read_requests(kind, body, encode=encode, chat_tokens=chat_tokens)
-    if len(requests) != 1:
-        raise WireError("one prompt at a time", param="prompt", expected=1, actual=len(requests))
-    return requests[0]
-
-
 def told_only(request: Request, exposure: Exposure) -> Request:
     """The request without the sampled token's logprob where the exposure hides it and other logprobs are asked for.
 

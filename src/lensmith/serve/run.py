@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import uvicorn
 
 from lensmith.core.exposure import parse_exposure
-from lensmith.hosting.run import BACKLOG, KEEP_ALIVE_S, in_thread, listen, until_told
+from lensmith.hosting.run import BACKLOG, KEEP_ALIVE_S, in_thread, listen, serve_until_signal
 from lensmith.models.inference.loading import dtype_named, given_options, load_answering
 from lensmith.serve.app import make_app
 from lensmith.serve.engine import Engine
@@ -72,8 +72,8 @@ def serve(
     keys: Iterable[str] = (),
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes what was accepted, as `background.until_told` says."""
-    until_told(_config(engine, keys), listening, on_ready=on_ready)
+    """Serves until SIGINT or SIGTERM, then finishes what was accepted, as `serve_until_signal` says."""
+    serve_until_signal(_config(engine, keys), listening, on_ready=on_ready)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,7 @@
 Requests of one call are sent at the same time, at most `concurrency` of them, and answered in order. What a server
 refuses becomes RefusedError with the feature that its error names; what is no answer becomes an error that says where;
 what will pass (429, 502, 503, 504, no connection) is tried again after the time that the server names, or a growing
-one.
-
-Which dialect a server speaks, from its list of models, its headers and its version; and whether it is this host.
+one. Which dialect a server speaks shows in its list of models, its headers and its version.
 """
 
 import collections
@@ -41,62 +39,6 @@ from lensmith.openai_api import (
 )
 from lensmith.openai_api.events import DONE, EventReader
 from lensmith.openai_api.reading import short_repr
-
-_OWNERS = {
-    "vllm": "vllm",
-    "sglang": "sglang",
-    "llamacpp": "llama-server",
-    "lensmith": "lensmith",
-    "me": "llama-cpp-python",
-}
-"""What servers write as the owner of their models."""
-
-
-def find_dialect(base_url: str, get: Callable[[str], httpx.Response | None]) -> Dialect:
-    """The dialect of a server; one that says nothing of itself is taken as plainly compatible with OpenAI.
-
-    `get` gives what is at a URL, None where nothing is: the request that follows will say why.
-    """
-    if urlsplit(base_url).hostname == "api.openai.com":
-        return DIALECTS["openai"]
-    response = get(f"{base_url}/models")
-    if response is not None:
-        owner = _owner(response)
-        if owner in _OWNERS:
-            return DIALECTS[_OWNERS[owner]]
-        product = str(response.headers.get("server", "")).lower()
-        if product.startswith("llama.cpp"):
-            return DIALECTS["llama-server"]
-        if product.startswith("lensmith"):
-            return DIALECTS["lensmith"]
-    version = get(f"{base_url.removesuffix('/v1')}/version")
-    return DIALECTS["vllm" if version is not None and "version" in _json(version) else "compatible"]
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine by address or by name. No name server is asked about other names."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == socket.gethostname()
-
-
-def _owner(response: httpx.Response) -> str:
-    models = _json(response).get("data")
-    first = models[0] if isinstance(models, list) and models else None
-    return str(first.get("owned_by")) if isinstance(first, dict) else ""
-
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    try:
-        body = json.loads(response.content)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
 
 __all__ = ["HttpClient", "RetryPolicy", "connect"]
 
@@ -268,6 +210,67 @@ def connect(base_url: str, model: str | None = None, *, api_key: str | None = No
         told = ", ".join(map(str, names)) or "none is listed"
         raise InputError("which model of the endpoint?", expected="the name of one (--model)", actual=told)
     return HttpClient(base_url, names[0], api_key=api_key, **options)
+
+
+# --- what a server is ---------------------------------------------------------------------------------------------
+
+_OWNERS = {
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "llamacpp": "llama-server",
+    "lensmith": "lensmith",
+    "me": "llama-cpp-python",
+}
+"""What servers write as the owner of their models."""
+
+
+def find_dialect(base_url: str, get: Callable[[str], httpx.Response | None]) -> Dialect:
+    """The dialect of a server; one that says nothing of itself is taken as plainly compatible with OpenAI.
+
+    `get` gives what is at a URL, None where nothing is: the request that follows will say why.
+    """
+    if urlsplit(base_url).hostname == "api.openai.com":
+        return DIALECTS["openai"]
+    response = get(f"{base_url}/models")
+    if response is not None:
+        owner = _owner(response)
+        if owner in _OWNERS:
+            return DIALECTS[_OWNERS[owner]]
+        product = str(response.headers.get("server", "")).lower()
+        if product.startswith("llama.cpp"):
+            return DIALECTS["llama-server"]
+        if product.startswith("lensmith"):
+            return DIALECTS["lensmith"]
+    version = get(f"{base_url.removesuffix('/v1')}/version")
+    return DIALECTS["vllm" if version is not None and "version" in _json(version) else "compatible"]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine by address or by name. No name server is asked about other names."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == socket.gethostname()
+
+
+def _owner(response: httpx.Response) -> str:
+    models = _json(response).get("data")
+    first = models[0] if isinstance(models, list) and models else None
+    return str(first.get("owned_by")) if isinstance(first, dict) else ""
+
+
+def _json(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+# --- requests and answers -----------------------------------------------------------------------------------------
 
 
 def _split(request: Request, dialect: Dialect) -> list[Request]:
