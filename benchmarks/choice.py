@@ -29,7 +29,7 @@ from lensmith.models import VisionLanguageConfig, VisionLanguageModel
 from lensmith.models.families.deepseek_vl import CheckpointLayout, deepseek_vl_config, tiny_config
 from lensmith.models.families.deepseek_vl.layouts import plan_for
 from lensmith.models.families.deepseek_vl.published_config import write_transformers
-from lensmith.models.inference.prefill import PreparedPicture, Prompt, Reader
+from lensmith.models.inference.prefill import Prefill, PreparedPicture, Prompt
 from lensmith.models.scoring.likelihood import Scored, Scorer
 
 LAYERS = 4
@@ -112,9 +112,9 @@ def measure(*, rounds: int = 5, layers: int = LAYERS, is_quick: bool = False) ->
 
 
 def _rows(task: Task, ours: VisionLanguageModel, theirs: PreTrainedModel, rounds: int) -> list[Row]:
-    reader = Reader(ours, cache_bytes=_CACHE_BYTES)
+    prefill = Prefill(ours, cache_bytes=_CACHE_BYTES)
     ways: dict[str, Callable[[], list[Logprobs]]] = {
-        "ours": lambda: _score(reader, task.asked),
+        "ours": lambda: _score(prefill, task.asked),
         "one batch": lambda: _plain(theirs, task.asked, together=True),
         "one by one": lambda: _plain(theirs, task.asked, together=False),
     }
@@ -167,10 +167,10 @@ def as_table(report: Report) -> str:
 # --- ours -------------------------------------------------------------------------------------------------------------
 
 
-def _score(reader: Reader, asked: Sequence[Scored]) -> list[Logprobs]:
+def _score(prefill: Prefill, asked: Sequence[Scored]) -> list[Logprobs]:
     """With nothing kept from before; one question after the other, as an evaluation meets them."""
-    reader.forget()
-    scorer = Scorer(reader)
+    prefill.forget()
+    scorer = Scorer(prefill)
     return [
         np.array([value for score in scorer.score(each.prefix, each.options) for value in score.logprobs])
         for each in asked

@@ -27,7 +27,7 @@ from benchmarks.real_models import smollm2_gguf
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure
 from lensmith.models.inference.decoder import Decoder, Job, Text
-from lensmith.models.inference.prefill import Prompt, Reader
+from lensmith.models.inference.prefill import Prefill, Prompt
 from lensmith.models.language.loading import load_language_model
 from lensmith.models.linear.int8 import quantize_linear_layers
 from lensmith.models.linear.packed import pack_linear_layers
@@ -163,7 +163,7 @@ def _lensmith_way(model: PreTrainedModel, prompt: np.ndarray) -> Callable[[int],
     text = Text(decode=lambda ids: "", end_ids=frozenset())
 
     def run(tokens: int) -> float:
-        decoder = Decoder(Reader(model, cache_bytes=0), text, Exposure.text_only(), slots=1, max_length=16_384)
+        decoder = Decoder(Prefill(model, cache_bytes=0), text, Exposure.text_only(), slots=1, max_length=16_384)
         request = Request(token_ids=tuple(prompt.tolist()), max_tokens=tokens, temperature=0.0)
         started = time.perf_counter()
         decoder.submit(Job(request=request, prompt=Prompt(token_ids_P=prompt), sink=lambda event: None))

@@ -392,12 +392,12 @@ def test_a_stop_finishes_what_was_accepted():
 
 def test_a_failure_of_the_model_is_told_and_the_next_request_answered():
     with tiny_server() as (url, engine):
-        reader, step = engine.decoder.reader, engine.decoder.reader.step
-        reader.step = lambda *_: 1 / 0
+        prefill, step = engine.decoder.prefill, engine.decoder.prefill.step
+        prefill.step = lambda *_: 1 / 0
         response = complete(url, prompt="x", max_tokens=5)
         assert response.status_code == 500
         assert "division" not in response.text
-        reader.step = step
+        prefill.step = step
         assert complete(url, prompt="x", max_tokens=5).status_code == 200
 
 

@@ -1,11 +1,13 @@
 """Parts of a tiny vision-language model. Weights are random; nothing is downloaded."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import GPT2Config, LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from lensmith.models.connectors import MlpConnectorConfig
 from lensmith.models.towers import SiglipTowerConfig
+from lensmith.models.towers.sam import Attend, SamAttention
 
 IMAGE_TOKEN_ID = 3
 VOCABULARY = 260
@@ -78,3 +80,11 @@ def tiny_chat_model() -> tuple[VisionLanguageModel, VisionLanguageProcessor]:
     processor = VisionLanguageProcessor.for_model(config, byte_tokenizer(), pictures)
     processor.chat_template = CHAT_TEMPLATE
     return VisionLanguageModel(config), processor
+
+
+def attend_by(module: nn.Module, attend: Attend) -> None:
+    """All of SAM's attention within a module is computed this way, whatever the device."""
+    layers = [layer for layer in module.modules() if isinstance(layer, SamAttention)]
+    assert layers
+    for layer in layers:
+        layer.attend = attend

@@ -171,10 +171,10 @@ def test_pictures_and_prefixes_are_read_once(questions):
     kept, forgotten = picture_model(), picture_model(cache_bytes=0)
     for model in (kept, forgotten):
         evaluate(model, questions(12), ChoiceSettings(circular=True))
-    reader, other = kept.answering.reader, forgotten.answering.reader
-    assert (reader.read_pictures, other.read_pictures) == (4 + 1, 48 + 1)  # and the one by which the model is known
-    assert reader.read_tokens + reader.known_tokens == other.read_tokens
-    assert reader.known_tokens > 0.25 * other.read_tokens  # of tiny pictures and long texts, byte by byte
+    prefill, other = kept.answering.prefill, forgotten.answering.prefill
+    assert (prefill.read_pictures, other.read_pictures) == (4 + 1, 48 + 1)  # and the one by which the model is known
+    assert prefill.read_tokens + prefill.known_tokens == other.read_tokens
+    assert prefill.known_tokens > 0.25 * other.read_tokens  # of tiny pictures and long texts, byte by byte
 
 
 BAD = [
@@ -214,7 +214,7 @@ def test_strict_stops_before_anything_is_computed(questions, tmp_path):
     long = {"id": "long", "question": "word " * 200, "options": ["a", "b"], "answer": "A"}
     with pytest.raises(InputError, match="line 3"):
         evaluate(model, questions(4, bad=[(2, long)]), ChoiceSettings(strict=True), out=tmp_path / "r.jsonl")
-    assert model.answering.reader.read_tokens == 0
+    assert model.answering.prefill.read_tokens == 0
     assert not (tmp_path / "r.jsonl").exists()
 
 

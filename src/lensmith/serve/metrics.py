@@ -36,15 +36,15 @@ class Metrics:
         self.answer_s = Histogram(
             "lensmith_answer_seconds", "From a request to its whole answer.", registry=self._registry, buckets=_SECONDS
         )
-        decoder, reader = engine.decoder, engine.answering.reader
+        decoder, prefill = engine.decoder, engine.answering.prefill
         self._gauge("lensmith_running_rows", "Rows in the batch.", lambda: decoder.num_running)
         self._gauge("lensmith_waiting_rows", "Rows that wait for a slot.", lambda: decoder.num_waiting)
         self._gauge("lensmith_open_requests", "Requests accepted and not yet answered.", lambda: engine.open_requests)
         self._gauge("lensmith_steps", "Steps of the batch so far.", lambda: decoder.steps)
         self._gauge("lensmith_generated_tokens", "Tokens generated so far.", lambda: decoder.generated_tokens)
-        self._gauge("lensmith_read_prompt_tokens", "Prompt tokens computed so far.", lambda: reader.read_tokens)
-        self._gauge("lensmith_known_prompt_tokens", "Prompt tokens taken from the store.", lambda: reader.known_tokens)
-        self._gauge("lensmith_read_pictures", "Pictures computed so far.", lambda: reader.read_pictures)
+        self._gauge("lensmith_read_prompt_tokens", "Prompt tokens computed so far.", lambda: prefill.read_tokens)
+        self._gauge("lensmith_known_prompt_tokens", "Prompt tokens taken from the store.", lambda: prefill.known_tokens)
+        self._gauge("lensmith_read_pictures", "Pictures computed so far.", lambda: prefill.read_pictures)
 
     def refused(self, error: RefusedError) -> None:
         for feature in error.feature:

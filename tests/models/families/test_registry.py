@@ -159,7 +159,9 @@ def other_families(monkeypatch):
 
     def install(**values: str) -> None:
         points = [EntryPoint(name=name, value=value, group=registry.ENTRY_POINTS) for name, value in values.items()]
-        monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.ENTRY_POINTS else [])
+        monkeypatch.setattr(
+            "importlib.metadata.entry_points", lambda group: points if group == registry.ENTRY_POINTS else []
+        )
         registry.all_families.cache_clear()
 
     yield install

@@ -94,11 +94,11 @@ def test_what_was_read_before_is_answered_alike(tokenizer):
     expected = [fresh.answer([each])[0] for each in requests]
     for _ in range(2):
         assert_near(storing.answer(requests), expected)
-    reader = storing.answering.reader
+    prefill = storing.answering.prefill
     different = sum(len(ending) for ending in ("a", "bc", "so on"))
     # The empty ending is read again for its last token, whose logits are needed.
-    assert reader.read_tokens == len(beginning) + different + 1
-    assert reader.known_tokens > 5 * len(beginning)
+    assert prefill.read_tokens == len(beginning) + different + 1
+    assert prefill.known_tokens > 5 * len(beginning)
 
 
 def test_an_answer_that_runs_is_not_disturbed_by_the_store(tokenizer):
@@ -228,7 +228,7 @@ def test_an_open_interface_tells_its_width(endpoint):
 def test_what_makes_no_sense_is_refused_before_anything_runs(endpoint, asked, problem):
     with pytest.raises(InputError, match=problem):
         endpoint.answer([request(), asked])
-    assert endpoint.answering.reader.read_tokens == 0
+    assert endpoint.answering.prefill.read_tokens == 0
 
 
 @pytest.mark.parametrize(("part", "feature"), [("hi", Feature.MESSAGES), (Picture(data=b"x"), Feature.PICTURES)])
@@ -238,7 +238,7 @@ def test_what_the_model_cannot_read_is_refused_by_its_feature(endpoint, part, fe
     with pytest.raises(RefusedError) as caught:
         endpoint.answer([request(), asked])
     assert caught.value.feature is feature
-    assert endpoint.answering.reader.read_tokens == 0
+    assert endpoint.answering.prefill.read_tokens == 0
 
 
 def test_messages_go_through_the_chat_template(tokenizer):
@@ -305,9 +305,9 @@ def test_pictures_in_a_batch_are_those_of_their_own_row(model, processor, png):
 
 def test_equal_pictures_are_computed_once_and_others_are_not_taken_for_them(seeing, png):
     seeing.answer([with_pictures(png(40, 24, 1), begun=text) for text in ("a", "b", "a", "c")])
-    assert seeing.answering.reader.read_pictures == 1
+    assert seeing.answering.prefill.read_pictures == 1
     same_size = seeing.answer([with_pictures(png(40, 24, seed), begun="a") for seed in (1, 2)])
-    assert seeing.answering.reader.read_pictures == 2
+    assert seeing.answering.prefill.read_pictures == 2
     assert same_size[0].choices[0].text != same_size[1].choices[0].text
 
 
@@ -324,7 +324,7 @@ def test_frozen_noise_is_not_drawn_anew_for_a_picture_that_was_saved_in_another_
     as_png = told(1, format="PNG")
     np.testing.assert_allclose(told(1, format="PNG", compress_level=0), as_png, atol=NEAR)
     np.testing.assert_allclose(told(1, format="BMP"), as_png, atol=NEAR)
-    assert endpoint.answering.reader.read_pictures == 1
+    assert endpoint.answering.prefill.read_pictures == 1
     assert np.abs(told(2, format="PNG") - as_png).max() > 0.05
 
 

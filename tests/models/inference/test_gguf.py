@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from transformers import AutoModelForCausalLM
 
 from benchmarks.real_models import smollm2_gguf
 from lensmith.core.endpoint import Request, Reveal
@@ -11,7 +12,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.types import Message
 from lensmith.models.inference.endpoint import LocalEndpoint
 from lensmith.models.inference.loading import load_answering
-from lensmith.models.language import loading
+from lensmith.models.language.loading import gguf_as_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -44,8 +45,10 @@ def endpoint(gguf, tmp_path_factory):
 
 
 def test_it_is_converted_once(gguf, endpoint, monkeypatch):
-    monkeypatch.setattr(loading, "_convert", lambda *_: pytest.fail("it was converted before"))
-    folder = loading.gguf_as_folder(gguf)
+    monkeypatch.setattr(
+        AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("it was converted before")
+    )
+    folder = gguf_as_folder(gguf)
     assert (folder / "model.safetensors").is_file()
     assert endpoint.metadata()["width"] == 576
     assert endpoint.supports().vocabulary_size == 49152
@@ -65,7 +68,7 @@ def test_a_batch_of_8_is_the_same_and_quicker(endpoint):
     seconds = {}
     answers = {}
     for how, groups in (("warm", [requests[:1]]), ("alone", [[each] for each in requests]), ("batch", [requests])):
-        endpoint.answering.reader.forget()
+        endpoint.answering.prefill.forget()
         began = time.monotonic()
         answers[how] = [answer for group in groups for answer in endpoint.answer(group)]
         seconds[how] = time.monotonic() - began

@@ -10,7 +10,7 @@ from lensmith.core.exposure import Exposure
 from lensmith.models.inference.answers import Piece
 from lensmith.models.inference.decoder import Answers, Job
 from lensmith.models.inference.endpoint import Answering
-from lensmith.models.inference.prefill import Prompt, Reader
+from lensmith.models.inference.prefill import Prefill, Prompt
 from tests.support.tiny_vlm import tiny_llama
 
 
@@ -63,37 +63,39 @@ def requests():
 def test_kept_answers_are_what_reading_them_gives(answering):
     for ids in written(answering, requests(), Answers.KEPT):
         prompt = Prompt(token_ids_P=np.array([*ids[:-1], 7, 8]))
-        [known] = answering.reader.read([prompt])
-        [fresh] = Reader(answering.model, cache_bytes=1 << 20).read([prompt])
+        [known] = answering.prefill.read([prompt])
+        [fresh] = Prefill(answering.model, cache_bytes=1 << 20).read([prompt])
         assert known.known_tokens == len(ids) - 1
         assert fresh.known_tokens == 0
         np.testing.assert_allclose(known.logits_V, fresh.logits_V, rtol=0, atol=1e-5)
         whole = Prompt(token_ids_P=np.array(ids[:-1]))
-        [known] = answering.reader.read([whole])
-        [fresh] = Reader(answering.model, cache_bytes=1 << 20).read([whole])
+        [known] = answering.prefill.read([whole])
+        [fresh] = Prefill(answering.model, cache_bytes=1 << 20).read([whole])
         assert known.known_tokens == len(ids) - 1
         np.testing.assert_allclose(known.logits_V, fresh.logits_V, rtol=0, atol=1e-5)
 
 
 def test_what_was_stopped_is_kept_too(answering):
-    answering.reader.forget()
+    answering.prefill.forget()
     [ids, *_] = written(answering, [requests()[2]], Answers.KEPT, cancel_after=6)
     assert len(ids) < len("something else altogether") + 30
-    [known] = answering.reader.read([Prompt(token_ids_P=np.array([*ids, 7]))])
+    [known] = answering.prefill.read([Prompt(token_ids_P=np.array([*ids, 7]))])
     assert known.known_tokens >= len(ids) - 2
 
 
 def test_a_server_forgets_them(answering):
-    answering.reader.forget()
+    answering.prefill.forget()
     for request, ids in zip(requests(), written(answering, requests(), Answers.FORGOTTEN), strict=True):
-        [known] = answering.reader.read([Prompt(token_ids_P=np.array([*ids, 7]))])
+        [known] = answering.prefill.read([Prompt(token_ids_P=np.array([*ids, 7]))])
         assert known.known_tokens <= len(answering.prompt(request).token_ids_P)
 
 
 def test_a_conversation_is_held_once(answering):
-    answering.reader.forget()
+    answering.prefill.forget()
     [request] = [one for one in requests() if one.max_tokens == 30]
     [ids] = written(answering, [request], Answers.KEPT)
     longer = Request(token_ids=(*ids, 7, 8, 9), max_tokens=10, temperature=0.0)
     [ids] = written(answering, [longer], Answers.KEPT)
-    assert [len(answering.reader._entries.peek(key).keys_P) for key in answering.reader._entries] == [len(ids) - 1]
+    assert [len(answering.prefill.known_prompts.peek(key).keys_P) for key in answering.prefill.known_prompts] == [
+        len(ids) - 1
+    ]

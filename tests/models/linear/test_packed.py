@@ -8,7 +8,6 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lensmith.core.errors import LensmithError
-from lensmith.models.linear import packed
 from lensmith.models.linear.int8 import quantize_linear_layers
 from lensmith.models.linear.packed import PackedLinear, can_pack, count_parameters, pack_linear_layers
 
@@ -38,8 +37,7 @@ def test_it_computes_the_same(dtype, rows, bias):
 
 
 @pytest.fixture
-def model(monkeypatch):
-    monkeypatch.setattr(packed, "SMALLEST", 1)
+def model():
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=200,
@@ -57,7 +55,7 @@ def test_a_packed_model_says_the_same_and_its_embeddings_stay(model):
     ids = torch.randint(0, 200, (2, 30))
     before, embeddings = model(ids).logits, model.get_input_embeddings().weight.clone()
     greedy = model.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)
-    assert pack_linear_layers(model) == 2 * 7 + 1
+    assert pack_linear_layers(model, smallest=1) == 2 * 7 + 1
     assert torch.allclose(model(ids).logits, before, rtol=0, atol=1e-5)
     assert torch.equal(model.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0), greedy)
     assert torch.equal(model.get_input_embeddings().weight, embeddings)
@@ -65,7 +63,7 @@ def test_a_packed_model_says_the_same_and_its_embeddings_stay(model):
 
 
 def test_what_would_lose_its_weights_is_refused(model, tmp_path):
-    pack_linear_layers(model)
+    pack_linear_layers(model, smallest=1)
     with pytest.raises(LensmithError, match="saved"):
         model.save_pretrained(tmp_path)
     with pytest.raises(LensmithError, match="moved"):

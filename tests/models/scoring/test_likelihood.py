@@ -18,7 +18,7 @@ from lensmith.models.families.deepseek_vl import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 from lensmith.models.inference.endpoint import Answering
-from lensmith.models.inference.prefill import Prompt, Reader
+from lensmith.models.inference.prefill import Prefill, Prompt
 from lensmith.models.language.loading import load_language_model
 from lensmith.models.scoring.likelihood import Scored, Scorer
 from lensmith.models.scoring.model import Asked, AskedText, ScoredModel
@@ -79,7 +79,7 @@ VLM_PARTS = {
 @pytest.mark.parametrize("cache_bytes", [0, 4 << 20])
 def test_options_of_a_text_model_equal_whole_sequences(kind, cache_bytes):
     model = text_model(TEXT_MODELS[kind])
-    scorer = Scorer(Reader(model, cache_bytes=cache_bytes))
+    scorer = Scorer(Prefill(model, cache_bytes=cache_bytes))
     prefix = list(range(20, 60))
     for _ in range(2):  # the second time from the store
         assert_equals_naive(scorer.score(prompt_of(prefix), OPTIONS), model, prefix, OPTIONS)
@@ -91,7 +91,7 @@ def test_options_of_a_text_model_equal_whole_sequences(kind, cache_bytes):
 )
 def test_any_options_equal_whole_sequences(prefix, options):
     model = text_model()
-    assert_equals_naive(Scorer(Reader(model, cache_bytes=0)).score(prompt_of(prefix), options), model, prefix, options)
+    assert_equals_naive(Scorer(Prefill(model, cache_bytes=0)).score(prompt_of(prefix), options), model, prefix, options)
 
 
 @pytest.mark.parametrize("kind", VLM_PARTS)
@@ -132,7 +132,7 @@ def test_options_of_deepseek_vl_equal_whole_sequences(picture, family, exact):
 
 def test_in_bfloat16_scores_stay_near():
     model = text_model().to(torch.bfloat16)
-    scores = Scorer(Reader(model, cache_bytes=0)).score(prompt_of(range(20, 60)), OPTIONS)
+    scores = Scorer(Prefill(model, cache_bytes=0)).score(prompt_of(range(20, 60)), OPTIONS)
     for score, option in zip(scores, OPTIONS, strict=True):
         np.testing.assert_allclose(score.logprobs, naive(model, list(range(20, 60)), option)[0], atol=0.25)
 
@@ -152,19 +152,22 @@ def asking(*pictures, text="what is this?"):
 def test_options_in_one_batch_equal_options_alone_and_in_little_memory():
     model = text_model()
     prefix = prompt_of(range(20, 60))
-    together = Scorer(Reader(model, cache_bytes=0)).score(prefix, OPTIONS)
-    little = Scorer(Reader(model, cache_bytes=0), memory_bytes=1).score(prefix, OPTIONS)
+    together = Scorer(Prefill(model, cache_bytes=0)).score(prefix, OPTIONS)
+    little = Scorer(Prefill(model, cache_bytes=0), memory_bytes=1).score(prefix, OPTIONS)
     for option, score, other in zip(OPTIONS, together, little, strict=True):
-        [alone] = Scorer(Reader(model, cache_bytes=0)).score(prefix, [option])
+        [alone] = Scorer(Prefill(model, cache_bytes=0)).score(prefix, [option])
         np.testing.assert_allclose(score.logprobs, alone.logprobs, atol=NEAR)
         np.testing.assert_allclose(other.logprobs, alone.logprobs, atol=NEAR)
 
 
-def test_a_long_option_is_read_in_chunks(monkeypatch):
+def test_a_long_option_is_read_in_chunks():
     model, prefix, option = text_model(), [20, 21], tuple(range(4, 90))
-    monkeypatch.setattr("lensmith.models.scoring.likelihood._LOGITS_BYTES", 4 * VOCABULARY * 7)
+    scorer = Scorer(Prefill(model, cache_bytes=0), logits_bytes=4 * VOCABULARY * 7)
     assert_equals_naive(
-        Scorer(Reader(model, cache_bytes=0)).score(prompt_of(prefix), [option, (5, 6)]), model, prefix, [option, (5, 6)]
+        scorer.score(prompt_of(prefix), [option, (5, 6)]),
+        model,
+        prefix,
+        [option, (5, 6)],
     )
 
 
@@ -176,12 +179,12 @@ def test_letters_take_one_forward_pass_and_a_picture_is_computed_once(model, pro
     requests = [asking(picture(40, 24), text=f"question {number}?") for number in range(8)]
     for request in requests:
         scored.score([scored.prepare(Asked(request=request, options=("A", "B", "C", "D")))])
-    reader = scored.answering.reader
-    assert reader.read_pictures == 1
+    prefill = scored.answering.prefill
+    assert prefill.read_pictures == 1
     # One byte a token, so that a letter behind its space has two; the space is read once for all four.
     assert len(calls) == 2 * len(requests)
     lengths = [scored.answering.prompt(request).length for request in requests]
-    assert reader.read_tokens < lengths[0] + 8 * len("question 1?\nassistant:") + 8
+    assert prefill.read_tokens < lengths[0] + 8 * len("question 1?\nassistant:") + 8
 
 
 def test_the_store_is_bounded_and_what_it_forgot_is_computed_again(model, processor, picture):
@@ -193,8 +196,8 @@ def test_the_store_is_bounded_and_what_it_forgot_is_computed_again(model, proces
         [scores], [expected] = (each.score([each.prepare(asked)]) for each in (small, fresh))
         for score, other in zip(scores, expected, strict=True):
             np.testing.assert_allclose(score.logprobs, other.logprobs, atol=NEAR)
-    assert small.answering.reader._entries.bytes_held <= 60_000
-    assert small.answering.reader._features.bytes_held <= 60_000 // 8
+    assert small.answering.prefill.known_prompts.bytes_held <= 60_000
+    assert small.answering.prefill.known_pictures.bytes_held <= 60_000 // 8
 
 
 def test_questions_together_equal_questions_alone(model, processor, picture):
@@ -218,7 +221,7 @@ def test_questions_together_equal_questions_alone(model, processor, picture):
 @pytest.mark.parametrize("options", [[], [()], [(5,), ()]])
 def test_nothing_to_score_is_refused(options):
     with pytest.raises(InputError, match="nothing to score"):
-        Scorer(Reader(text_model(), cache_bytes=0)).score(prompt_of([5]), options)
+        Scorer(Prefill(text_model(), cache_bytes=0)).score(prompt_of([5]), options)
 
 
 def test_what_is_longer_than_the_model_reads_is_refused(tokenizer):
@@ -230,7 +233,7 @@ def test_what_is_longer_than_the_model_reads_is_refused(tokenizer):
 
 def test_a_token_outside_the_vocabulary_is_refused():
     with pytest.raises(InputError, match="outside the vocabulary"):
-        Scorer(Reader(text_model(), cache_bytes=0)).score(prompt_of([5]), [(VOCABULARY,)])
+        Scorer(Prefill(text_model(), cache_bytes=0)).score(prompt_of([5]), [(VOCABULARY,)])
 
 
 # --- which model it is ------------------------------------------------------------------------------------------------

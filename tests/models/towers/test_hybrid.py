@@ -75,7 +75,7 @@ def test_the_original_makes_and_normalises_both_pictures_itself():
 def test_the_small_picture_is_antialiased():
     stripes = torch.zeros(1, 3, 64, 64)
     stripes[..., ::2] = 1.0
-    small = build(ORIGINAL)._small(stripes)
+    small = build(ORIGINAL).small(stripes)
     assert small.shape == (1, 3, 32, 32)
     torch.testing.assert_close(small[..., 2:-2], torch.full((1, 3, 32, 28), 0.5), atol=0.01, rtol=0)
 
@@ -83,7 +83,7 @@ def test_the_small_picture_is_antialiased():
 @torch.no_grad()
 def test_in_bfloat16_the_small_picture_is_made_in_float32_of_rounded_values():
     pixels = torch.rand(1, 3, 64, 64).bfloat16()
-    small = build(ORIGINAL).bfloat16()._small(pixels)
+    small = build(ORIGINAL).bfloat16().small(pixels)
     wanted = F.interpolate(pixels.float(), size=(32, 32), mode="bilinear", antialias=True).bfloat16()
     assert torch.equal(small, wanted)
     low = normalised(small, (0.5,) * 3, (0.5,) * 3)

@@ -1,3 +1,4 @@
+import functools
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from lensmith.models.towers import SamTowerConfig
 from lensmith.models.towers import sam as sam_parts
 from lensmith.models.towers.base import patch_mask_for
 from lensmith.models.towers.sam import SamTower, attend_folded, attend_in_chunks, position_terms
+from tests.support.tiny_vlm import attend_by
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
 TINY = SamTowerConfig(
@@ -80,10 +82,9 @@ def test_a_position_term_is_the_query_times_the_row_of_its_distance():
 
 @pytest.mark.parametrize(("grids", "side", "width"), [(1, 48, 64), (1, 32, 64), (3, 16, 64), (2, 8, 8), (5, 14, 64)])
 @pytest.mark.parametrize("at_once", [1, 3 * 14**4, 2**20, 2**22])
-def test_chunks_give_the_bits_of_the_dense_bias(monkeypatch, grids, side, width, at_once):
+def test_chunks_give_the_bits_of_the_dense_bias(grids, side, width, at_once):
     inputs = attention_inputs(grids=grids, heads=2, side=side, width=width)
-    monkeypatch.setattr(sam_parts, "BIAS_VALUES", at_once)
-    assert torch.equal(attend_in_chunks(*inputs), dense(*inputs))
+    assert torch.equal(attend_in_chunks(*inputs, bias_values=at_once), dense(*inputs))
 
 
 @pytest.mark.parametrize(
@@ -100,17 +101,15 @@ def test_chunks_give_the_bits_of_the_dense_bias(monkeypatch, grids, side, width,
 def test_no_more_of_the_bias_exists_than_said(monkeypatch, grids, heads, side, at_once, threads, chunks, values):
     inputs = attention_inputs(grids=grids, heads=heads, side=side, width=8)
     sizes = []
-    written_out = sam_parts._written_out
+    attention = F.scaled_dot_product_attention
 
-    def counted(*terms):
-        bias = written_out(*terms)
-        sizes.append(bias.numel())
-        return bias
+    def counted(query, key, value, attn_mask):
+        sizes.append(attn_mask.numel())
+        return attention(query, key, value, attn_mask=attn_mask)
 
-    monkeypatch.setattr(sam_parts, "_written_out", counted)
-    monkeypatch.setattr(sam_parts, "BIAS_VALUES", at_once)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    attend_in_chunks(*inputs)
+    attend_in_chunks(*inputs, bias_values=at_once)
     assert (len(sizes), max(sizes)) == (chunks, values)
 
 
@@ -142,10 +141,10 @@ def test_the_device_decides():
 
 
 @torch.no_grad()
-def test_the_whole_tower_gives_the_same_with_the_bias_folded(tower, monkeypatch):
+def test_the_whole_tower_gives_the_same_with_the_bias_folded(tower):
     pixels = torch.randn(2, 3, 36, 36)
     wanted = tokens(tower, pixels)
-    monkeypatch.setattr(sam_parts, "attention_for", lambda _device: attend_folded)
+    attend_by(tower, attend_folded)
     torch.testing.assert_close(tokens(tower, pixels), wanted, **TIGHT)
 
 
@@ -176,7 +175,7 @@ def test_one_downsampling_of_the_sum_is_the_sum_of_two(tower):
 
     tower.alpha.fill_(0.7)
     wanted = down(late) + down(early) * tower.alpha
-    merged = tower.proj(tower._resized(late, early))
+    merged = tower.proj(tower.merged(late, early))
     assert (merged - wanted).abs().max() <= 5e-7 * wanted.abs().max()
 
 
@@ -200,8 +199,8 @@ def test_the_configuration_says_in_which_precision_the_map_is_resized():
     for tower in towers.values():
         tower.alpha.zero_()
     size = {"size": (96, 96), "mode": "bilinear", "align_corners": False}
-    original = towers[True]._resized(late, early)
-    theirs = towers[False]._resized(late, early)
+    original = towers[True].merged(late, early)
+    theirs = towers[False].merged(late, early)
     assert original.dtype == theirs.dtype == torch.bfloat16
     assert torch.equal(original, F.interpolate(late.float(), **size).bfloat16())
     assert torch.equal(theirs, F.interpolate(late, **size))
@@ -221,19 +220,18 @@ def test_a_picture_gives_the_same_tokens_alone_and_in_a_batch(tower):
 
 
 @pytest.mark.parametrize("attend", [attend_in_chunks, attend_folded])
-def test_gradients_reach_every_weight_and_the_pixels(tower, monkeypatch, attend):
-    monkeypatch.setattr(sam_parts, "attention_for", lambda _device: attend)
+def test_gradients_reach_every_weight_and_the_pixels(tower, attend):
+    attend_by(tower, attend)
     pixels = torch.randn(2, 3, 36, 36, requires_grad=True)
     tokens(tower, pixels).square().sum().backward()
     assert pixels.grad.abs().sum() > 0
     assert not [name for name, parameter in tower.named_parameters() if not parameter.grad.abs().sum() > 0]
 
 
-def test_gradients_of_chunks_are_those_of_the_dense_bias(monkeypatch):
+def test_gradients_of_chunks_are_those_of_the_dense_bias():
     inputs = attention_inputs(grids=2, heads=2, side=16, width=8)
     gradients = []
-    for attend in (attend_in_chunks, attend_folded, dense):
-        monkeypatch.setattr(sam_parts, "BIAS_VALUES", 256 * 64)
+    for attend in (functools.partial(attend_in_chunks, bias_values=256 * 64), attend_folded, dense):
         leaves = [value.clone().requires_grad_() for value in (*inputs[:3], *inputs[3])]
         attend(*leaves[:3], sam_parts.PositionTerms(*leaves[3:])).square().sum().backward()
         gradients.append([leaf.grad for leaf in leaves])

@@ -10,8 +10,8 @@ built-in family's name, or gives no `Family`, is an error that says which packag
 """
 
 import functools
+import importlib.metadata
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,7 +37,7 @@ DEFAULT_MODEL = "sightseer_nano"
 def all_families() -> Mapping[str, Family]:
     """Built-in families and those of other packages, by name. Raises ConfigError for an entry point that is none."""
     found = dict(FAMILIES)
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+    for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         found[point.name] = _of_entry_point(point, found)
     return MappingProxyType(found)
 
@@ -113,7 +113,7 @@ def _option_names() -> list[str]:
     return sorted({name for family in all_families().values() for name in family.options})
 
 
-def _of_entry_point(point: EntryPoint, found: Mapping[str, Family]) -> Family:
+def _of_entry_point(point: importlib.metadata.EntryPoint, found: Mapping[str, Family]) -> Family:
     package = point.dist.name if point.dist is not None else point.value
     if point.name in found:
         raise ConfigError(f"{package}: there is a model family {point.name!r} already", expected="another name")

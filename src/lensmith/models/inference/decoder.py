@@ -21,7 +21,7 @@ from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure, Noise, Revealed, apply, check
 from lensmith.models.inference.answers import Failed, Piece, PromptRead, Sink, joined
 from lensmith.models.inference.kv_cache import SPARE_COLUMNS, SlotCache
-from lensmith.models.inference.prefill import Prompt, Reader, ReadPrompt
+from lensmith.models.inference.prefill import Prefill, Prompt, ReadPrompt
 from lensmith.models.inference.text_stream import Released, TextStream, context_of
 
 
@@ -48,7 +48,7 @@ class Answers(enum.Enum):
 
     FORGOTTEN = "forgotten"
     KEPT = "kept"
-    """The reader keeps them: the next prompt of a conversation goes on from there."""
+    """The prefill keeps them: the next prompt of a conversation goes on from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class Decoder:
 
     def __init__(
         self,
-        reader: Reader,
+        prefill: Prefill,
         text: Text,
         exposure: Exposure,
         *,
@@ -151,7 +151,7 @@ class Decoder:
     ) -> None:
         if slots < 1:
             raise InputError("slots: nothing could run", expected="at least 1", actual=slots)
-        self.reader, self.text, self.exposure = reader, text, exposure
+        self.prefill, self.text, self.exposure = prefill, text, exposure
         self.slots, self.max_length, self.answers = slots, max_length, answers
         self.generated_tokens = 0
         self.steps = 0
@@ -200,7 +200,7 @@ class Decoder:
         self._drop_cancelled()
         rows = list(self._running)
         try:
-            logits_BV = self.reader.step(self._cache, [row.tokens[-1] for row in rows]) if rows else ()
+            logits_BV = self.prefill.step(self._cache, [row.tokens[-1] for row in rows]) if rows else ()
         except Exception as error:  # noqa: BLE001  # as in `_attempt`
             self._fail_all(rows, error)
             return
@@ -291,7 +291,7 @@ class Decoder:
             row = self._running[index]
             if not row.is_running:
                 if self.answers is Answers.KEPT and row.logits_V is not None:
-                    self.reader.remember(row.job.prompt, row.tokens[:-1], self._cache.row(index), row.logits_V)
+                    self.prefill.remember(row.job.prompt, row.tokens[:-1], self._cache.row(index), row.logits_V)
                 self._cache.leave(index)
                 last = self._running.pop()
                 if index < len(self._running):
@@ -316,7 +316,7 @@ class Decoder:
     # --- prompts ------------------------------------------------------------------------------------------------------
 
     def _read_prompts(self, rows: list[_Row]) -> dict[_Row, _Beginning]:
-        read = self.reader.read([row.job.prompt for row in rows])
+        read = self.prefill.read([row.job.prompt for row in rows])
         return {row: _Beginning(read=result) for row, result in zip(rows, read, strict=True)}
 
     def _read_with_echo(self, rows: list[_Row]) -> dict[_Row, _Beginning]:
@@ -340,7 +340,7 @@ class Decoder:
             if revealed.logprobs is not None:
                 parts.append(revealed.logprobs)
 
-        read = self.reader.read_all(prompt, tell)
+        read = self.prefill.read_all(prompt, tell)
         return {row: _Beginning(read=read, logprobs=_after_nothing(parts, request, len(read.logits_V)))}
 
     def _context(self, keys_P: IdArray, tokens: list[int]) -> bytes:

@@ -15,7 +15,7 @@ from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
 from lensmith.models.inference.answers import Collector
 from lensmith.models.inference.decoder import Answers, Decoder, Job, Text
 from lensmith.models.inference.kv_cache import SPARE_COLUMNS
-from lensmith.models.inference.prefill import CHUNK_TOKENS, Prompt, Reader
+from lensmith.models.inference.prefill import CHUNK_TOKENS, Prefill, Prompt
 from lensmith.models.inference.prompts import PicturePrompts, PromptMaker, TextPrompts
 from lensmith.models.inference.token_table import TokenTable
 from lensmith.models.linear.int8 import weights_dtype
@@ -43,7 +43,7 @@ class Answering:
     name: str
     model: PreTrainedModel
     prompts: PromptMaker
-    reader: Reader
+    prefill: Prefill
     text: Text
     tokens: TokenTable
     max_length: int
@@ -78,7 +78,7 @@ class Answering:
             name=name,
             model=model,
             prompts=prompts,
-            reader=Reader(model, cache_bytes=cache_bytes, chunk_tokens=chunk_tokens),
+            prefill=Prefill(model, cache_bytes=cache_bytes, chunk_tokens=chunk_tokens),
             text=Text(decode=decode, end_ids=_end_ids(model, own)),
             tokens=TokenTable(own),
             max_length=_max_length(model, max_length),
@@ -129,7 +129,7 @@ class Answering:
     ) -> Decoder:
         """A decoder of at most `slots` rows; see `Decoder`."""
         return Decoder(
-            self.reader,
+            self.prefill,
             self.text,
             exposure,
             slots=slots,

@@ -118,7 +118,7 @@ class _Start:
     entry: _Entry | None = None
 
 
-class Reader:
+class Prefill:
     """A model, and what it has read. Not for several threads."""
 
     def __init__(self, model: PreTrainedModel, *, cache_bytes: int, chunk_tokens: int = CHUNK_TOKENS) -> None:
@@ -127,8 +127,10 @@ class Reader:
         self.known_tokens = 0
         self.read_pictures = 0
         # Most is for prompts; a picture's features are far smaller than the keys and values of its tokens.
-        self._entries: ByteLru[bytes, _Entry] = ByteLru(cache_bytes - cache_bytes // 8, lambda entry: entry.num_bytes)
-        self._features: ByteLru[bytes, Tensor] = ByteLru(
+        self.known_prompts: ByteLru[bytes, _Entry] = ByteLru(
+            cache_bytes - cache_bytes // 8, lambda entry: entry.num_bytes
+        )
+        self.known_pictures: ByteLru[bytes, Tensor] = ByteLru(
             cache_bytes // 8, lambda features: features.numel() * features.element_size()
         )
         # Stands behind the end of a prompt, where nothing looks back at it; never a picture.
@@ -190,16 +192,16 @@ class Reader:
         beginnings is given up for it.
         """
         keys_P = np.concatenate([prompt.keys_P, np.array(tokens, dtype=np.int64)])
-        for key in list(self._entries):
-            known_P = self._entries.peek(key).keys_P
+        for key in list(self.known_prompts):
+            known_P = self.known_prompts.peek(key).keys_P
             if _shared(known_P, keys_P) == len(known_P):
-                self._entries.forget(key)
-        self._entries.put(_digest(keys_P), _Entry(keys_P=keys_P, memory=memory, logits_V=logits_V.copy()))
+                self.known_prompts.forget(key)
+        self.known_prompts.put(_digest(keys_P), _Entry(keys_P=keys_P, memory=memory, logits_V=logits_V.copy()))
 
     def forget(self) -> None:
         """Empties both stores."""
-        self._entries.clear()
-        self._features.clear()
+        self.known_prompts.clear()
+        self.known_pictures.clear()
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
@@ -207,7 +209,7 @@ class Reader:
         """Results for prompts that were read before as a whole; returns the others."""
         others = []
         for index in pending:
-            entry = self._entries.get(_key(prompts[index]))
+            entry = self.known_prompts.get(_key(prompts[index]))
             if entry is None:
                 others.append(index)
                 continue
@@ -219,8 +221,8 @@ class Reader:
     def _known(self, prompt: Prompt) -> _Start:
         """The longest known beginning, one token short of the whole at most: something must be read for the logits."""
         best = _Start()
-        for key in self._entries:
-            entry = self._entries.peek(key)
+        for key in self.known_prompts:
+            entry = self.known_prompts.peek(key)
             shared = min(_shared(entry.keys_P, prompt.keys_P), prompt.length - 1)
             if shared >= max(FEWEST_SHARED, best.length + 1):
                 best = _Start(length=shared, entry=entry)
@@ -272,7 +274,7 @@ class Reader:
             values=tuple(layer.values[row] for layer in cache.layers),
         )
         memory = memory.first(prompt.length).copied()
-        self._entries.put(_key(prompt), _Entry(keys_P=prompt.keys_P, memory=memory, logits_V=logits_V))
+        self.known_prompts.put(_key(prompt), _Entry(keys_P=prompt.keys_P, memory=memory, logits_V=logits_V))
         return ReadPrompt(memory=memory, logits_V=logits_V, known_tokens=known)
 
     # --- the model ----------------------------------------------------------------------------------------------------
@@ -311,7 +313,7 @@ class Reader:
 
     def _picture(self, picture: PreparedPicture) -> Tensor:
         """The visual tokens of one picture (F, L)."""
-        known = self._features.get(picture.seen)
+        known = self.known_pictures.get(picture.seen)
         if known is not None:
             return known
         model: Any = self.model
@@ -319,7 +321,7 @@ class Reader:
         with _evaluating(self.model):
             features_FL: Tensor = model.get_image_features(**given).features_FL
         self.read_pictures += 1
-        self._features.put(picture.seen, features_FL)
+        self.known_pictures.put(picture.seen, features_FL)
         return features_FL
 
     def _padded(self, prompts: list[Prompt]) -> Tensor:

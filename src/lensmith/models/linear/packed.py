@@ -84,13 +84,14 @@ def can_pack(dtype: torch.dtype) -> bool:
     return dtype is torch.float32
 
 
-def pack_linear_layers(model: nn.Module) -> int:
+def pack_linear_layers(model: nn.Module, *, smallest: int = SMALLEST) -> int:
     """Replaces the linear layers that gain by it, where this processor can; returns how many those were.
 
     Layers on another device, or in another precision than float32 and bfloat16, are left alone. A weight that another
-    module uses too, such as a head's that is also the embeddings', is kept beside its packed copy.
+    module uses too, such as a head's that is also the embeddings', is kept beside its packed copy. `smallest`: the
+    weights that a layer must have to gain.
     """
-    names = [name for name, module in model.named_modules() if type(module) is nn.Linear and _gains(module)]
+    names = [name for name, module in model.named_modules() if type(module) is nn.Linear and _gains(module, smallest)]
     for _ in replace_linear_layers(model, names, PackedLinear):
         pass
     return len(names)
@@ -122,6 +123,6 @@ def count_parameters(model: nn.Module) -> int:
     return replaced + sum(parameter.numel() for parameter in model.parameters())
 
 
-def _gains(linear: nn.Linear) -> bool:
+def _gains(linear: nn.Linear, smallest: int) -> bool:
     weight = linear.weight
-    return weight.device.type == "cpu" and weight.numel() >= SMALLEST and can_pack(weight.dtype)
+    return weight.device.type == "cpu" and weight.numel() >= smallest and can_pack(weight.dtype)

@@ -5,18 +5,16 @@ image, question and all options are read, and the answer letters are compared at
 forward pass. Option text, length-normalised (as LLaVA-type adapters of lmms-eval do) or summed (lm-evaluation-harness):
 the options are read behind one copy of what the model remembers of the question.
 
-What was read before is found in the `Reader`'s store, which is bounded in bytes: pictures by content, prompts by their
+What was read before is found in the `Prefill`'s store, which is bounded in bytes: pictures by content, prompts by their
 longest known beginning. So many questions on one picture, or the rotations of one question, read little more than what
 differs. A token that the model never writes (an image placeholder) has probability 0, as it has in generation.
 
+Which tokens an answer has is decided as in lm-evaluation-harness: question and answer are tokenised as one text, and
+the answer's tokens are those behind as many as the question alone has; white space at the question's end counts as the
+answer's. One case differs: where the seam is not between two tokens (question and answer merge into one), that rule
+would drop letters of the answer. Then the answer is tokenised apart, so that its tokens always spell all of it.
+
 Legend: B rows (options), C positions of one chunk, T tokens of an option, V vocabulary.
-
-Which tokens an answer has behind a question: both are tokenised together, as a reader would meet them.
-
-The rule is that of lm-evaluation-harness: tokenise question and answer as one text, and the answer's tokens are those
-behind as many as the question alone has; white space at the question's end counts as the answer's. One case differs:
-where the seam is not between two tokens (question and answer merge into one), that rule would drop letters of the
-answer. Then the answer is tokenised apart, so that its tokens always spell all of it.
 """
 
 import math
@@ -30,11 +28,12 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from lensmith.core.errors import InputError, LensmithError
-from lensmith.models.inference.prefill import Prompt, Reader, ReadPrompt
+from lensmith.models.inference.prefill import Prefill, Prompt, ReadPrompt
 
 MEMORY_BYTES = 1 << 30
 """What copies of one prompt's keys and values, one an option, may take at once."""
-_LOGITS_BYTES = 128 << 20
+LOGITS_BYTES = 128 << 20
+"""What the logits of one chunk of options may take at once."""
 _PROMPTS_AT_ONCE = 4
 
 
@@ -73,12 +72,20 @@ class Scored:
 
 
 class Scorer:
-    """Scores options with a `Reader`'s model and store. Not for several threads."""
+    """Scores options with a `Prefill`'s model and store. Not for several threads."""
 
-    def __init__(self, reader: Reader, *, max_length: int | None = None, memory_bytes: int = MEMORY_BYTES) -> None:
-        self.reader, self.max_length, self.memory_bytes = reader, max_length, memory_bytes
+    def __init__(
+        self,
+        prefill: Prefill,
+        *,
+        max_length: int | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+        logits_bytes: int = LOGITS_BYTES,
+    ) -> None:
+        self.prefill, self.max_length = prefill, max_length
+        self.memory_bytes, self.logits_bytes = memory_bytes, logits_bytes
         self.option_tokens = 0
-        generation = reader.model.generation_config
+        generation = prefill.model.generation_config
         self._suppressed = list((generation.suppress_tokens if generation else None) or ())
 
     def score(self, prefix: Prompt, options: Sequence[Sequence[int]]) -> list[OptionScore]:
@@ -95,7 +102,7 @@ class Scorer:
         scores: list[list[OptionScore]] = []
         for first in range(0, len(asked), _PROMPTS_AT_ONCE):
             group = asked[first : first + _PROMPTS_AT_ONCE]
-            read = self.reader.read([each.prefix for each in group])
+            read = self.prefill.read([each.prefix for each in group])
             scores += [self._score(each.options, prompt) for each, prompt in zip(group, read, strict=True)]
         return scores
 
@@ -146,14 +153,14 @@ class Scorer:
 
     def _continue(self, read: ReadPrompt, options: list[tuple[int, ...]]) -> list[list[tuple[float, bool]]]:
         """Logprob and greediness of every token but the first. Padding is on the right, where nothing looks at it."""
-        model = self.reader.model
+        model = self.prefill.model
         inputs_BT = _padded([option[:-1] for option in options])
         targets_BT = _padded([option[1:] for option in options])
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(zip(read.memory.keys, read.memory.values, strict=True)):
             cache.update(*(part[None].expand(len(options), -1, -1, -1) for part in (keys, values)), layer)
         parts: list[list[tuple[float, bool]]] = [[] for _ in options]
-        step = max(1, _LOGITS_BYTES // (4 * len(options) * len(read.logits_V)))
+        step = max(1, self.logits_bytes // (4 * len(options) * len(read.logits_V)))
         for begin in range(0, inputs_BT.shape[1], step):
             chunk = slice(begin, begin + step)
             ids_BC = torch.from_numpy(inputs_BT[:, chunk].copy()).to(model.device)

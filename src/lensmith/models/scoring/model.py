@@ -80,7 +80,7 @@ class ScoredModel:
         """`precision`: what was asked for, where the model's own weights do not say it."""
         self.answering, self.slots, self.precision = answering, slots, precision
         self.endpoint = LocalEndpoint.around(answering, slots=slots)
-        self.scorer = Scorer(answering.reader, max_length=answering.max_length)
+        self.scorer = Scorer(answering.prefill, max_length=answering.max_length)
 
     @classmethod
     def load(
@@ -145,7 +145,7 @@ class ScoredModel:
         for picture in prompt.pictures:
             for part in picture.inputs.values():
                 digest.update(np.ascontiguousarray(part).tobytes())
-        [read] = self.answering.reader.read([prompt])
+        [read] = self.answering.prefill.read([prompt])
         logits_V = read.logits_V.astype(np.float64)
         logprobs_V = logits_V - logits_V.max() - np.log(np.exp(logits_V - logits_V.max()).sum())
         places = np.linspace(0, len(logprobs_V) - 1, min(_PROBED_TOKENS, len(logprobs_V))).astype(int)

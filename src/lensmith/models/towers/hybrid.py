@@ -111,7 +111,7 @@ class HybridTower(nn.Module):
                     expected="pixel_values only, from 0 to 1",
                     hint="they belong to a tower with makes_low=False",
                 )
-            low_pixels_N3hw = normalised(self._small(pixels_N3HW), LOW_MEAN, LOW_STD)
+            low_pixels_N3hw = normalised(self.small(pixels_N3HW), LOW_MEAN, LOW_STD)
             pixels_N3HW = normalised(pixels_N3HW, HIGH_MEAN, HIGH_STD)
         elif low_pixel_values is None:
             raise InputError("the small pictures are missing", expected="low_pixel_values beside pixel_values")
@@ -122,7 +122,8 @@ class HybridTower(nn.Module):
         low = self.low(low_pixels_N3hw, patch_mask_for(low_pixels_N3hw, None, self.config.low.patch_px))
         return VisionFeatures(torch.cat([high.tokens_NPV, low.tokens_NPV], dim=-1), high.mask_NP)
 
-    def _small(self, pixels_N3HW: Tensor) -> Tensor:
+    def small(self, pixels_N3HW: Tensor) -> Tensor:
+        """The small pictures (N, 3, h, w) of large ones, in their precision."""
         side = self.config.low.native_px
         small_N3hw = nn.functional.interpolate(
             pixels_N3HW.float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True

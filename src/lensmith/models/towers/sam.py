@@ -92,12 +92,15 @@ class SamAttention(nn.Module):
 
     Pictures are padded to whole windows, and what is padding is a key like any other, as in the original. The padding
     is zero in front of the projection, so behind it is the bias: that much need not be multiplied out.
+
+    `attend`: how attention is computed; None: as suits the device.
     """
 
     def __init__(self, width: int, heads: int, *, window: int, side: int) -> None:
         super().__init__()
         self.heads = heads
         self.window = window
+        self.attend: Attend | None = None
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * (window or side) - 1, width // heads))
@@ -112,7 +115,8 @@ class SamAttention(nn.Module):
         split_3GhSd = qkv.view(grids, window * window, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         query_GhSd, key_GhSd, value_GhSd = split_3GhSd.unbind(0)
         terms = position_terms(query_GhSd, self.rel_pos_h, self.rel_pos_w)
-        read_GSC = attention_for(qkv.device)(query_GhSd, key_GhSd, value_GhSd, terms)
+        attend = self.attend or attention_for(qkv.device)
+        read_GSC = attend(query_GhSd, key_GhSd, value_GhSd, terms)
         return cast(Tensor, self.proj(from_windows(read_GSC.view(grids, window, window, width), side)))
 
 
@@ -134,10 +138,12 @@ def position_terms(query_GhSd: Tensor, rows_Rd: Tensor, columns_Rd: Tensor) -> P
     return PositionTerms(rows_Bsss.reshape(shape), columns_Bsss.reshape(shape))
 
 
-def attend_in_chunks(query_GhSd: Tensor, key_GhSd: Tensor, value_GhSd: Tensor, terms: PositionTerms) -> Tensor:
-    """Attention with the bias written out for at most about `BIAS_VALUES` queries and keys at a time."""
+def attend_in_chunks(
+    query_GhSd: Tensor, key_GhSd: Tensor, value_GhSd: Tensor, terms: PositionTerms, *, bias_values: int = BIAS_VALUES
+) -> Tensor:
+    """Attention with the bias written out for at most about `bias_values` queries and keys at a time."""
     grids, heads, cells, _ = query_GhSd.shape
-    at_once = BIAS_VALUES * max(torch.get_num_threads(), 4) // 4
+    at_once = bias_values * max(torch.get_num_threads(), 4) // 4
     queries = min(cells, _QUERIES, max(at_once // cells // _BLOCK, 1) * _BLOCK)
 
     def read(some: slice, those: slice, part: slice) -> Tensor:
@@ -358,11 +364,12 @@ class SamTower(nn.Module):
             if index == min(self.config.global_layers):
                 early_NOHW = self.neck_hd(hidden_NHpWpC)
         assert early_NOHW is not None
-        tokens_NVtt = self.proj(self._resized(self.neck(hidden_NHpWpC), early_NOHW))
+        tokens_NVtt = self.proj(self.merged(self.neck(hidden_NHpWpC), early_NOHW))
         tokens_NPV = tokens_NVtt.flatten(2).transpose(1, 2)
         return VisionFeatures(tokens_NPV, tokens_NPV.new_ones(tokens_NPV.shape[:2], dtype=torch.bool))
 
-    def _resized(self, late_NOHW: Tensor, early_NOHW: Tensor) -> Tensor:
+    def merged(self, late_NOHW: Tensor, early_NOHW: Tensor) -> Tensor:
+        """Both necks' maps as one, resized to (N, O, 4t, 4t): what the downsampling takes."""
         precision = torch.float32 if self.config.resizes_in_float32 else late_NOHW.dtype
         both_NOHW = late_NOHW.to(precision) + self.alpha.to(precision) * early_NOHW.to(precision)
         side = 4 * self.config.tokens_side

@@ -12,7 +12,7 @@ from lensmith.core.exposure import Exposure
 from lensmith.models.inference.decoder import Answers, Decoder
 from lensmith.models.inference.endpoint import CACHE_BYTES, Answering
 from lensmith.models.inference.loading import dtype_named, given_options, load_answering
-from lensmith.models.inference.prefill import Reader
+from lensmith.models.inference.prefill import Prefill
 from lensmith.workflows.chat.conversation import IsStopped, OnText, Spoken
 
 USER, ASSISTANT = "User", "Assistant"
@@ -91,4 +91,4 @@ def _remembering(answering: Answering) -> Answering:
     wanted = 2 * min(answering.max_length, _REMEMBERED_TOKENS) * token_bytes * 8 // 7  # an eighth is for pictures
     if wanted <= CACHE_BYTES:
         return answering
-    return replace(answering, reader=Reader(answering.model, cache_bytes=wanted))
+    return replace(answering, prefill=Prefill(answering.model, cache_bytes=wanted))

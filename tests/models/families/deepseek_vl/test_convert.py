@@ -25,7 +25,6 @@ from transformers import (
 from lensmith.core.errors import CheckpointError, ConfigError, InputError
 from lensmith.core.types import Message
 from lensmith.models.families.deepseek_vl import CheckpointLayout, load, load_model
-from lensmith.models.families.deepseek_vl import convert as convert_module
 from lensmith.models.families.deepseek_vl.checkpoint import open_checkpoint
 from lensmith.models.families.deepseek_vl.convert import convert
 from lensmith.models.families.deepseek_vl.prompt import chat_prompt
@@ -343,7 +342,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
 def test_no_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
     own = save_own(tmp_path / "own", tiny_model("mlp"))
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(convert_module.shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
     with pytest.raises(InputError, match="not enough room"):
         convert(own, tmp_path / "out", "original")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]
@@ -355,7 +354,7 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path, monkeypatch):
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert_module, "write_weights", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match="No space left"):
         convert(own, tmp_path / "out", "original")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]

@@ -136,9 +136,9 @@ SEEN_THROUGH = "without its transparency"
 @pytest.fixture
 def said(caplog):
     """What a process says that has said nothing yet."""
-    pictures._say_once.cache_clear()
+    pictures.say_once.cache_clear()
     yield caplog
-    pictures._say_once.cache_clear()
+    pictures.say_once.cache_clear()
 
 
 def turned():

@@ -197,16 +197,16 @@ def _decoded(picture: Image.Image, decoding: Decoding) -> Image.Image:
     if decoding is not Decoding.STORED:
         picture = upright(picture)
     elif orientation(picture) != 1:
-        _say_once("a picture that its EXIF tag says to turn is read as it is stored")
+        say_once("a picture that its EXIF tag says to turn is read as it is stored")
     if decoding is Decoding.AS_SEEN and picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
     if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-        _say_once("a picture is read without its transparency: what lies under it shows")
+        say_once("a picture is read without its transparency: what lies under it shows")
     return picture.convert("RGB")
 
 
 @functools.cache
-def _say_once(what: str) -> None:
-    """Once: of a thousand pictures from one phone, one line is enough."""
+def say_once(what: str) -> None:
+    """Warns, once: of a thousand pictures from one phone, one line is enough."""
     _log.warning("%s, as the published code does; with picture decoding as-seen it is read as a person sees it", what)

@@ -1,12 +1,10 @@
-"""The names of the original repository's checkpoints (deepseek-ai/deepseek-vl-*), beside ours.
+"""The names of tensors in the published checkpoints, beside ours: the original repository's, and transformers'.
 
-SigLIP there is timm's: q, k and v are one tensor, the table of positions has a dimension more. SAM is the original
-SAM. Source: `deepseek_vl/models/{clip_encoder,projector,sam,siglip_vit}.py`.
-
-The names of transformers' checkpoints (deepseek-community/deepseek-vl-*), beside ours.
-
-What transformers 4.5x and its converter write has SigLIP one level deeper than what transformers 5 writes. Source:
-`models/deepseek_vl/modeling_deepseek_vl.py`, `models/deepseek_vl_hybrid/modeling_deepseek_vl_hybrid.py`.
+The original's (deepseek-ai/deepseek-vl-*): SigLIP is timm's, where q, k and v are one tensor and the table of positions
+has a dimension more; SAM is the original SAM. Source: `deepseek_vl/models/{clip_encoder,projector,sam,siglip_vit}.py`.
+transformers' (deepseek-community/deepseek-vl-*): what 4.5x and its converter write has SigLIP one level deeper than
+what 5 writes. Source: `models/deepseek_vl/modeling_deepseek_vl.py`,
+`models/deepseek_vl_hybrid/modeling_deepseek_vl_hybrid.py`.
 """
 
 import re
