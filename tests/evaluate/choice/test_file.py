@@ -86,6 +86,147 @@ def test_answers_are_letters_or_indices(read, answer, index):
 
 
 @pytest.mark.parametrize(
+    ("answer", "options", "index"),
+    [
+        ("a cat", ["a dog", "a cat"], 1),
+        (" A CAT ", ["a dog", "a cat"], 1),
+        ("Cat", ["cat", "Cat"], 1),
+        ("b", ["b", "a", "c"], None),  # the letter of "a", the text of "b"
+        ("B", ["a dog", "B"], 1),
+        ("1", ["1", "2", "3"], None),  # the index of "2", the text of "1"
+        ("0", ["0", "1"], 0),
+        (1, ["1", "2", "3"], 1),  # a number beside texts is an index
+        (7, ["5", "6", "7"], 2),
+        (1, [1, 2, 3], None),
+        (3, [1, 2, 3], 2),
+        ("2.5", ["1.5", "2.5"], 1),
+        ("a cat", ["a cat", "a dog", "a cat"], None),
+        ("A Cat", ["a cat", "a CAT"], None),
+        ("B", ["a cat", "a cat"], 1),
+    ],
+)
+def test_an_answer_may_be_an_options_text_where_nothing_else_is_meant(read, answer, options, index):
+    file = read({**GOOD, "options": options, "answer": answer})
+    if index is None:
+        assert "its 'answer' is the " in str(file.bad_lines[0])
+        assert file.questions == []
+    else:
+        assert file.questions[0].answer == index
+
+
+# Rows as these files have them, with the names of their authors and values of ours.
+PUBLISHED = {
+    "AI2-ARC": {
+        "id": "Mercury_1",
+        "question": "Which is it?",
+        "choices": {"text": ["a dog", "a cat", "a bird", "a fish"], "label": ["A", "B", "C", "D"]},
+        "answerKey": "B",
+    },
+    "AI2-ARC with numbers": {
+        "id": "NYSEDREGENTS_1",
+        "question": "Which is it?",
+        "choices": {"text": ["a dog", "a cat", "a bird", "a fish"], "label": ["1", "2", "3", "4"]},
+        "answerKey": "2",
+    },
+    "AI2-ARC, the authors' own": {
+        "id": "Mercury_1",
+        "question": {
+            "stem": "Which is it?",
+            "choices": [
+                {"text": "a dog", "label": "A"},
+                {"text": "a cat", "label": "B"},
+                {"text": "a bird", "label": "C"},
+            ],
+        },
+        "answerKey": "B",
+    },
+    "OpenBookQA": {
+        "id": "7-980",
+        "question_stem": "Which is it?",
+        "choices": {"text": ["a dog", "a cat"], "label": ["A", "B"]},
+        "answerKey": "B",
+    },
+    "ScienceQA": {
+        "image": None,
+        "question": "Which is it?",
+        "choices": ["a dog", "a cat"],
+        "answer": 1,
+        "hint": "",
+        "task": "closed choice",
+        "grade": "grade2",
+        "subject": "natural science",
+        "category": "Animals",
+        "lecture": "",
+        "solution": "It purrs.",
+    },
+    "MMLU": {
+        "question": "Which is it?",
+        "subject": "zoology",
+        "choices": ["a dog", "a cat", "a bird", "two"],
+        "answer": 1,
+    },
+    "HellaSwag": {
+        "ind": 24,
+        "activity_label": "Pets",
+        "ctx_a": "Which is it?",
+        "ctx_b": "",
+        "ctx": "Which is it?",
+        "endings": ["a dog", "a cat", "a bird", "two"],
+        "label": "1",
+        "split_type": "indomain",
+    },
+    "SEED-Bench": {
+        "answer": "B",
+        "choice_a": "a dog",
+        "choice_b": "a cat",
+        "choice_c": "One",
+        "choice_d": "Two",
+        "data_type": "image",
+        "question": "Which is it?",
+        "question_id": "101669",
+        "question_type_id": 1,
+    },
+    "LongBench v2": {
+        "_id": "66f36490821e116aacb2cc22",
+        "question": "Which is it?",
+        "choice_A": "a dog",
+        "choice_B": "a cat",
+        "choice_C": "One",
+        "choice_D": "Two",
+        "answer": "B",
+    },
+    "MMMU": {
+        "id": "validation_Biology_1",
+        "question": "<image 1> Which is it?",
+        "options": "['a dog', 'a cat', 'a bird']",
+        "image_1": "p.png",
+        "image_2": None,
+        "answer": "B",
+        "question_type": "multiple-choice",
+    },
+    "MMBench as JSON": {"index": 241, "question": "Which is it?", "A": "a dog", "B": "a cat", "C": None, "answer": "B"},
+}
+
+
+@pytest.mark.parametrize("values", PUBLISHED.values(), ids=PUBLISHED)
+def test_files_of_others_are_read_as_they_are(read, values):
+    file = read(values)
+    assert file.bad_lines == []
+    [question] = file.questions
+    assert question.question.endswith("Which is it?")
+    assert question.options[:2] == ("a dog", "a cat")
+    assert question.options[question.answer] == "a cat"
+    assert len(question.pictures) == (1 if "image_1" in values else 0)
+    assert question.id == str(values.get("id", values.get("question_id", "line 1")))
+
+
+def test_several_numbered_pictures_keep_their_order(read, tmp_path):
+    (tmp_path / "q.png").write_bytes(png(7))
+    file = read({**GOOD, "image_1": "q.png", "image_2": "p.png", "image_3": None})
+    assert [file.picture(source) for source in file.questions[0].pictures] == [png(7), png()]
+
+
+@pytest.mark.parametrize(
     "value",
     [
         "p.png",
@@ -131,6 +272,12 @@ BAD_LINES = {
     json.dumps({**GOOD, "answer": -1}): "none of its options",
     json.dumps({**GOOD, "answer": True}): "none of its options",
     json.dumps({**GOOD, "answer": "cat"}): "none of its options",
+    json.dumps({**GOOD, "choices": ["a", "b"]}): "options are given twice: options and choices",
+    json.dumps({**GOOD, "options": {"text": ["a", "b"], "label": ["A"]}}): "other labels than texts",
+    json.dumps({**GOOD, "options": {"text": ["a", "b"], "label": ["A", "A"]}}): "same label",
+    json.dumps({**GOOD, "options": {"text": ["a", "b"], "label": ["1", "2"]}, "answer": "0"}): "none of its options",
+    json.dumps({**GOOD, "options": "[1"}): "list of options cannot be read",
+    json.dumps({**GOOD, "picture": "p.png", "image_1": "p.png"}): "given twice",
     json.dumps({**GOOD, "picture": "nowhere.png"}): "its picture is not there",
     json.dumps({**GOOD, "picture": ""}): "no picture in 'picture'",
     json.dumps({**GOOD, "pictures": []}): "no picture in 'pictures'",
@@ -238,6 +385,14 @@ def test_a_picture_may_be_that_of_a_row_behind_and_even_of_a_bad_one(read_table)
     assert file.picture(file.questions[0].pictures[0]) == png(3)
 
 
+def test_an_empty_cell_is_no_picture(read_table):
+    file = read_table(row(), row(index=2, image=""), row(index=3, image="  "), row(index=4, image="2"))
+    assert [len(question.pictures) for question in file.questions] == [1, 0, 0, 0]
+    assert file.bad_lines == []
+    both = read_table(row(index=1, image_path=""), row(index=2, image="", image_path="p.png"))
+    assert [both.picture(question.pictures[0]) for question in both.questions] == [png(), png()]
+
+
 def test_pictures_by_path(read_table):
     values = {key: value for key, value in row().items() if key != "image"}
     file = read_table({**values, "image_path": "p.png"}, {**values, "index": 2, "image_path": "['p.png', 'p.png']"})
@@ -249,7 +404,6 @@ def test_pictures_by_path(read_table):
     ("changes", "told"),
     [
         ({"image": "77"}, "that of row '77', where there is none"),
-        ({"image": ""}, "no picture in 'image'"),
         ({"image": base64_of(png())[:80]}, "its picture is"),
         ({"image": "!" * 100}, "no base64"),
         ({"image": "[1"}, "list of pictures cannot be read"),
