@@ -345,6 +345,14 @@ def test_whatever_moves_tokens_counts_as_steering_where_it_is_passed_on(field):
     assert send({**CHAT, **field}, Exposure(), **passed)[0].status == 200
 
 
+def test_a_field_that_is_judged_on_the_other_route_only_counts_as_steering_where_it_is_passed_on():
+    """vLLM's chats take `echo` too."""
+    passed = {"pass_fields": ("echo",)}
+    assert send({**CHAT, **READS, "echo": True}, Exposure(), **passed)[0].status == 400
+    assert send({**CHAT, **READS, "echo": False}, Exposure(), **passed)[0].status == 200
+    assert send({**CHAT, "echo": True}, Exposure(), **passed)[1].bodies[0]["echo"] is True
+
+
 @pytest.mark.parametrize(
     ("field", "most"),
     [

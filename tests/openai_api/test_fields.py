@@ -92,7 +92,12 @@ def test_a_field_that_nobody_knows_is_ignored_by_our_server_and_removed_by_a_gua
 def test_no_read_out_of_another_server_passes_a_guard():
     kept_out = (GuardFate.WITHHELD, GuardFate.JUDGED)
     assert all(field.guard in kept_out for field in FIELDS.values() if field.purpose is Purpose.READ_OUT)
-    assert all(field.may_steer for field in FIELDS.values() if field.guard in (GuardFate.SENT, GuardFate.WITHHELD))
+    assert all(
+        field.may_steer(kind)
+        for kind in Kind
+        for field in FIELDS.values()
+        if field.guard in (GuardFate.SENT, GuardFate.WITHHELD)
+    )
 
 
 def test_a_judged_field_is_unknown_on_the_other_route():

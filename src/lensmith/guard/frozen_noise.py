@@ -20,13 +20,12 @@ from typing import Any
 from lensmith.core.endpoint import Feature, RefusedError
 from lensmith.guard.config import GuardConfig, TokenNaming
 from lensmith.guard.strict_json import Json
-from lensmith.openai_api import Kind, WireError, WireRequest
+from lensmith.openai_api import Kind, WireError, WireRequest, field_of
 
 _UNREAD = frozenset({"name", "refusal", "reasoning_content", "reasoning"})
 """Fields of messages that most chat templates drop."""
 
 _TOOLS = ("tools", "tool_choice", "response_format")
-_NO_TOOLS: tuple[object, ...] = ([], "none", "auto", {"type": "text"})
 _SIGNATURES = {"iVBORw0KGgo": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp"}
 """How base64 of a picture begins, by its type."""
 
@@ -51,7 +50,7 @@ def one_text(prompt: object) -> object:
 
 def check_frozen(wires: Sequence[WireRequest], fields: Mapping[str, Any], config: GuardConfig) -> None:
     """Raises RefusedError for logprobs whose noise could be had twice. For requests with logprobs and frozen noise."""
-    others = [name for name in _TOOLS if fields.get(name, "none") not in _NO_TOOLS]
+    others = [name for name in _TOOLS if not field_of(name).is_off(fields.get(name))]
     others += [name for name in config.pass_fields if name in fields]
     if others:
         raise _refused(f"{others[0]} together with logprobs", f"leave {others[0]} out")

@@ -154,9 +154,9 @@ def _check_values(name: str, value: object) -> None:
         raise WireError(f"{name}: not possible", param=name, expected=field.values.expected)
 
 
-def _steering(fields: Mapping[str, Any]) -> list[str]:
+def _steering(kind: Kind, fields: Mapping[str, Any]) -> list[str]:
     """Fields that may move or restrict tokens: those that are let through, and whatever else is passed on."""
-    return [name for name in fields if field_of(name).may_steer and not field_of(name).is_off(fields[name])]
+    return [name for name in fields if field_of(name).may_steer(kind) and not field_of(name).is_off(fields[name])]
 
 
 # --- judging ------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def _check(request: Request, wires: tuple[WireRequest, ...], fields: Mapping[str
     if steers and config.is_bias_out_of_reach:
         problem = "refused: bias or allow-list together with logprobs, which this server takes at another time"
         raise RefusedError(problem, feature=Feature.LOGIT_BIAS | Feature.ALLOWED_IDS)
-    names = _steering(fields)
+    names = _steering(wires[0].kind, fields)
     is_open = exposure.allowed_ids is None and exposure.bias_with_logprobs is Together.ALLOWED
     if names and (config.is_bias_out_of_reach or not is_open):
         raise RefusedError(f"refused: {names[0]} together with logprobs", feature=_STEERED)

@@ -140,10 +140,9 @@ class Field:
         """What a guard does with it on a route."""
         return GuardFate.REMOVED if self.guard is GuardFate.JUDGED and kind not in self.kinds else self.guard
 
-    @property
-    def may_steer(self) -> bool:
+    def may_steer(self, kind: Kind) -> bool:
         """Whether it may move tokens or read something out where a guard sends it on as it comes."""
-        if self.guard is GuardFate.JUDGED:
+        if self.guard_fate(kind) is GuardFate.JUDGED:
             return False
         purposes = (Purpose.STEERING, Purpose.READ_OUT, Purpose.SAMPLING)
         return self.purpose in purposes or self.guard is not GuardFate.REMOVED
