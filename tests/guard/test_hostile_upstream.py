@@ -217,6 +217,27 @@ def test_a_refused_field_is_named_if_the_client_sent_it(error, param):
     assert SECRET not in json.dumps(reply.body)
 
 
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (
+            {"detail": [{"loc": ["body", "messages", 0, "content"], "msg": SECRET, "input": SECRET}]},
+            "messages[0].content",
+        ),
+        ({"detail": [{"loc": ["body", "top_logprobs"], "msg": SECRET}]}, None),  # the guard's own, not the client's
+        ({"error": {"message": f"max_tokens must be at least 1, {SECRET}", "param": None}}, "max_tokens"),
+        ({"error": f"`temperature` is {SECRET}", "error_type": "validation"}, None),
+        ({"detail": SECRET}, None),
+    ],
+)
+def test_whichever_way_a_server_names_a_field_the_client_reads_which_it_was(body, param, status):
+    asked = {**CHAT, "max_tokens": 5, "logprobs": True}
+    reply, _ = reply_to(asked, json.dumps(body).encode(), status=status)
+    assert (reply.status, reply.body["error"]["param"]) == (400, param)
+    assert SECRET not in json.dumps(reply.body)
+
+
 # --- streams ------------------------------------------------------------------------------------------------------
 
 

@@ -60,8 +60,8 @@ def prompt_hash(messages: list[Json]) -> bytes:
     for message in messages:
         content = message["content"]
         parts = content if isinstance(content, list) else []
-        said = [content] if isinstance(content, str) else [part["text"] for part in parts if part["type"] == "text"]
-        texts.append("".join(said))
+        text = [content] if isinstance(content, str) else [part["text"] for part in parts if part["type"] == "text"]
+        texts.append("".join(text))
         pictures += sum(part["type"] == "image_url" for part in parts)
     return text_hash(texts, pictures=pictures)
 

@@ -161,7 +161,7 @@ def _chat_choice(wire: WireRequest, answer: Answer, choice: Choice, names: Token
 def _completion_choice(wire: WireRequest, answer: Answer, choice: Choice, names: TokenNames) -> dict[str, Any]:
     ids = [*map(int, choice.token_ids_T)]
     prompt_ids = [*map(int, answer.prompt_ids_P)] if answer.prompt_ids_P is not None else list(wire.request.token_ids)
-    told, shown, bare = [] if choice.logprobs is None else [choice.logprobs], ids, 0
+    parts, shown, bare = [] if choice.logprobs is None else [choice.logprobs], ids, 0
     echo = echo_of(wire, prompt_ids, names, answer.prompt_offsets_P) if wire.echo else Echo(text="", offsets=())
     start, text = len(echo.text), echo.text + choice.text
     if choice.offsets_T is None:
@@ -169,11 +169,11 @@ def _completion_choice(wire: WireRequest, answer: Answer, choice: Choice, names:
     else:
         offsets = [start + int(offset) for offset in choice.offsets_T]
     if wire.echo and answer.prompt_logprobs is not None:
-        told, shown, bare = [answer.prompt_logprobs, *told], [*prompt_ids, *ids], 1
+        parts, shown, bare = [answer.prompt_logprobs, *parts], [*prompt_ids, *ids], 1
         offsets = [*echo.offsets, *offsets]
     body = {
         "text": text,
-        "logprobs": _columns(wire, shown, told, names, offsets=offsets, bare=bare) if told else None,
+        "logprobs": _columns(wire, shown, parts, names, offsets=offsets, bare=bare) if parts else None,
         "finish_reason": choice.finish.value,
     }
     return {**body, "token_ids": ids, "prompt_token_ids": prompt_ids} if wire.token_ids else body

@@ -207,8 +207,8 @@ def connect(base_url: str, model: str | None = None, *, api_key: str | None = No
         listed = client.raw("models").get("data")
     names = [entry.get("id") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     if len(names) != 1 or not isinstance(names[0], str):
-        told = ", ".join(map(str, names)) or "none is listed"
-        raise InputError("which model of the endpoint?", expected="the name of one (--model)", actual=told)
+        listed_names = ", ".join(map(str, names)) or "none is listed"
+        raise InputError("which model of the endpoint?", expected="the name of one (--model)", actual=listed_names)
     return HttpClient(base_url, names[0], api_key=api_key, **options)
 
 
@@ -282,14 +282,14 @@ def _split(request: Request, dialect: Dialect) -> list[Request]:
 
 
 def _merged(answers: Sequence[Answer]) -> Answer:
-    first, told = answers[0], [answer.completion_tokens for answer in answers]
+    first, counts = answers[0], [answer.completion_tokens for answer in answers]
     choices: tuple[Choice, ...] = sum((answer.choices for answer in answers), ())
     return Answer(
         choices=choices,
         prompt_ids_P=first.prompt_ids_P,
         prompt_logprobs=first.prompt_logprobs,
         prompt_tokens=first.prompt_tokens,
-        completion_tokens=None if None in told else sum(count or 0 for count in told),
+        completion_tokens=None if None in counts else sum(count or 0 for count in counts),
     )
 
 

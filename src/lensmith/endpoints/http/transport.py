@@ -52,7 +52,7 @@ class Sender:
         self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._was_heard = self._has_answered = False
+        self._has_connected = self._has_answered = False
 
     def submit(
         self, url: str, body: Mapping[str, Any] | None, asked: Feature | None = None
@@ -130,14 +130,14 @@ class Sender:
             if response.status_code != 200:
                 response.read()
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            if not self._was_heard:
+            if not self._has_connected:
                 raise self._unreachable(error) from error
             return None, error
         except (httpx.RemoteProtocolError, httpx.ReadError) as error:
             return None, error
         except httpx.HTTPError as error:
             raise EndpointError("the endpoint did not answer", actual=f"{type(error).__name__}: {error}") from error
-        self._was_heard = True
+        self._has_connected = True
         return response, None
 
     def _accepted(
@@ -153,8 +153,8 @@ class Sender:
         return response
 
     def _wait(self, seconds: float, response: httpx.Response | None) -> None:
-        said = "no connection" if response is None else f"it is busy: {response.status_code}"
-        self.monitor.busy(f"{said}; it is asked again after {spoken_s(seconds)}")
+        reason = "no connection" if response is None else f"it is busy: {response.status_code}"
+        self.monitor.busy(f"{reason}; it is asked again after {spoken_s(seconds)}")
         self._sleep(seconds)
         self._check_open()
 
@@ -179,7 +179,7 @@ class Sender:
             "the endpoint cannot be reached",
             expected=f"a server at {self._base_url}",
             actual=failure,
-            hint=None if self._was_heard else "is the server running, and is this its address?",
+            hint=None if self._has_connected else "is the server running, and is this its address?",
         )
 
     # --- threads and sockets --------------------------------------------------------------------------------------
