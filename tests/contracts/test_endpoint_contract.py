@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from lensmith.core.endpoint import (
     NO_TOKEN,
@@ -20,6 +21,7 @@ from lensmith.core.endpoint import (
     Endpoint,
     Feature,
     Finish,
+    Penalties,
     RefusedError,
     Request,
     Reveal,
@@ -323,6 +325,49 @@ def test_an_allow_list_is_kept(endpoint):
         assert set(first(endpoint, request).choices[0].token_ids_T.tolist()) <= {5, 8}
 
 
+@pytest.mark.parametrize(
+    "penalties",
+    [Penalties(presence=2.0), Penalties(frequency=2.0), Penalties(frequency=-2.0), Penalties(repetition=2.0)],
+)
+def test_penalties_are_taken_off_what_is_written(subject, penalties):
+    """Token by token, from whole vocabularies of the endpoint in process, and the same wherever it stands."""
+    reference = fake(EVERYTHING) if subject.is_fake else word_model.local(VOCABULARY, EVERYTHING)
+    prompt = greedy().prompt
+    prompt_ids = first(reference, greedy(reveal=Reveal.PROMPT)).prompt_ids_P.tolist()
+    expected: list[int] = []
+    for _ in range(8):
+        asked = Request(token_ids=(*prompt_ids, *expected), temperature=0.0, max_tokens=1, reveal=Reveal.VOCABULARY)
+        logprobs_V = first(reference, asked).choices[0].logprobs.vocabulary_TV[0].copy()
+        if penalties.repetition != 1:  # its zero is that of the logits, which logprobs do not tell
+            logprobs_V = word_or_fake_logits(reference, asked)
+        for token in set(prompt_ids) | set(expected):
+            over_0 = logprobs_V[token] > 0
+            logprobs_V[token] *= 1 / penalties.repetition if over_0 else penalties.repetition
+        for token in expected:
+            logprobs_V[token] -= penalties.frequency
+        for token in set(expected):
+            logprobs_V[token] -= penalties.presence
+        expected.append(int(logprobs_V.argmax()))
+    plain = first(reference, greedy(prompt, max_tokens=8)).choices[0]
+    with subject.make(EVERYTHING) as endpoint:
+        request = greedy(prompt, max_tokens=8, penalties=penalties)
+        if not can(endpoint, request):
+            return
+        [choice] = first(endpoint, request).choices
+        told = first(endpoint, dataclasses.replace(request, reveal=Reveal.SAMPLED)).choices[0]
+    assert choice.text == told.text != plain.text
+    if subject.by_id:
+        assert told.token_ids_T.tolist() == expected
+
+
+def word_or_fake_logits(reference, request):
+    if isinstance(reference, FakeEndpoint):
+        return reference.true_logits(request).astype(np.float64)
+    with torch.inference_mode():
+        ids = torch.tensor([request.token_ids])
+        return word_model.model(VOCABULARY)(ids).logits[0, -1].double().numpy().copy()
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 TEXT_ONLY = Exposure.text_only()
@@ -337,6 +382,9 @@ REFUSALS = [
     (Exposure(top_logprobs=5), {"top_logprobs": 6}, Feature.TOP_LOGPROBS),
     (Exposure(logit_bias=3.0), {"logit_bias": {1: -3.5}}, Feature.LOGIT_BIAS),
     (Exposure(biased_ids=1), {"logit_bias": {1: 1.0, 2: 1.0}}, Feature.LOGIT_BIAS),
+    (TEXT_ONLY, {"penalties": Penalties(presence=0.5)}, Feature.PRESENCE_PENALTY),
+    (Exposure(biased_ids=9), {"penalties": Penalties(frequency=0.5)}, Feature.FREQUENCY_PENALTY),
+    (Exposure(logit_bias=3.0), {"penalties": Penalties(repetition=1.5)}, Feature.REPETITION_PENALTY),
     (Exposure(wanted_ids=2), {"wanted_ids": (1, 2, 3)}, Feature.WANTED_IDS),
     (Exposure(bias_with_logprobs=Together.REFUSED), {"logit_bias": {1: 1.0}, "top_logprobs": 1}, Feature.LOGIT_BIAS),
 ]

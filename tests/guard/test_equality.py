@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
+from lensmith.core.exposure import Exposure, Noise, PenaltyUse, Sampled, Taken, Together
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.guard.config import TokenNaming
 from tests.support.guard_bed import ask, guard_before, serve
@@ -50,6 +50,7 @@ exposures = st.builds(
     logprobs_taken=st.sampled_from(Taken),
     logit_bias=st.sampled_from([100.0, 100.0, 100.0, 5.0, 0.0]),
     biased_ids=st.none() | st.integers(0, 3),
+    penalties=st.sampled_from(PenaltyUse),
     bias_with_logprobs=st.sampled_from([Together.ALLOWED, Together.ALLOWED, Together.REFUSED]),
     wanted_ids=st.none() | st.integers(0, 2),
     allowed_ids=st.none() | st.integers(0, 3),
@@ -69,6 +70,9 @@ def questions(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         body["stream_options"] = {"include_usage": True}
     if draw(SELDOM):
         body["logit_bias"] = draw(st.dictionaries(IDS.map(str), st.sampled_from([-100, -1, 0.5, 5, 100]), max_size=4))
+    for name in ("presence_penalty", "frequency_penalty", "repetition_penalty"):
+        if draw(SELDOM) and draw(SELDOM):
+            body[name] = draw(st.sampled_from([0, 0.5, 1, 2]))
     if draw(SELDOM):
         body["allowed_token_ids"] = draw(st.lists(IDS, min_size=1, max_size=4, unique=True))
     is_chat = draw(st.booleans())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lensmith.core.errors import ConfigError
-from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
-from lensmith.guard.config import OnRefusal, Paths, TokenNaming, UnknownFields
+from lensmith.core.exposure import Exposure, Noise, PenaltyUse, Sampled, Taken, Together, parse_exposure
+from lensmith.guard.config import OnRefusal, Paths, PatternConfig, TokenNaming, UnknownFields
 from lensmith.openai_api import FIELDS, GuardFate
 from tests.support.guard_bed import (
     BIAS,
@@ -53,9 +54,32 @@ def test_read_outs_of_other_servers_never_reach_the_server_with_logprobs(name):
 def test_steering_fields_pass_where_nothing_is_read():
     fields = {"response_format": {"type": "json_object"}, "tools": [{"type": "function", "function": {"name": "f"}}]}
     fields |= {"tool_choice": "required", "presence_penalty": 0.5, "top_k": 40, "min_p": 0.1}
-    reply, recorder = send({**CHAT, **fields}, Exposure.text_only())
+    reply, recorder = send({**CHAT, **fields}, replace(Exposure.text_only(), penalties=PenaltyUse.ALLOWED))
     assert reply.status == 200
     assert {name: recorder.bodies[0][name] for name in fields} == fields
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty", "repetition_penalty"])
+def test_penalties_are_a_bias_unless_they_are_allowed(name):
+    body = {**CHAT, name: 1.2}
+    refused, recorder = send(body, Exposure.text_only())
+    assert (refused.status, refused.body["error"]["code"]) == (400, f"refused:{name}")
+    assert recorder.bodies == []
+    stripped, recorder = send(body, Exposure.text_only(), on_refusal=OnRefusal.STRIP)
+    assert (stripped.status, stripped.headers["lensmith-stripped"]) == (200, name)
+    assert name not in recorder.bodies[0]
+    _, recorder = send({**body, **READS}, Exposure(sampled_logprob=Sampled.SHOWN))
+    assert recorder.bodies[0][name] == 1.2
+    _, recorder = send({**body, **READS}, parse_exposure("no-logit-bias,penalties=allowed"), on_refusal=OnRefusal.STRIP)
+    assert recorder.bodies[0][name] == 1.2
+    assert "logprobs" not in recorder.bodies[0]
+
+
+def test_where_the_ids_of_a_bias_are_counted_penalties_must_be_allowed_by_name():
+    body, counted = {**CHAT, "presence_penalty": 1}, PatternConfig(bias_per_prompt=5)
+    assert send(body, Exposure(), patterns=counted)[0].body["error"]["code"] == "refused:presence_penalty"
+    assert send(body, Exposure(penalties=PenaltyUse.ALLOWED), patterns=counted)[0].status == 200
+    assert send(body, Exposure())[0].status == 200
 
 
 def test_switched_off_read_outs_do_no_harm():

@@ -3,7 +3,7 @@
 import pytest
 
 from lensmith.audit.findings.finding import ReadOut
-from lensmith.core.endpoint import Feature, Request, Reveal
+from lensmith.core.endpoint import Feature, Penalties, Request, Reveal
 from lensmith.core.types import Message
 from lensmith.openai_api import (
     DIALECTS,
@@ -22,13 +22,13 @@ FATES = {
     (ServerFate.READ, GuardFate.JUDGED): """
         model messages prompt max_tokens max_completion_tokens temperature top_p n seed stop logit_bias
         allowed_token_ids logprobs top_logprobs logprob_token_ids echo return_tokens_as_token_ids stream
-        stream_options user
+        stream_options user frequency_penalty presence_penalty repetition_penalty
     """,
     (ServerFate.READ, GuardFate.WITHHELD): """
         return_token_ids
     """,
     (ServerFate.REFUSED, GuardFate.SENT): """
-        frequency_penalty presence_penalty repetition_penalty min_p top_k response_format tools tool_choice
+        min_p top_k response_format tools tool_choice
     """,
     (ServerFate.IGNORED, GuardFate.SENT): """
         parallel_tool_calls
@@ -58,6 +58,7 @@ FATES = {
 SENT_BY_CLIENT = """
     model messages prompt max_tokens max_completion_tokens temperature top_p n seed stop logit_bias allowed_token_ids
     logprobs top_logprobs logprob_token_ids echo return_tokens_as_token_ids return_token_ids stream
+    frequency_penalty presence_penalty repetition_penalty
 """
 USED_BY_READ_OUTS = {
     "P1": "logprobs top_logprobs",
@@ -115,6 +116,7 @@ def test_what_a_client_sends():
         "allowed_ids": (1,),
         "top_logprobs": 1,
         "wanted_ids": (1,),
+        "penalties": Penalties(presence=1.0, frequency=1.0, repetition=2.0),
     }
     messages = (Message(role="user", parts=("hello",)),)
     chat = Request(messages=messages, reveal=Reveal.SAMPLED, **shared)

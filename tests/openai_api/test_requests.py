@@ -235,7 +235,6 @@ def test_what_would_change_the_answer_and_is_not_done_is_refused(name):
         {"bad_words": ["a"]},
         {"min_p": 0.1},
         {"top_k": 4},
-        {"repetition_penalty": 1.2},
         {"repeat_penalty": 1.1},
         {"chat_template_kwargs": {"enable_thinking": True}},
         {"skip_special_tokens": False},

@@ -194,6 +194,14 @@ def test_health_and_metrics(url):
         ("no-wanted-ids", {"logprobs": 0, "logprob_token_ids": [5]}, "refused:wanted_ids"),
         ("no-allowed-ids", {"allowed_token_ids": [5]}, "refused:allowed_ids"),
         ("no-echo", {"logprobs": 0, "echo": True}, "refused:prompt_logprobs"),
+        ("no-logit-bias", {"presence_penalty": 1}, "refused:presence_penalty"),
+        ("biased-ids=5", {"repetition_penalty": 1.5}, "refused:repetition_penalty"),
+        ("no-penalties", {"frequency_penalty": -1}, "refused:frequency_penalty"),
+        (
+            "no-bias-with-logprobs",
+            {"logprobs": 0, "frequency_penalty": 1},
+            "refused:logit_bias+allowed_ids+frequency_penalty",
+        ),
         ("no-bias-with-logprobs", {"logprobs": 0, "logit_bias": {"5": 1}}, "refused:logit_bias+allowed_ids"),
         ("text-only", {"logprobs": 0}, "refused:sampled_logprob"),
     ],
@@ -256,6 +264,9 @@ def test_a_masked_token_outside_the_cap_is_told_as_openai_does():
         (b'{"prompt": "' + b"long " * 50_000 + b'"}', 400),
         (b'{"prompt": "x", "max_tokens": 1000000, "n": 128, "logprobs": -1}', 400),
         (b'{"prompt": "x", "tools": [{}]}', 400),
+        (b'{"prompt": "x", "repetition_penalty": 0}', 400),
+        (b'{"prompt": "x", "presence_penalty": 2.5}', 400),
+        (b'{"prompt": "x", "frequency_penalty": "1"}', 400),
     ],
 )
 def test_what_makes_no_sense_gets_an_error_as_openai_words_it(url, body, status):

@@ -95,6 +95,22 @@ def test_a_bias_steers_and_a_seed_repeats(writing):
     assert texts[0][0] != texts[0][1]
 
 
+def test_penalties_move_what_is_written(writing):
+    fields = {"model": NAME, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 40, "temperature": 0}
+    fields |= {"logit_bias": {"70": 8}}
+    plain, *penalised = (
+        writing.chat.completions.create(**fields, **penalties).choices[0].message.content
+        for penalties in (
+            {"presence_penalty": 0, "extra_body": {"repetition_penalty": 1}},
+            {"frequency_penalty": 2},
+            {"presence_penalty": 2},
+            {"extra_body": {"repetition_penalty": 1.9}},
+        )
+    )
+    assert len({plain, *penalised}) == 4, "each has a meaning of its own"
+    assert all(len(set(text)) > len(set(plain)) for text in penalised), "and all of them widen the choice"
+
+
 def test_completions_with_logprobs_echo_and_stop(writing):
     fields = {"model": NAME, "prompt": "hello", "max_tokens": 10, "temperature": 0}
     answer = writing.completions.create(**fields, logprobs=2)

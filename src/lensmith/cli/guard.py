@@ -24,7 +24,7 @@ TOKENS = "as-asked, or ids: tokens are always named by id, so that frozen noise 
 @needs("guard")
 def guard(
     upstream: Annotated[str, typer.Option(help="Base URL of the server, e.g. http://127.0.0.1:8000/v1.")],
-    expose: Annotated[str, typer.Option(help=EXPOSE)] = "top-logprobs=5,no-logit-bias",
+    expose: Annotated[str, typer.Option(help=EXPOSE)] = "top-logprobs=5,no-logit-bias,penalties=allowed",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     api_key: Annotated[

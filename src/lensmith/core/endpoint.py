@@ -12,6 +12,7 @@ Legend: T answer positions, P prompt positions, K top tokens, W wanted ids, V vo
 import enum
 import functools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -41,13 +42,32 @@ class Reveal(enum.Flag):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Penalties:
+    """What moves the logits of tokens that stand already, before the temperature; the defaults move none.
+
+    `presence` is taken off once from each token of the answer so far, and `frequency` for each time that it stands
+    there (OpenAI's definition). `repetition` divides the logit of each token of the prompt or the answer so far where
+    it is over 0, and multiplies it elsewhere (CTRL, arXiv 1909.05858, as transformers and vLLM do it).
+    """
+
+    presence: float = 0.0
+    frequency: float = 0.0
+    repetition: float = 1.0
+
+    @property
+    def are_on(self) -> bool:
+        return self != Penalties()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One question: `messages` (text and pictures), or without a chat template a `prompt`, or exact `token_ids`.
 
     `temperature` 0 is greedy. `n` independent answers are sampled. `stop` ends an answer before any of its strings.
     `logit_bias` is added to the logits of those ids before a token is chosen; `allowed_ids`, where not None, are the
-    only ids that can be chosen (as a grammar or an allow-list does). `top_logprobs` most likely tokens and the
-    `wanted_ids` are told at each position. Whether logprobs see the bias is the endpoint's affair, not the request's.
+    only ids that can be chosen (as a grammar or an allow-list does). `penalties` move what stands already, after the
+    bias. `top_logprobs` most likely tokens and the `wanted_ids` are told at each position. Whether logprobs see bias
+    and penalties is the endpoint's affair, not the request's.
     Raises InputError for a request that no endpoint could answer.
     """
 
@@ -62,6 +82,7 @@ class Request:
     seed: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     allowed_ids: tuple[int, ...] | None = None
+    penalties: Penalties = field(default_factory=Penalties)
     top_logprobs: int = 0
     wanted_ids: tuple[int, ...] = ()
     reveal: Reveal = Reveal.NOTHING
@@ -77,6 +98,11 @@ class Request:
         _require(self.top_logprobs >= 0, "top_logprobs", "0 or more", self.top_logprobs)
         _require(self.allowed_ids is None or bool(self.allowed_ids), "allowed_ids", "None, or at least one id", "none")
         _require(all(map(math.isfinite, self.logit_bias.values())), "logit_bias", "finite", dict(self.logit_bias))
+        for name in ("presence", "frequency"):
+            value = getattr(self.penalties, name)
+            _require(math.isfinite(value), f"{name}_penalty", "finite", value)
+        repetition = self.penalties.repetition
+        _require(0 < repetition < math.inf, "repetition_penalty", "over 0, and finite", repetition)
         for name in ("token_ids", "logit_bias", "allowed_ids", "wanted_ids"):
             ids = getattr(self, name) or ()
             _require(all(0 <= token_id < TEXT_IDS_FROM for token_id in ids), name, "token ids of 0 or more", ids)
@@ -85,6 +111,11 @@ class Request:
     @property
     def wants_logprobs(self) -> bool:
         return bool(self.top_logprobs or self.wanted_ids or self.reveal)
+
+    @property
+    def steers(self) -> bool:
+        """Whether it moves or restricts tokens."""
+        return bool(self.logit_bias) or self.allowed_ids is not None or self.penalties.are_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +185,10 @@ class Feature(enum.Flag):
     STOP = enum.auto()
     LOGIT_BIAS = enum.auto()
     ALLOWED_IDS = enum.auto()
+    PRESENCE_PENALTY = enum.auto()
+    FREQUENCY_PENALTY = enum.auto()
+    REPETITION_PENALTY = enum.auto()
+    PENALTIES = PRESENCE_PENALTY | FREQUENCY_PENALTY | REPETITION_PENALTY
     TOP_LOGPROBS = enum.auto()
     WANTED_IDS = enum.auto()
     SAMPLED_LOGPROB = enum.auto()
@@ -225,16 +260,21 @@ def needed_features(request: Request) -> Feature:
         Feature.STOP: bool(request.stop),
         Feature.LOGIT_BIAS: bool(request.logit_bias),
         Feature.ALLOWED_IDS: request.allowed_ids is not None,
+        Feature.PRESENCE_PENALTY: request.penalties.presence != 0,
+        Feature.FREQUENCY_PENALTY: request.penalties.frequency != 0,
+        Feature.REPETITION_PENALTY: request.penalties.repetition != 1,
         Feature.TOP_LOGPROBS: request.top_logprobs > 0,
         Feature.WANTED_IDS: bool(request.wanted_ids),
         Feature.SAMPLED_LOGPROB: Reveal.SAMPLED in request.reveal,
         Feature.VOCABULARY_LOGPROBS: Reveal.VOCABULARY in request.reveal,
         Feature.PROMPT_LOGPROBS: Reveal.PROMPT in request.reveal,
     }
-    result = Feature.NOTHING
-    for feature, is_used in used.items():
-        result |= feature if is_used else Feature.NOTHING
-    return result
+    return features_where(used)
+
+
+def features_where(holds: Mapping[Feature, bool]) -> Feature:
+    """The features for which it holds, together."""
+    return functools.reduce(operator.or_, (feature for feature in holds if holds[feature]), Feature.NOTHING)
 
 
 def _require(holds: bool, name: str, expected: str, actual: object) -> None:

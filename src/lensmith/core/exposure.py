@@ -4,9 +4,15 @@ A server, a fake and the study of defences all call `apply`, so they cannot disa
 tested for equality with it. The switches are those that decide whether the two leak papers' read-outs exist (Carlini
 et al., arXiv 2403.06634, section on defences; Finlayson et al., arXiv 2403.09539) and those that servers have today.
 
-Order of enforcement at each position: the token is chosen from the biased logits; logprobs are taken before or after
-the bias; the top is ranked; then noise is added and the values are rounded. Noise and rounding touch what is told,
-never what is chosen, and no value above 0 is told. Ties rank by id.
+Order of enforcement at each position: bias, then penalties (repetition, frequency, presence, as vLLM has it), then the
+allow-list; the token is chosen from what comes out; logprobs are taken before or after all of it; the top is ranked;
+then noise is added and the values are rounded. Noise and rounding touch what is told, never what is chosen, and no
+value above 0 is told. Ties rank by id.
+
+A penalty is a bias on tokens that stand already, which a client writes into the prompt or has the model write: where
+the answer turns from one token to another as a penalty grows, it tells the gap between two logits, and the repetition
+penalty, which multiplies, even their absolute size. So penalties are a bias to an interface, unless it says otherwise.
+They name no ids, and add up over an answer: no limit on either can be kept, so that only an open bias lets them in.
 
 Legend: T positions, V vocabulary, K top tokens, W wanted ids.
 
@@ -21,7 +27,7 @@ import dataclasses
 import difflib
 import enum
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +36,20 @@ from numpy.typing import NDArray
 
 from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 from lensmith.core.config import from_dict, to_dict
-from lensmith.core.endpoint import NO_TOKEN, Feature, Logprobs, RefusedError, Request, Reveal
+from lensmith.core.endpoint import (
+    NO_TOKEN,
+    Feature,
+    Logprobs,
+    RefusedError,
+    Request,
+    Reveal,
+    features_where,
+    needed_features,
+)
 from lensmith.core.errors import ConfigError, InputError, ShapeError
+
+LARGEST_BIAS = 100.0
+"""OpenAI's largest bias, in nats: it decides any choice, so that nothing is kept by a limit above it."""
 
 
 class Taken(enum.Enum):
@@ -57,6 +75,15 @@ class Together(enum.Enum):
     REFUSED = "refused"
 
 
+class PenaltyUse(enum.Enum):
+    """Where a request may have penalties."""
+
+    WITH_BIAS = "with-bias"
+    """Where a bias is open: `logit_bias` of `LARGEST_BIAS` or more, and no limit on `biased_ids`."""
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+
+
 class Noise(enum.Enum):
     """Whether a repeated request meets new noise, which averages out, or the same."""
 
@@ -69,16 +96,18 @@ class Exposure:
     """What an interface reveals. Counts: None is no limit, 0 is never. The default is a common public interface.
 
     `logit_bias` is the largest absolute bias. `biased_ids`, `wanted_ids` and `allowed_ids` limit how many ids one
-    request may name. `decimals` rounds what is told; `noise_nats` is the standard deviation of what is added to it,
-    keyed by `noise_seed` (a secret) where it is frozen.
+    request may name. `penalties` may be allowed where a bias is not, for honest clients use them; beside logprobs they
+    always need an open bias. `decimals` rounds what is told; `noise_nats` is the standard deviation of what is added to
+    it, keyed by `noise_seed` (a secret) where it is frozen.
     """
 
     top_logprobs: int | None = 20
     sampled_logprob: Sampled = Sampled.MASKED
     logprobs_taken: Taken = Taken.BEFORE_BIAS
-    logit_bias: float = 100.0
+    logit_bias: float = LARGEST_BIAS
     biased_ids: int | None = None
     bias_with_logprobs: Together = Together.ALLOWED
+    penalties: PenaltyUse = PenaltyUse.WITH_BIAS
     wanted_ids: int | None = 0
     allowed_ids: int | None = 0
     echo: bool = False
@@ -96,6 +125,27 @@ class Exposure:
         for name in ("logit_bias", "noise_nats"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}: not possible", expected="0 or more, finite", actual=getattr(self, name))
+
+    @property
+    def is_bias_open(self) -> bool:
+        """Whether any bias goes that can matter."""
+        return self.logit_bias >= LARGEST_BIAS and self.biased_ids is None
+
+    @property
+    def features(self) -> Feature:
+        """Which steering and which read-outs a request may ask for at all."""
+        allowed = {
+            Feature.LOGIT_BIAS: self.logit_bias > 0 and self.biased_ids != 0,
+            Feature.PENALTIES: self.penalties is PenaltyUse.ALLOWED
+            or (self.penalties is PenaltyUse.WITH_BIAS and self.is_bias_open),
+            Feature.ALLOWED_IDS: self.allowed_ids != 0,
+            Feature.TOP_LOGPROBS: self.top_logprobs != 0,
+            Feature.WANTED_IDS: self.wanted_ids != 0,
+            Feature.SAMPLED_LOGPROB: self.sampled_logprob is not Sampled.HIDDEN,
+            Feature.VOCABULARY_LOGPROBS: self.top_logprobs is None,
+            Feature.PROMPT_LOGPROBS: self.echo,
+        }
+        return features_where(allowed)
 
     @classmethod
     def text_only(cls) -> "Exposure":
@@ -123,6 +173,14 @@ class Exposure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrecedingTokens:
+    """The tokens before a position, which penalties move: those of the prompt, and those of the answer so far."""
+
+    prompt_ids: Sequence[int] | IdArray
+    answer_ids: Sequence[int] | IdArray
+
+
+@dataclass(frozen=True, kw_only=True)
 class Revealed:
     """The tokens chosen (or forced) at T positions, and what is told of them. None: no logprobs were asked for."""
 
@@ -134,7 +192,7 @@ def check(request: Request, exposure: Exposure) -> None:
     """Raises RefusedError where the exposure does not allow what the request asks, before any model runs."""
     biases, allowed = request.logit_bias, request.allowed_ids or ()
     largest = max(map(abs, biases.values()), default=0.0)
-    steers = bool(biases) or request.allowed_ids is not None
+    asked = needed_features(request) & Feature.PENALTIES
     if biases and (exposure.logit_bias == 0 or exposure.biased_ids == 0):
         raise _refused("logit bias is off", Feature.LOGIT_BIAS)
     if largest > exposure.logit_bias:
@@ -143,6 +201,8 @@ def check(request: Request, exposure: Exposure) -> None:
         )
     if _exceeds(len(biases), exposure.biased_ids):
         raise _refused("too many biased ids", Feature.LOGIT_BIAS, f"at most {exposure.biased_ids}", len(biases))
+    if asked and Feature.PENALTIES not in exposure.features:
+        raise _refused("penalties are off, or a bias is off or limited", asked)
     if request.allowed_ids is not None and _exceeds(len(allowed), exposure.allowed_ids):
         raise _refused("the allow-list", Feature.ALLOWED_IDS, f"at most {exposure.allowed_ids} ids", len(allowed))
     if _exceeds(request.top_logprobs, exposure.top_logprobs):
@@ -157,8 +217,11 @@ def check(request: Request, exposure: Exposure) -> None:
         raise _refused("the sampled token's logprob is not told", Feature.SAMPLED_LOGPROB)
     if Reveal.PROMPT in request.reveal and not exposure.echo:
         raise _refused("the prompt's logprobs are not told", Feature.PROMPT_LOGPROBS)
-    if steers and request.wants_logprobs and exposure.bias_with_logprobs is Together.REFUSED:
-        raise _refused("bias or allow-list together with logprobs", Feature.LOGIT_BIAS | Feature.ALLOWED_IDS)
+    needs_open_bias = asked and not exposure.is_bias_open
+    is_apart = exposure.bias_with_logprobs is Together.REFUSED
+    if request.wants_logprobs and (needs_open_bias or (request.steers and is_apart)):
+        feature = Feature.LOGIT_BIAS | Feature.ALLOWED_IDS | asked
+        raise _refused("bias, penalties or allow-list together with logprobs", feature)
 
 
 def apply(
@@ -167,6 +230,7 @@ def apply(
     exposure: Exposure,
     *,
     forced_T: IdArray | None = None,
+    preceding: PrecedingTokens | None = None,
     rng: np.random.Generator | None = None,
     noise_rng: np.random.Generator | None = None,
     context: bytes | None = None,
@@ -175,16 +239,17 @@ def apply(
 
     `logits_TV`: raw logits of one sequence, any float type, computed in float64 here; -inf marks a token that does not
     exist. `forced_T`: the tokens that stand there already (teacher forcing, or a sampler elsewhere that used
-    `biased_logits`). `rng` draws tokens; None makes one from the request's seed, so a caller that comes back for every
-    token must pass its own. `noise_rng` draws fresh noise; None takes the system's entropy: a client that names a seed
-    must not be able to draw the noise again and subtract it. `context` is what frozen noise belongs to; None takes the
-    prompt and the tokens before each position. Raises RefusedError as `check` does, ShapeError and InputError for
-    impossible values.
+    `biased_logits`). `preceding`: what stands before the position; needed with penalties, and then there is one
+    position only, as what is chosen there counts at the next. `rng` draws tokens; None makes one from the request's
+    seed, so a caller that comes back for every token must pass its own. `noise_rng` draws fresh noise; None takes the
+    system's entropy: a client that names a seed must not be able to draw the noise again and subtract it. `context` is
+    what frozen noise belongs to; None takes the prompt and the tokens before each position. Raises RefusedError as
+    `check` does, ShapeError and InputError for impossible values.
     """
     check(request, exposure)
     raw_TV = _checked_logits(logits_TV)
     rng = np.random.default_rng(request.seed) if rng is None else rng
-    biased_TV = biased_logits(raw_TV, request)
+    biased_TV = biased_logits(raw_TV, request, preceding)
     token_ids_T = _forced(forced_T, raw_TV) if forced_T is not None else _choose(biased_TV, request, rng)
     if not request.wants_logprobs:
         return Revealed(token_ids_T=token_ids_T, logprobs=None)
@@ -207,11 +272,16 @@ def apply(
     )
 
 
-def biased_logits(logits_TV: FloatArray, request: Request) -> Float64Array:
-    """The logits that a token is chosen from: bias added, ids outside the allow-list at -inf. Before temperature."""
+def biased_logits(logits_TV: FloatArray, request: Request, preceding: PrecedingTokens | None = None) -> Float64Array:
+    """The logits that a token is chosen from: bias added, penalties taken off, ids outside the allow-list at -inf.
+
+    Before temperature. `preceding` is needed where the request has penalties, as in `apply`.
+    """
     biased_TV = logits_TV.astype(np.float64)
     ids = _ids(request.logit_bias, logits_TV, "logit_bias")
     biased_TV[:, ids] += np.array([*request.logit_bias.values()], dtype=np.float64)
+    if request.penalties.are_on:
+        _penalise(biased_TV, request, preceding)
     if request.allowed_ids is not None:
         outside_V = np.ones(biased_TV.shape[1], dtype=bool)
         outside_V[_ids(request.allowed_ids, logits_TV, "allowed_ids")] = False
@@ -219,6 +289,20 @@ def biased_logits(logits_TV: FloatArray, request: Request) -> Float64Array:
         if np.isneginf(biased_TV.max(axis=1)).any():
             raise InputError("allowed_ids: none of these tokens exists")
     return biased_TV
+
+
+def _penalise(biased_1V: Float64Array, request: Request, preceding: PrecedingTokens | None) -> None:
+    """Moves the logits of what stands already, in place."""
+    if preceding is None or len(biased_1V) != 1:
+        raise ShapeError(
+            "penalties need the tokens before the position", expected="one position, and the tokens before it"
+        )
+    penalties, logits_V = request.penalties, biased_1V[0]
+    answer_ids, counts = np.unique(_ids(preceding.answer_ids, biased_1V, "the answer"), return_counts=True)
+    moved = np.union1d(_ids(preceding.prompt_ids, biased_1V, "the prompt"), answer_ids)
+    biased = logits_V[moved]
+    logits_V[moved] = np.where(biased > 0, biased / penalties.repetition, biased * penalties.repetition)
+    logits_V[answer_ids] -= penalties.frequency * counts + penalties.presence
 
 
 def visible_metadata(facts: Mapping[str, Any], exposure: Exposure) -> dict[str, Any]:
@@ -398,6 +482,7 @@ _OFF: dict[str, Any] = {
     "logit_bias": 0.0,
     "biased_ids": 0,
     "bias_with_logprobs": Together.REFUSED.value,
+    "penalties": PenaltyUse.REFUSED.value,
     "wanted_ids": 0,
     "allowed_ids": 0,
     "echo": False,

@@ -11,12 +11,12 @@ import difflib
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lensmith.core.endpoint import Feature, RefusedError, Request, Reveal
 from lensmith.core.errors import ConfigError
-from lensmith.core.exposure import Exposure, Sampled, Together, check
+from lensmith.core.exposure import Exposure, PenaltyUse, Sampled, Together, check
 from lensmith.guard.config import GuardConfig, OnRefusal, TokenNaming, UnknownFields
 from lensmith.guard.frozen_noise import check_frozen, one_text, text_hash
 from lensmith.guard.messages import api_messages, clean_messages, prompt_hash
@@ -24,6 +24,7 @@ from lensmith.guard.patterns import Observation, ids_look_random, looks_random
 from lensmith.guard.strict_json import Json
 from lensmith.openai_api import (
     FIELDS,
+    PARAMS,
     Bounds,
     GuardFate,
     Kind,
@@ -182,12 +183,13 @@ def _read(kind: Kind, fields: Mapping[str, Any], config: GuardConfig) -> tuple[W
 
 def _check(request: Request, wires: tuple[WireRequest, ...], fields: Mapping[str, Any], config: GuardConfig) -> None:
     exposure = config.exposure
-    check(request, exposure)
+    # How many ids a prompt's biases name can be counted; what penalties move cannot.
+    counts_bias = config.patterns.bias_per_prompt is not None and exposure.penalties is PenaltyUse.WITH_BIAS
+    check(request, replace(exposure, penalties=PenaltyUse.REFUSED) if counts_bias else exposure)
     if not request.wants_logprobs:
         return
-    steers = bool(request.logit_bias) or request.allowed_ids is not None
-    if steers and config.is_bias_out_of_reach:
-        problem = "refused: bias or allow-list together with logprobs, which this server takes at another time"
+    if request.steers and config.is_bias_out_of_reach:
+        problem = "refused: bias, penalties or allow-list with logprobs, which this server takes at another time"
         raise RefusedError(problem, feature=Feature.LOGIT_BIAS | Feature.ALLOWED_IDS)
     names = _steering(wires[0].kind, fields)
     is_open = exposure.allowed_ids is None and exposure.bias_with_logprobs is Together.ALLOWED
@@ -214,7 +216,9 @@ def _without(
     if is_top and (exposure.top_logprobs or exposure.sampled_logprob is not Sampled.HIDDEN):
         return {**fields, top: exposure.top_logprobs or 0}, (top,)
     # A bias changes the text, logprobs do not: where the two do not go together, the text stays what was asked for.
-    names = [name for name in dropped.get(error.feature, logprobs) if name in fields]
+    are_penalties = error.feature and error.feature in Feature.PENALTIES
+    refused = [PARAMS[feature] for feature in error.feature] if are_penalties else dropped.get(error.feature, logprobs)
+    names = [name for name in refused if name in fields]
     assert names, error.feature
     return {name: value for name, value in fields.items() if name not in names}, tuple(names)
 

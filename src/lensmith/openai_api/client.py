@@ -30,6 +30,7 @@ from lensmith.core.endpoint import (
     Feature,
     Finish,
     Logprobs,
+    Penalties,
     RefusedError,
     Request,
     Reveal,
@@ -87,6 +88,8 @@ def write_request(
         body["logit_bias"] = {str(token_id): bias for token_id, bias in request.logit_bias.items()}
     if request.allowed_ids is not None:
         body["allowed_token_ids"] = list(request.allowed_ids)
+    penalties = vars(request.penalties)
+    body |= {f"{name}_penalty": value for name, value in penalties.items() if value != getattr(Penalties, name)}
     if request.wants_logprobs:
         body |= _logprobs(request, kind, dialect)
     if dialect.returns_ids:

@@ -52,11 +52,19 @@ _COMMON = (
     | Feature.SEED
     | Feature.STOP
     | Feature.LOGIT_BIAS
+    | Feature.PRESENCE_PENALTY
+    | Feature.FREQUENCY_PENALTY
     | Feature.TOP_LOGPROBS
     | Feature.SAMPLED_LOGPROB
     | Feature.PROMPT_LOGPROBS
 )
-_BY_ID = Feature.TOKEN_IDS | Feature.ALLOWED_IDS | Feature.WANTED_IDS | Feature.VOCABULARY_LOGPROBS
+_BY_ID = (
+    Feature.REPETITION_PENALTY
+    | Feature.TOKEN_IDS
+    | Feature.ALLOWED_IDS
+    | Feature.WANTED_IDS
+    | Feature.VOCABULARY_LOGPROBS
+)
 _MANY = 1 << 20  # more than any vocabulary
 
 OPENAI = Dialect(
@@ -84,7 +92,7 @@ VLLM = Dialect(
     returns_ids=True,
     max_top_logprobs=20,
 )
-SGLANG = Dialect(name="sglang", features=_COMMON | Feature.TOKEN_IDS)
+SGLANG = Dialect(name="sglang", features=_COMMON | Feature.TOKEN_IDS | Feature.REPETITION_PENALTY)
 LLAMA_CPP_PYTHON = Dialect(
     name="llama-cpp-python",
     features=_COMMON | Feature.VOCABULARY_LOGPROBS,

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lensmith.core.endpoint import TEXT_IDS_FROM, Request, Reveal
+from lensmith.core.endpoint import TEXT_IDS_FROM, Penalties, Request, Reveal
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled
 from lensmith.core.types import Message, Part, Picture
@@ -97,6 +97,11 @@ def _shared(kind: Kind, fields: Mapping[str, Any], chat_tokens: int, bounds: Bou
         "seed": _whole(fields, "seed", 0, bounds) % (1 << 64) if "seed" in fields else None,
         "logit_bias": _logit_bias(fields),
         "allowed_ids": None if allowed is None else _token_ids(allowed, "allowed_token_ids"),
+        "penalties": Penalties(
+            presence=_number(fields, "presence_penalty", 0.0, bounds),
+            frequency=_number(fields, "frequency_penalty", 0.0, bounds),
+            repetition=_number(fields, "repetition_penalty", 1.0, bounds),
+        ),
         "wanted_ids": _token_ids(fields.get("logprob_token_ids", []), "logprob_token_ids"),
         **(_chat_logprobs(fields) if kind is Kind.CHAT else _completion_logprobs(fields)),
     }

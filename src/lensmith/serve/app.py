@@ -1,7 +1,7 @@
 """The server's paths: OpenAI's completions, chat completions and models; health and metrics.
 
 Source: OpenAI's API reference, and vLLM's names for what it lacks (`openai_api` reads and writes both). Where we
-differ: there are no tools, no penalties and no grammars; a field that would ask for one is refused rather than ignored.
+differ: there are no tools and no grammars; a field that would ask for one is refused rather than ignored.
 """
 
 import asyncio

@@ -3,6 +3,7 @@
 from typing import Any
 
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_PENALTY = {"type": "number", "minimum": -2, "maximum": 2}
 _PART = {
     "oneOf": [
         {
@@ -51,6 +52,14 @@ _SHARED: dict[str, Any] = {
         "propertyNames": {"pattern": "^[0-9]{1,9}$"},
         "additionalProperties": {"type": "number"},
         "description": "What is added to the logits of these token ids.",
+    },
+    "presence_penalty": {**_PENALTY, "description": "Taken once off the logits of tokens that the answer holds."},
+    "frequency_penalty": {**_PENALTY, "description": "The same, for each time that the answer holds them."},
+    "repetition_penalty": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": 2,
+        "description": "What the logits of tokens of prompt and answer are divided by, or times, as in vLLM.",
     },
     "logprob_token_ids": {**_IDS, "uniqueItems": True, "description": "Ids whose logprobs are told, as in vLLM."},
     "allowed_token_ids": {**_IDS, "minItems": 1, "description": "The only ids that can be chosen, as in vLLM."},

@@ -14,7 +14,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,23 @@ from lensmith.core.endpoint import (
     Feature,
     Finish,
     Logprobs,
+    Penalties,
     RefusedError,
     Request,
     Reveal,
 )
 from lensmith.core.errors import InputError
-from lensmith.core.exposure import Exposure, Noise, Revealed, Sampled, apply, check, prompt_context, visible_metadata
+from lensmith.core.exposure import (
+    Exposure,
+    Noise,
+    PrecedingTokens,
+    Revealed,
+    Sampled,
+    apply,
+    check,
+    prompt_context,
+    visible_metadata,
+)
 from lensmith.core.types import Picture
 from lensmith.endpoints.fake.columns import apply_to_named
 from lensmith.endpoints.fake.model import FakeModelConfig, FakeTruth, Lattice, Norm
@@ -46,6 +57,7 @@ class Unfinished:
     """One answer in the making."""
 
     request: Request
+    prompt_ids: tuple[int, ...]
     digest: Any
     rng: np.random.Generator
     replica: int
@@ -205,21 +217,9 @@ class FakeEndpoint:
     def supports(self) -> Capabilities:
         """What the exposure allows."""
         exposes = self.exposes
-        allowed = {
-            Feature.LOGIT_BIAS: exposes.logit_bias > 0 and exposes.biased_ids != 0,
-            Feature.ALLOWED_IDS: exposes.allowed_ids != 0,
-            Feature.TOP_LOGPROBS: exposes.top_logprobs != 0,
-            Feature.WANTED_IDS: exposes.wanted_ids != 0,
-            Feature.SAMPLED_LOGPROB: exposes.sampled_logprob is not Sampled.HIDDEN,
-            Feature.VOCABULARY_LOGPROBS: exposes.top_logprobs is None,
-            Feature.PROMPT_LOGPROBS: exposes.echo,
-        }
         features = Feature.MESSAGES | Feature.PICTURES | Feature.PROMPT_TEXT | Feature.TOKEN_IDS
-        features |= Feature.SEED | Feature.STOP
-        for feature, is_allowed in allowed.items():
-            features |= feature if is_allowed else Feature.NOTHING
         return Capabilities(
-            features=features,
+            features=features | Feature.SEED | Feature.STOP | exposes.features,
             max_top_logprobs=exposes.top_logprobs,
             vocabulary_size=self.config.rows if exposes.metadata else None,
             context_tokens=self._context_tokens,
@@ -276,6 +276,7 @@ class FakeEndpoint:
         replica = int(self._chance.integers(self._replicas)) if self._replicas > 1 else 0
         return Unfinished(
             request=request,
+            prompt_ids=prompt,
             digest=hashlib.sha256(np.array(prompt, dtype=np.int64).tobytes()),
             rng=np.random.default_rng(seed),
             replica=replica,
@@ -313,7 +314,13 @@ class FakeEndpoint:
         if self.exposes.noise_nats and self.exposes.noise is Noise.FROZEN:
             context = _noise_context(prompt_context(sequence.request), sequence.token_ids)
         return apply(
-            logits_V[None], sequence.request, self.exposes, rng=sequence.rng, noise_rng=self._chance, context=context
+            logits_V[None],
+            sequence.request,
+            self.exposes,
+            preceding=PrecedingTokens(prompt_ids=sequence.prompt_ids, answer_ids=sequence.token_ids),
+            rng=sequence.rng,
+            noise_rng=self._chance,
+            context=context,
         )
 
     def _few_columns_do(self, request: Request) -> bool:
@@ -323,6 +330,7 @@ class FakeEndpoint:
         return (
             self.config.rows >= _WIDE_VOCABULARY
             and request.wants_logprobs
+            and not request.penalties.are_on
             and request.temperature == 0
             and not request.top_logprobs
             and Reveal.VOCABULARY not in request.reveal
@@ -362,6 +370,7 @@ class FakeEndpoint:
     def _prompt_logprobs(self, request: Request, prompt: tuple[int, ...]) -> Logprobs:
         """Of the prompt's own tokens; the first has no context, so that its values are NaN."""
         parts, rows = [], self._model.rows_at_once
+        request = replace(request, penalties=Penalties())  # they move what is chosen, and nothing is here
         for start in range(1, len(prompt), rows):
             places = range(start, min(start + rows, len(prompt)))
             logits_PV = self._logits([_context(prompt[:place]) for place in places], 0)

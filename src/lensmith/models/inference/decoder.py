@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from lensmith.core.arrays import Float32Array, IdArray
-from lensmith.core.endpoint import Finish, Logprobs, Request, Reveal
+from lensmith.core.endpoint import Finish, Logprobs, Penalties, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError
-from lensmith.core.exposure import Exposure, Noise, Revealed, apply, check
+from lensmith.core.exposure import Exposure, Noise, PrecedingTokens, Revealed, apply, check
 from lensmith.models.inference.answers import Failed, Piece, PromptRead, Sink, joined
 from lensmith.models.inference.kv_cache import SPARE_COLUMNS, SlotCache
 from lensmith.models.inference.prefill import Prefill, Prompt, ReadPrompt
@@ -275,7 +275,8 @@ class Decoder:
             return
         try:
             context = self._context(row.job.prompt.keys_P, row.tokens)
-            revealed = apply(logits_V[None], request, self.exposure, rng=row.rng, context=context)
+            preceding = PrecedingTokens(prompt_ids=row.job.prompt.token_ids_P, answer_ids=row.tokens)
+            revealed = apply(logits_V[None], request, self.exposure, preceding=preceding, rng=row.rng, context=context)
         except LensmithError as error:
             self._fail(row.job, error)
             return
@@ -322,7 +323,8 @@ class Decoder:
     def _read_with_echo(self, rows: list[_Row]) -> dict[_Row, _Beginning]:
         """Also the prompt's logprobs at P positions: each token's, given those before it. One row."""
         [row] = rows
-        request, prompt = row.job.request, row.job.prompt
+        prompt = row.job.prompt
+        request = replace(row.job.request, penalties=Penalties())  # they move what is chosen, and nothing is here
         parts: list[Logprobs] = []
 
         def tell(start: int, logits_CV: Float32Array) -> None:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lensmith.core.endpoint import Answer, Capabilities, Feature, RefusedError, Request, needed_features
+from lensmith.core.endpoint import Answer, Capabilities, Feature, RefusedError, Request, features_where, needed_features
 from lensmith.core.errors import InputError
-from lensmith.core.exposure import Exposure, Sampled, visible_metadata
+from lensmith.core.exposure import Exposure, visible_metadata
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
 from lensmith.models.inference.answers import Collector
 from lensmith.models.inference.decoder import Answers, Decoder, Job, Text
@@ -158,19 +158,9 @@ class Answering:
             Feature.MESSAGES: self.prompts.reads_messages,
             Feature.PICTURES: self.prompts.reads_pictures,
             Feature.PROMPT_TEXT | Feature.TOKEN_IDS | Feature.SEED | Feature.STOP: True,
-            Feature.LOGIT_BIAS: exposure.logit_bias > 0 and exposure.biased_ids != 0,
-            Feature.ALLOWED_IDS: exposure.allowed_ids != 0,
-            Feature.TOP_LOGPROBS: exposure.top_logprobs != 0,
-            Feature.WANTED_IDS: exposure.wanted_ids != 0,
-            Feature.SAMPLED_LOGPROB: exposure.sampled_logprob is not Sampled.HIDDEN,
-            Feature.VOCABULARY_LOGPROBS: exposure.top_logprobs is None,
-            Feature.PROMPT_LOGPROBS: exposure.echo,
         }
-        features = Feature.NOTHING
-        for feature, is_there in can.items():
-            features |= feature if is_there else Feature.NOTHING
         return Capabilities(
-            features=features,
+            features=features_where(can) | exposure.features,
             max_top_logprobs=exposure.top_logprobs,
             vocabulary_size=self.vocabulary_size if exposure.metadata else None,
             context_tokens=self.max_length if exposure.metadata else None,
