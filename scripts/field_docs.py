@@ -21,7 +21,7 @@ What each field of a completion or a chat is for, and what becomes of it. A fiel
 | judged | `lensmith guard` reads it, holds it against `--expose`, and writes it anew |
 | sent | `lensmith guard` checks its type and range, and sends it on; beside logprobs only where `--expose` is open |
 | withheld | `lensmith guard` refuses it, or leaves it out (`--on-refusal strip`), unless it is switched off |
-| removed | `lensmith guard` leaves it out, or refuses it (`--unknown-fields refuse`) |
+| removed | `lensmith guard` leaves it out, or refuses it (`--unknown-fields refuse`), unless it is switched off |
 
 A guard allows more where a limit protects nothing: that is the business of the server behind it.
 

@@ -130,6 +130,14 @@ def test_unknown_fields_are_stripped_or_refused():
     assert recorder.bodies[0]["surprise"] == {"a": 1}
 
 
+@pytest.mark.parametrize("unknown", UnknownFields)
+def test_a_field_that_asks_for_nothing_is_dropped_whether_or_not_it_is_known(unknown):
+    body = {**CHAT, "surprise": None, "chat_template": "", "skip_special_tokens": True, "mirostat": 0}
+    reply, recorder = send(body, unknown_fields=unknown)
+    assert (reply.status, recorder.bodies[0].keys()) == (200, {"model", "messages", "stream"})
+    assert "lensmith-stripped" not in reply.headers
+
+
 @pytest.mark.parametrize(
     "change",
     [

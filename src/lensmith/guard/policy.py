@@ -113,18 +113,18 @@ def _known_fields(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> t
     fields: Json = {}
     stripped: list[str] = []
     for name, value in body.items():
-        match _fate(name, kind, config):
-            case GuardFate.JUDGED | GuardFate.SENT:
-                if value is not None:
-                    fields[name] = value
-            case GuardFate.WITHHELD:
-                if not field_of(name).is_off(value):
-                    stripped.append(_refused(name, config))
-            case GuardFate.REMOVED:
-                is_name = _FIELD_NAME.fullmatch(name) is not None
-                if config.unknown_fields is UnknownFields.REFUSE:
-                    raise WireError("a field is not known here", param=name if is_name else None, hint="leave it out")
-                stripped += [name] if is_name else []
+        fate = _fate(name, kind, config)
+        if fate in (GuardFate.JUDGED, GuardFate.SENT):
+            fields |= {} if value is None else {name: value}
+        elif field_of(name).is_off(value):
+            continue
+        elif fate is GuardFate.WITHHELD:
+            stripped.append(_refused(name, config))
+        else:
+            is_name = _FIELD_NAME.fullmatch(name) is not None
+            if config.unknown_fields is UnknownFields.REFUSE:
+                raise WireError("a field is not known here", param=name if is_name else None, hint="leave it out")
+            stripped += [name] if is_name else []
     if config.is_noise_frozen and fields.get("return_tokens_as_token_ids") and config.token_naming != TokenNaming.IDS:
         stripped.append(_refused("return_tokens_as_token_ids", config))
         del fields["return_tokens_as_token_ids"]

@@ -65,7 +65,7 @@ class GuardFate(enum.Enum):
     WITHHELD = "withheld"
     """Refused or left out, as what the exposure does not allow (`OnRefusal`); dropped where it is switched off."""
     REMOVED = "removed"
-    """Left out or refused, as a field that nobody knows (`UnknownFields`)."""
+    """Left out or refused, as a field that nobody knows (`UnknownFields`); dropped where it is switched off."""
 
 
 class Bounds(enum.Enum):
