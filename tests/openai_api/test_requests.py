@@ -18,7 +18,7 @@ from lensmith.openai_api import (
     WireError,
     WireRequest,
     read_requests,
-    told_only,
+    visible_request,
     write_error,
 )
 from tests.support.api import read_one
@@ -263,10 +263,10 @@ def test_zero_is_not_off_where_it_asks_for_something():
 def test_a_hidden_sampled_token_does_not_close_the_top():
     exposure = Exposure(sampled_logprob=Sampled.HIDDEN, top_logprobs=5)
     both = read_one(Kind.CHAT, {"messages": HELLO, "logprobs": True, "top_logprobs": 5}).request
-    check(told_only(both, exposure), exposure)
+    check(visible_request(both, exposure), exposure)
     alone = read_one(Kind.CHAT, {"messages": HELLO, "logprobs": True}).request
-    assert told_only(alone, exposure) == alone
-    assert told_only(both, Exposure()) == both
+    assert visible_request(alone, exposure) == alone
+    assert visible_request(both, Exposure()) == both
 
 
 JSON = st.recursive(

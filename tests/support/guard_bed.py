@@ -33,7 +33,7 @@ from lensmith.openai_api import (
     WireRequest,
     read_requests,
     sse,
-    told_only,
+    visible_request,
     write_chunk,
     write_error,
     write_usage_chunk,
@@ -59,7 +59,7 @@ def serve(endpoint: FakeEndpoint, dialect: str = "lensmith") -> Starlette:
             try:
                 wires = read_requests(kind, known_fields(json.loads(await request.body()), kind, habits))
                 wires = [as_read(wire, habits) for wire in wires]
-                answers = endpoint.answer([told_only(wire.request, endpoint.exposes) for wire in wires])
+                answers = endpoint.answer([visible_request(wire.request, endpoint.exposes) for wire in wires])
             except LensmithError as error:
                 status, body = write_error(error)
                 return JSONResponse(body, status)

@@ -32,7 +32,7 @@ from lensmith.openai_api import (
     WireRequest,
     field_of,
     read_requests,
-    told_only,
+    visible_request,
 )
 
 _FORCING_BIAS = 30.0
@@ -77,7 +77,7 @@ def decide(kind: Kind, body: Mapping[str, Any], config: GuardConfig) -> Decision
     removed: list[str] = []
     while True:
         wires = _read(kind, fields, config)
-        visible = told_only(wires[0].request, config.exposure)
+        visible = visible_request(wires[0].request, config.exposure)
         try:
             _check(visible, wires, fields, config)
             break

@@ -16,7 +16,7 @@ from lensmith.openai_api.client import kind_of, read_answer, write_request
 from lensmith.openai_api.dialects import DIALECTS, Dialect, WantedIds
 from lensmith.openai_api.events import SSE_DONE, sse
 from lensmith.openai_api.fields import FIELDS, PARAMS, Bounds, Field, GuardFate, Purpose, ServerFate, Vendor, field_of
-from lensmith.openai_api.requests import read_requests, told_only
+from lensmith.openai_api.requests import read_requests, visible_request
 from lensmith.openai_api.types import (
     MASKED_LOGPROB,
     TOKEN_ID_PREFIX,
@@ -62,7 +62,7 @@ __all__ = [
     "read_answer",
     "read_requests",
     "sse",
-    "told_only",
+    "visible_request",
     "write_answers",
     "write_chunk",
     "write_error",

@@ -53,7 +53,7 @@ def read_requests(
     return tuple(_wire_request(kind, fields, request) for request in requests)
 
 
-def told_only(request: Request, exposure: Exposure) -> Request:
+def visible_request(request: Request, exposure: Exposure) -> Request:
     """The request without the sampled token's logprob where the exposure hides it and other logprobs are asked for.
 
     OpenAI's `logprobs: true` asks for the sampled token and the top ones at once, so it must not be refused for the

@@ -22,7 +22,7 @@ from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import ImageError, LensmithError
 from lensmith.core.exposure import visible_metadata
 from lensmith.hosting.keys import ApiKeys
-from lensmith.openai_api import BusyError, Kind, WireError, WireRequest, read_requests, told_only, write_error
+from lensmith.openai_api import BusyError, Kind, WireError, WireRequest, read_requests, visible_request, write_error
 from lensmith.serve import schema
 from lensmith.serve.engine import Engine, Prepared
 from lensmith.serve.fetching import with_pictures
@@ -157,7 +157,10 @@ def _wire_requests(kind: Kind, body: bytes, engine: Engine) -> list[WireRequest]
     wires = read_requests(kind, fields)
     engine.answering.check(wires[0].request)  # before a picture is fetched that nobody can look at
     name = engine.answering.name
-    return [replace(wire, model=wire.model or name, request=told_only(wire.request, engine.exposure)) for wire in wires]
+    return [
+        replace(wire, model=wire.model or name, request=visible_request(wire.request, engine.exposure))
+        for wire in wires
+    ]
 
 
 async def _limited_body(request: Request, most_bytes: int) -> bytes | None:

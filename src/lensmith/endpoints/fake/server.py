@@ -39,7 +39,7 @@ from lensmith.openai_api import (
     WireRequest,
     read_requests,
     sse,
-    told_only,
+    visible_request,
     write_answers,
     write_chunk,
     write_error,
@@ -230,7 +230,7 @@ class FakeServer:
         return [as_read(wire, self.dialect) for wire in wires]
 
     def answer(self, wires: list[WireRequest]) -> list[Answer]:
-        return self.endpoint.answer([told_only(wire.request, self.endpoint.exposes) for wire in wires])
+        return self.endpoint.answer([visible_request(wire.request, self.endpoint.exposes) for wire in wires])
 
     def write(self, wires: list[WireRequest], answers: list[Answer]) -> dict[str, Any]:
         return write_in(self.dialect, wires, answers, self.endpoint.tokens, _usage(answers))
