@@ -118,7 +118,9 @@ def _encode(value: object, hint: Any, path: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         if not isinstance(value, hint):
             raise _wrong_type(path, hint.__name__, value)
-        return _flag_text(value) if isinstance(value, enum.Flag) else _enum_text(value)
+        if isinstance(value, enum.Flag):
+            return "|".join(flag.name or "" for flag in value)
+        return _enum_text(value)
     if hint is Path:
         if not isinstance(value, Path):
             raise _wrong_type(path, "Path", value)
@@ -318,10 +320,6 @@ def _field_types(kind: type) -> dict[str, Any]:
 
 def _enum_text(member: enum.Enum) -> str:
     return member.value if isinstance(member.value, str) else member.name
-
-
-def _flag_text(member: enum.Flag) -> str:
-    return "|".join(flag.name or "" for flag in member)
 
 
 def _string_key(key: object, path: str) -> str:

@@ -68,7 +68,8 @@ class NativeAspect:
 
     def layout(self, width_px: int, height_px: int) -> Layout:
         """Raises ImageError for a size without area, and under `Resize.NEVER` for one over the limits."""
-        _require_area(width_px, height_px)
+        if width_px < 1 or height_px < 1:
+            raise ImageError("the picture has no pixels", actual=f"{width_px} x {height_px}")
         picture_width_px, picture_height_px = self._resized(width_px, height_px)
         columns = _divide_up(picture_width_px, self.cell_px)
         rows = _divide_up(picture_height_px, self.cell_px)
@@ -110,8 +111,3 @@ def _require_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ConfigError(f"{name} must be positive", expected="at least 1", actual=value)
-
-
-def _require_area(width_px: int, height_px: int) -> None:
-    if width_px < 1 or height_px < 1:
-        raise ImageError("the picture has no pixels", actual=f"{width_px} x {height_px}")

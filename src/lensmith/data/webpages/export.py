@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from lensmith.core.errors import InputError, RenderError
 from lensmith.core.files import alone_in, open_output
-from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, GeneratedPage, generate_page
+from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.markup.alignment import Alignment, align
 from lensmith.render import Capture, RenderConfig, Renderer
@@ -197,9 +197,5 @@ def _rows(renderer: Renderer, seed: int, indices: range, columns: Columns) -> It
             "llm_generated_idea": page.idea,
         }
         if columns is Columns.READING:
-            row |= _reading_columns(page, align(page.html, rendered))
+            row |= {"body": page.html, "boxes": pack_boxes(align(page.html, rendered))}
         yield row
-
-
-def _reading_columns(page: GeneratedPage, alignment: Alignment) -> dict[str, object]:
-    return {"body": page.html, "boxes": pack_boxes(alignment)}
