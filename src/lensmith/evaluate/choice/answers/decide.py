@@ -51,7 +51,7 @@ class _Reader:
         equal = [index for index, option in enumerate(self.plain) if option and option == plain_text(text)]
         if equal and not re.fullmatch("[a-z]", plain_text(text)):
             return equal[0] if len(equal) == 1 else None
-        marked = join_marks(mark_letters(mark_texts(plain_format(text), self.options)))
+        marked = join_marks(mark_letters(mark_texts(plain_format(text), self.options)), self.options)
         return self._decide(marked, list(mentions_in(marked)))
 
     def _decide(self, text: str, mentions: Sequence[Mention]) -> int | None:

@@ -146,30 +146,39 @@ def _edge(character: str, word: str, number: str) -> str:
     return word if character.isascii() else ""
 
 
+_JOINED = "\u2063"
+"""Stands behind a mark that has its text already, until marks are joined."""
+
+
 def mark_texts(text: str, options: Sequence[str]) -> str:
     """Every option's text that stands in `text` becomes a mark; of two that overlap the longer, else a mixed one."""
     plain = [plain_text(option) for option in options]
-    spans: list[tuple[int, int, int | None]] = []
+    spans: list[tuple[int, int, str]] = []
     for index, option in enumerate(plain):
         if not option or re.fullmatch("[a-z]", option):
             continue
-        which = index if plain.count(option) == 1 else None
-        spans += [(*match.span(), which) for match in re.finditer(_text_pattern(option), text, re.IGNORECASE)]
-    spans.sort(key=lambda span: (span[0], -span[1]))
-    marked, done = [], 0
-    kept: list[tuple[int, int, int | None]] = []
-    for begin, end, which in spans:
-        if kept and begin < kept[-1][1]:
-            if end > kept[-1][1]:
-                kept[-1] = (kept[-1][0], end, None)
-            elif (begin, end) == kept[-1][:2] and which != kept[-1][2]:
-                kept[-1] = (begin, end, None)
-            continue
-        kept.append((begin, end, which))
-    for begin, end, which in kept:
-        marked.append(text[done:begin] + (mark(Naming.MIXED) if which is None else mark(Naming.TEXT, which)))
-        done = end
-    return "".join(marked) + text[done:]
+        which = mark(Naming.TEXT, index) if plain.count(option) == 1 else mark(Naming.MIXED)
+        pattern = _text_pattern(option)
+        spans += [(*match.span(), which) for match in re.finditer(pattern, text, re.IGNORECASE)]
+        # With its own letter before it, a text is that option's even where another has the same.
+        labelled = rf"(?<![A-Za-z0-9(\[])[(\[]?(?-i:{LETTERS[index]})[.):\]]+\s*{pattern}"
+        named = mark(Naming.NAMED, index) + _JOINED
+        spans += [(*match.span(), named) for match in re.finditer(labelled, text, re.IGNORECASE)]
+    return _replaced(text, spans)
+
+
+def _replaced(text: str, spans: list[tuple[int, int, str]]) -> str:
+    """The text with a mark for each span; for one within another none, for two that overlap a mixed one."""
+    kept: list[tuple[int, int, str]] = []
+    for begin, end, which in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if not kept or begin >= kept[-1][1]:
+            kept.append((begin, end, which))
+        elif end > kept[-1][1] or ((begin, end) == kept[-1][:2] and which != kept[-1][2]):
+            kept[-1] = (kept[-1][0], max(end, kept[-1][1]), mark(Naming.MIXED))
+    ends = [0, *(end for _, end, _ in kept)]
+    return (
+        "".join(text[end:begin] + which for end, (begin, _, which) in zip(ends, kept, strict=False)) + text[ends[-1] :]
+    )
 
 
 QUOTES = "\"'‘’“”„«»「」『』‹›"
@@ -206,7 +215,7 @@ _LETTER_FORMS = tuple(
             Naming.NAMED,
         ),
         (rf"(?P<mark>{_words('naming')}{_NAMED})", Naming.NAMED),
-        (rf"(?P<mark>{_words('naming_answers')}{_NAMED})(?!(?<=[ai])\Z)", Naming.NAMED),
+        (rf"(?P<mark>{_words('naming_answers')}(?!\s*:){_NAMED})(?!(?<=[ai])\Z)", Naming.NAMED),
         (rf"(?<![A-Za-z0-9])(?P<mark>[{QUOTES}]+\s*\(?{_ANY}\)?[.,]?\s*[{QUOTES}]+)(?!\s*:|[A-Za-z])", Naming.NAMED),
         (rf"^{_BLANK}(?P<mark>{_ANY})(?={_BLANK}$)", Naming.LETTER),
         (rf"{_CLAIM}(?P<mark>(?P<letter>[a-z])){_AFTER}{_END}", Naming.LETTER),
@@ -241,12 +250,26 @@ _TEXT_THEN_LETTER = re.compile(
 )
 
 
-def join_marks(text: str) -> str:
-    """A letter beside a text is one mark where both are the same option ("B. a cat"), else a mixed one."""
+_LETTER_THEN_LETTER = re.compile(rf"({_ANY_LETTER})[.):：][ \t]*({_ANY_LETTER})(?![.):])")
+
+
+def join_marks(text: str, options: Sequence[str]) -> str:
+    """A letter beside a text is one mark where both are the same option ("B. a cat"), else a mixed one.
+
+    A text may itself be a letter: "B. D" is one mark where D is what the option B says.
+    """
 
     def joined(match: re.Match[str]) -> str:
         letter, words = sorted(filter(None, match.groups()))
         same = option_of(letter) == option_of(words)
         return mark(Naming.NAMED, option_of(letter) or 0) if same else mark(Naming.MIXED)
 
-    return _TEXT_THEN_LETTER.sub(joined, _LETTER_THEN_TEXT.sub(joined, text))
+    def joined_letters(match: re.Match[str]) -> str:
+        label, letter = option_of(match[1]), option_of(match[2])
+        if label is None or letter is None or label >= len(options):
+            return match[0]
+        is_text = plain_text(options[label]) == LETTERS[letter].casefold()
+        return mark(Naming.NAMED, label) if is_text else match[0]
+
+    text = _LETTER_THEN_LETTER.sub(joined_letters, text)
+    return _TEXT_THEN_LETTER.sub(joined, _LETTER_THEN_TEXT.sub(joined, text)).replace(_JOINED, "")

@@ -24,11 +24,12 @@ class Stance(enum.Enum):
 
 
 class Strength(enum.IntEnum):
-    """How a claim is made."""
+    """How a claim is made: FINAL by a word that says so, FORMAL by its form (a tag, a box, "Answer: B" on a line)."""
 
     HEDGED = enum.auto()
     PLAIN = enum.auto()
     FINAL = enum.auto()
+    FORMAL = enum.auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ _ALONE = _compiled(
     rf"{_BLANK}*(?:{any_of('pronouns', 'speaks')}{_BLANK}*){{0,6}}{_OPTIONS}{_BLANK}*"
     rf"(?:{any_of('copulas_after')}{_BLANK}*)?"
 )
+_ANSWER_LINE = _compiled(rf"{_BLANK}*(?:\w+\s+){{0,3}}{any_of('nouns')}{_BLANK}*[:：]{_BLANK}*{_OPTIONS}{_BLANK}*")
 _LABEL = _compiled(rf"^[^\w\n\ue000-\ue080]*({MARK})(?:[ \t]*[.):、．：）\]]|[ \t]+[-–—=|])")
 _JUDGED_LABEL = _compiled(rf"({MARK})[ \t]*[.):][ \t]*(?={_VERBS}\s*{any_of('denied_by', 'affirms')})")
 _ECHO = _compiled(rf"{_BLANK}*([\ue020-\ue03f]){_BLANK}*")
@@ -117,7 +119,7 @@ _HEDGE = _compiled(any_of("hedges"))
 _FINAL = _compiled(any_of("final"))
 _TURN = _compiled(any_of("turns"))
 _QUOTED = _compiled(r"[\"“„«「『]([^\"”“»」』\n]*)[\"”“»」』]|(?<!\w)['‘]([^'’\n]*)['’](?!\w)")
-_GOES_ON = _compiled(rf"(?:[:：=]|{any_of('links', 'denials')})[ \t]*\n+")
+_GOES_ON = _compiled(rf"(?:[:：=]|{any_of('links', 'denials')})[ \t]*\n+(?={_BLANK}*{MARK})")
 
 # --- Sentences --------------------------------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ def mentions_in(text: str) -> Iterator[Mention]:
             is_first=not text[:begin].strip(" \n\t.*-"),
             is_last=not text[until:].strip(" \n\t.*!?？。\"'"),
             is_list=is_list,
-            ends_line=end is None or "\n" in text[until : until + 3],
+            ends_line=not text[until:].partition("\n")[0].strip(" \t.*!。\"'"),
             begins_line=begin == 0 or text[begin - 1] == "\n",
         )
         yield from sentence.mentions()
@@ -200,7 +202,10 @@ class _Sentence:
         if not is_claimed and not _is_loosely_claimed(mention.naming, before, after):
             return mention
         strength = Strength.PLAIN
-        if mention.naming is Naming.FINAL or _FINAL.search(before):
+        is_line = self.begins_line and self.ends_line and _ANSWER_LINE.fullmatch(self.text)
+        if mention.naming is Naming.FINAL or is_line:
+            strength = Strength.FORMAL
+        elif _FINAL.search(before):
             strength = Strength.FINAL
         elif _HEDGE.search(clause) or _OPEN.search(before):
             strength = Strength.HEDGED

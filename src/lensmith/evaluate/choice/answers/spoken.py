@@ -72,11 +72,13 @@ _LOOKS = str.maketrans(
         for n, letter in enumerate(LETTERS)
     }
     | {chr(first + n): letter for first in (0x1D400, 0x1D5A0, 0x1D5D4) for n, letter in enumerate(LETTERS)}  # bold
-    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufe0f\ufeff\u200e\u200f"), None)
+    | dict.fromkeys(map(ord, "\u2063\u200b\u200c\u200d\u2060\ufe0f\ufeff\u200e\u200f"), None)
     | {"\u2212": "-", "\u3000": " ", "\u00a0": " "}
 )
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathbb|operatorname|bm|bf|rm)\s*\{([^{}]*)\}")
-_LATEX_LETTER = re.compile(r"\$+\s*(\(?[A-Za-z]\)?[.)]?)\s*\$+|\\[(\[]\s*(\(?[A-Za-z]\)?)\s*\\[)\]]")
+_LATEX_LETTER = re.compile(
+    r"\$+\s*(\(?[A-Za-z]\)?[.)]?)\s*\$+|\\[(\[]\s*(\(?[A-Za-z]\)?)\s*\\[)\]]|\$+(?=[A-Z](?![\w$]))"
+)
 _STRUCK = re.compile(r"~~.*?~~|<(del|s|strike)>.*?</\1>", re.DOTALL)
 _EMPHASIS = re.compile(
     r"\*\*|__|`+|(?<![\w*])\*(?=[^\s*])|(?<=[^\s*])\*(?![\w*])|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)|^[ \t]*#+[ \t]+",
@@ -97,5 +99,5 @@ def plain_format(text: str) -> str:
     text = _STRUCK.sub(" ", text)
     for _ in range(3):  # text in text in text
         text = _LATEX_TEXT.sub(r"\1", text)
-    text = _LATEX_LETTER.sub(lambda found: found[1] or found[2], text)
+    text = _LATEX_LETTER.sub(lambda found: found[1] or found[2] or "", text)
     return _EMPHASIS.sub("", text)
