@@ -2,10 +2,12 @@
 
 import asyncio
 import base64
+import gzip
 import io
 import json
 import threading
 import time
+import zlib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -14,12 +16,12 @@ import pytest
 from PIL import Image
 
 from lensmith.core.endpoint import Request, Reveal
-from lensmith.core.errors import ConfigError, ImageError
+from lensmith.core.errors import ImageError
 from lensmith.core.exposure import Exposure, parse_exposure
 from lensmith.core.types import Message, Picture
 from lensmith.models.inference.endpoint import LocalEndpoint
+from lensmith.serve.config import ServerLimits
 from lensmith.serve.fetching import with_pictures
-from lensmith.serve.limits import Limits
 from tests.support.serve_models import (
     CHAT_TEMPLATE,
     END_ID,
@@ -319,6 +321,77 @@ def test_a_key_is_needed_where_there_are_keys():
         assert httpx.get(f"{url.removesuffix('/v1')}/health").status_code == 200
 
 
+CODINGS = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "GZIP": gzip.compress,
+    "deflate": zlib.compress,
+    "identity": bytes,
+}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_compressed_body_says_what_it_says_plainly(url, coding):
+    body = {"prompt": "hello", "max_tokens": 3, "temperature": 0}
+    sent = CODINGS[coding](json.dumps(body).encode())
+    answer = httpx.post(f"{url}/completions", content=sent, headers={"content-encoding": coding})
+    assert answer.status_code == 200
+    assert answer.json()["choices"] == complete(url, **body).json()["choices"]
+
+
+def test_a_compressed_body_that_is_not_read_says_why():
+    body = json.dumps({"prompt": "x", "max_tokens": 1}).encode()
+    with tiny_server(body_bytes=2000) as (url, _):
+        for coding, sent, status, why in (
+            ("br", body, 415, "gzip, deflate"),
+            ("gzip, gzip", gzip.compress(gzip.compress(body)), 415, "gzip, deflate"),
+            ("gzip", body, 400, "not gzip"),
+            ("gzip", gzip.compress(body)[:-3], 400, "cut off"),
+            ("gzip", gzip.compress(body) + b"more", 400, "more than one"),
+            ("gzip", gzip.compress(json.dumps({"prompt": "x" * 2000}).encode()), 413, "expands"),
+            ("deflate", zlib.compress(b" " * 100_000_000, 1)[:2001], 413, "2,000"),
+        ):
+            response = httpx.post(f"{url}/completions", content=sent, headers={"content-encoding": coding})
+            error = response.json()["error"]
+            assert (response.status_code, error["type"]) == (status, "invalid_request_error"), coding
+            assert why in error["message"] + response.headers.get("accept-encoding", "")
+        assert httpx.post(f"{url}/completions", content=body).status_code == 200
+
+
+ORIGIN = "https://page.example"
+ASKING = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type,x-own"}
+
+
+def test_a_page_may_ask_where_its_origin_is_allowed():
+    with tiny_server(keys=["key"], origins=[ORIGIN]) as (url, _):
+        path, headers = f"{url}/chat/completions", {"Origin": ORIGIN, "Authorization": "Bearer key"}
+        before = httpx.options(path, headers={"Origin": ORIGIN, **ASKING})  # a browser asks it without a key
+        assert before.status_code == 200
+        assert before.headers["access-control-allow-origin"] == ORIGIN
+        assert "POST" in before.headers["access-control-allow-methods"]
+        assert "x-own" in before.headers["access-control-allow-headers"]
+        assert "access-control-allow-credentials" not in before.headers
+        for response, status in (
+            (httpx.get(f"{url}/models", headers=headers), 200),
+            (httpx.post(path, headers=headers, content=b"{"), 400),
+            (httpx.get(f"{url}/models", headers={"Origin": ORIGIN}), 401),
+        ):
+            assert (response.status_code, response.headers["access-control-allow-origin"]) == (status, ORIGIN)
+            assert "origin" in response.headers["vary"].lower()
+        other = httpx.options(path, headers={"Origin": "https://other.example", **ASKING})
+        assert other.status_code == 400
+        assert "access-control-allow-origin" not in other.headers
+        answer = httpx.get(f"{url}/models", headers={**headers, "Origin": "https://other.example"})
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_pages_may_not_ask_unless_an_operator_says_so(url):
+    asked = httpx.options(f"{url}/chat/completions", headers={"Origin": ORIGIN, **ASKING})
+    assert asked.status_code == 405
+    answered = httpx.get(f"{url}/models", headers={"Origin": ORIGIN})
+    assert not [name for response in (asked, answered) for name in response.headers if "access-control" in name]
+
+
 def test_a_body_that_is_too_large():
     with tiny_server(body_bytes=1000) as (url, _):
         assert complete(url, prompt="x" * 2000).status_code == 413
@@ -412,12 +485,6 @@ def test_a_failure_of_the_model_is_told_and_the_next_request_answered():
         assert complete(url, prompt="x", max_tokens=5).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["body_bytes", "waiting_requests", "timeout_s"])
-def test_impossible_limits(name):
-    with pytest.raises(ConfigError, match=name):
-        Limits(**{name: 0})
-
-
 # --- pictures -----------------------------------------------------------------------------------------------------
 
 
@@ -454,7 +521,7 @@ def picture_host():
 def test_pictures_are_fetched_only_from_named_hosts(picture_host):
     def fetched(address, **limits):
         request = Request(messages=(Message(role="user", parts=("see", Picture(url=address))),))
-        return asyncio.run(with_pictures(request, Limits(**limits))).messages[0].parts
+        return asyncio.run(with_pictures(request, ServerLimits(**limits))).messages[0].parts
 
     hosts = {"picture_hosts": (picture_host,)}
     assert fetched(f"http://{picture_host}/page.png", **hosts) == ("see", Picture(data=png()))

@@ -11,13 +11,16 @@ import torch
 from PIL import Image
 
 from lensmith.core.errors import InputError
+from lensmith.core.exposure import parse_exposure
 from lensmith.models import VisionLanguageModel
 from lensmith.models.families.deepseek_vl import load
 from lensmith.models.families.deepseek_vl.config import tiny_config
 from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import IMAGE, tiny_tokenizer
-from lensmith.serve.run import ServeSettings, running
+from lensmith.models.inference.loading import given_options
+from lensmith.serve.config import ServerConfig
+from lensmith.serve.run import load_engine, running
 
 FAMILIES = [("mlp", "original"), ("hybrid", "original"), ("hybrid", "transformers")]
 TOKENS = 16
@@ -39,7 +42,9 @@ def folder(request, tmp_path_factory):
 def client(folder):
     """The settings are those that the command makes."""
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(running(ServeSettings(model=str(folder), expose="top-logprobs=5").engine()))
+        url = stack.enter_context(
+            running(load_engine(ServerConfig(model=str(folder), exposure=parse_exposure("top-logprobs=5"))))
+        )
         yield stack.enter_context(openai.OpenAI(base_url=url, api_key="none", max_retries=0))
 
 
@@ -103,10 +108,12 @@ def test_words_alone_are_answered_too(client, local):
 
 
 def test_how_pictures_are_read_is_a_setting(folder):
-    read = ServeSettings(model=str(folder), picture_decoding="as-seen").engine().answering.prompts.picture_reading
+    read = load_engine(
+        ServerConfig(model=str(folder), options=given_options(picture_decoding="as-seen"))
+    ).answering.prompts.picture_reading
     assert read == "as-seen"
     with pytest.raises(InputError, match="stored or upright or as-seen"):
-        ServeSettings(model=str(folder), picture_decoding="sideways").engine()
+        load_engine(ServerConfig(model=str(folder), options=given_options(picture_decoding="sideways")))
 
 
 def test_a_broken_picture_or_a_stray_placeholder_is_the_clients_mistake(client):

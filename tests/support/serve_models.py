@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from lensmith.core.exposure import Exposure
 from lensmith.models.families.sightseer import load, shipped_model
 from lensmith.models.inference.endpoint import Answering
+from lensmith.serve.config import Access, ServerLimits
 from lensmith.serve.engine import Engine
-from lensmith.serve.limits import Limits
 from lensmith.serve.run import running
 
 NAME = "tiny"
@@ -81,7 +81,7 @@ def language_model(vocabulary_size=VOCABULARY):
 
 def tiny_engine(exposure=None, *, slots=4, cache_bytes=4 << 20, max_length=None, **limits):
     answering = Answering.of(language_model(), tokenizer(), name=NAME, cache_bytes=cache_bytes, max_length=max_length)
-    return Engine(answering, exposure or Exposure.everything(), slots=slots, limits=Limits(**limits))
+    return Engine(answering, exposure or Exposure.everything(), slots=slots, limits=ServerLimits(**limits))
 
 
 @functools.cache
@@ -91,10 +91,10 @@ def sightseer():
 
 
 @contextlib.contextmanager
-def tiny_server(exposure=None, *, keys=(), **options):
+def tiny_server(exposure=None, *, keys=(), origins=(), **options):
     """Gives the base URL and the engine."""
     engine = tiny_engine(exposure, **options)
-    with running(engine, keys=keys) as url:
+    with running(engine, access=Access(keys=tuple(keys), origins=tuple(origins))) as url:
         yield url, engine
 
 
@@ -111,5 +111,5 @@ def spaced_server():
 def sightseer_server(exposure=None, *, keys=()):
     model, processor = sightseer()
     answering = Answering.of(model, processor, name="sightseer_nano")
-    with running(Engine(answering, exposure or Exposure(), slots=4), keys=keys) as url:
+    with running(Engine(answering, exposure or Exposure(), slots=4), access=Access(keys=tuple(keys))) as url:
         yield url

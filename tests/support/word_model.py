@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.tokens import FakeTokens
 from lensmith.models.inference.endpoint import Answering, LocalEndpoint
+from lensmith.serve.config import ServerLimits
 from lensmith.serve.engine import Engine
-from lensmith.serve.limits import Limits
 from lensmith.serve.run import running
 
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -54,5 +54,5 @@ def local(size: int, exposure: Exposure) -> LocalEndpoint:
 @contextlib.contextmanager
 def served(size: int, exposure: Exposure) -> Iterator[str]:
     answering = Answering.of(model(size), tokenizer(size), name="fake")
-    with running(Engine(answering, exposure, slots=4, limits=Limits())) as url:
+    with running(Engine(answering, exposure, slots=4, limits=ServerLimits())) as url:
         yield url

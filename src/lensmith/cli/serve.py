@@ -45,37 +45,44 @@ def serve(
     picture_host: Annotated[
         list[str] | None, typer.Option(help="A host that pictures may be fetched from; may be given several times.")
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A web origin whose pages may ask, such as https://example.com; * is any; may be given several times."
+        ),
+    ] = None,
 ) -> None:
     """Serve a model with OpenAI's interface: completions and chat, with pictures where the model reads them.
 
     For one machine. The address is printed on stderr once requests are answered; Ctrl-C finishes what was accepted.
     """
+    from lensmith.core.exposure import parse_exposure
     from lensmith.hosting.keys import SERVE_KEYS, note_on_keys
-    from lensmith.serve.run import ServeSettings, serve_model
+    from lensmith.models.inference.loading import given_options
+    from lensmith.serve.config import Access, ServerConfig, ServerLimits
+    from lensmith.serve.run import serve as serve_model
 
     if note := note_on_keys(SERVE_KEYS, api_key or ()):
         typer.echo(note, err=True)
-    settings = ServeSettings(
+    config = ServerConfig(
         model=model,
-        expose=expose,
-        host=host,
-        port=port,
         name=served_model_name,
-        slots=slots,
         dtype=dtype,
         device=device,
-        exact=exact,
-        picture_decoding=picture_decoding,
+        options=given_options(exact=exact, picture_decoding=picture_decoding),
         max_length=max_model_len,
-        cache_mib=cache_mib,
-        waiting_requests=waiting,
-        timeout_s=timeout_s,
-        body_mib=body_mib,
-        picture_hosts=tuple(picture_host or ()),
+        cache_bytes=cache_mib << 20,
+        exposure=parse_exposure(expose),
+        slots=slots,
+        limits=ServerLimits(
+            body_bytes=body_mib << 20,
+            waiting_requests=waiting,
+            timeout_s=timeout_s,
+            picture_hosts=tuple(picture_host or ()),
+        ),
+        access=Access(keys=tuple(api_key or ()), origins=tuple(allow_origin or ())),
+        host=host,
+        port=port,
     )
     typer.echo(f"loading {model}", err=True)
-    serve_model(settings, keys=api_key or (), on_ready=_say_where)
-
-
-def _say_where(url: str) -> None:
-    typer.echo(f"serving at {url}", err=True)
+    serve_model(config, on_ready=lambda url: typer.echo(f"serving at {url}", err=True))

@@ -15,22 +15,27 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 import lensmith
 from lensmith.core.endpoint import RefusedError
 from lensmith.core.errors import ImageError, LensmithError
 from lensmith.core.exposure import visible_metadata
+from lensmith.hosting.bodies import ACCEPTED, BodyError, Coding, coding_of, expand
 from lensmith.hosting.keys import ApiKeys
 from lensmith.openai_api import BusyError, Kind, WireError, WireRequest, read_requests, visible_request, write_error
 from lensmith.serve import schema
+from lensmith.serve.config import Access
 from lensmith.serve.engine import Engine, Prepared
 from lensmith.serve.fetching import with_pictures
-from lensmith.serve.metrics import CONTENT_TYPE, Metrics, Stopwatch
+from lensmith.serve.metrics import CONTENT_TYPE, ServerMetrics, Stopwatch
 from lensmith.serve.replies import Reply, json_bytes
 
 _OPEN_PATHS = ("/health", "/metrics", "/openapi.json")
 _CLIENT_CLOSED_REQUEST = 499
+_PREFLIGHT_KNOWN_S = 600
+"""How long a browser need not ask again whether a page may."""
 _PROBLEMS = {
     404: "there is no such path; try: /v1/chat/completions, /v1/completions or /v1/models",
     405: "this path takes another method: models are listed with GET, and asked with POST",
@@ -38,7 +43,7 @@ _PROBLEMS = {
 _ERROR_KINDS = {401: "authentication_error", 404: "not_found_error", 405: "invalid_request_error"}
 
 
-def make_app(engine: Engine, keys: Iterable[str] = ()) -> FastAPI:
+def make_app(engine: Engine, access: Access) -> FastAPI:
     """The application. The engine runs while the application does, and stops with it."""
 
     @contextlib.asynccontextmanager
@@ -49,10 +54,12 @@ def make_app(engine: Engine, keys: Iterable[str] = ()) -> FastAPI:
     app = FastAPI(
         title="lensmith serve", version=lensmith.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    metrics = Metrics(engine)
+    metrics = ServerMetrics(engine)
     app.state.metrics = metrics
     _add_error_handlers(app, metrics)
-    _add_gate(app, metrics, ApiKeys(keys))
+    app.add_middleware(_Gate, metrics=metrics, keys=ApiKeys(access.keys), paths=_OPEN_PATHS)
+    if access.origins:
+        _let_in_pages(app, access.origins)
     _add_models(app, engine)
     _add_answers(app, engine, metrics)
 
@@ -94,8 +101,8 @@ def _no_model(name: str, engine: Engine, param: str | None = None) -> Response:
     return _error(404, f"there is no model {name[:100]!r}; {there_is}", code="model_not_found", param=param)
 
 
-def _add_answers(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
-    errors = schema.responses(400, 401, 404, 413, 429, 503)
+def _add_answers(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> None:
+    errors = schema.responses(400, 401, 404, 413, 415, 429, 503)
 
     @app.post(
         "/v1/completions",
@@ -116,13 +123,11 @@ def _add_answers(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
         return await _answer(Kind.CHAT, request, engine, metrics)
 
 
-async def _answer(kind: Kind, request: Request, engine: Engine, metrics: Metrics) -> Response:
+async def _answer(kind: Kind, request: Request, engine: Engine, metrics: ServerMetrics) -> Response:
     stopwatch = Stopwatch(metrics)
     if engine.is_full:
         raise BusyError("too many requests are waiting", retry_after_s=1.0)
-    body = await _limited_body(request, engine.limits.body_bytes)
-    if body is None:
-        return _error(413, "the body is too large", expected=f"at most {engine.limits.body_bytes:,} bytes")
+    body = await _read_body(request, engine.limits.body_bytes)
     wires = await engine.preparing(lambda: _wire_requests(kind, body, engine))
     if wires[0].model != engine.answering.name:
         return _no_model(wires[0].model, engine, param="model")
@@ -163,18 +168,23 @@ def _wire_requests(kind: Kind, body: bytes, engine: Engine) -> list[WireRequest]
     ]
 
 
-async def _limited_body(request: Request, most_bytes: int) -> bytes | None:
-    """The body; None where it is too large, in which case the rest is not read."""
+async def _read_body(request: Request, most_bytes: int) -> bytes:
+    """The whole body, without compression. Raises BodyError; of what is too large, the rest is not read."""
+    coding = coding_of(request.headers.getlist("content-encoding"))
+    too_large = BodyError(413, f"the body is too large; expected: at most {most_bytes:,} bytes")
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > most_bytes:
-        return None
+        raise too_large
     pieces, size = [], 0
     async for piece in request.stream():
         pieces.append(piece)
         size += len(piece)
         if size > most_bytes:
-            return None
-    return b"".join(pieces)
+            raise too_large
+    body = b"".join(pieces)
+    if coding is Coding.IDENTITY:
+        return body
+    return await asyncio.to_thread(expand, body, coding, most_bytes=most_bytes)
 
 
 async def _or_gone(request: Request, answers: Any) -> Any:
@@ -197,7 +207,7 @@ async def _gone(request: Request) -> None:
 class _Stream(StreamingResponse):
     """The answers as they come. However it ends, even before it began, what still runs for it is freed."""
 
-    def __init__(self, reply: Reply, metrics: Metrics) -> None:
+    def __init__(self, reply: Reply, metrics: ServerMetrics) -> None:
         super().__init__(reply.stream(), media_type="text/event-stream")
         self._exchange, self._metrics = reply.exchange, metrics
 
@@ -213,14 +223,26 @@ class _Stream(StreamingResponse):
 # --- around all paths ---------------------------------------------------------------------------------------------
 
 
-def _add_gate(app: FastAPI, metrics: Metrics, keys: ApiKeys) -> None:
-    app.add_middleware(_Gate, metrics=metrics, keys=keys, paths=_OPEN_PATHS)
+def _let_in_pages(app: FastAPI, origins: Iterable[str]) -> None:
+    """Tells browsers that pages of these origins may ask. Outermost: what a browser asks first has no key.
+
+    Any header may be sent, for clients add their own. A key is a header that a page must know; a browser has none to
+    add by itself.
+    """
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=[*origins],
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After"],
+        max_age=_PREFLIGHT_KNOWN_S,
+    )
 
 
 class _Gate:
     """Lets in who has a key, and counts statuses. Plain ASGI, so that streams and disconnects pass untouched."""
 
-    def __init__(self, app: Any, metrics: Metrics, keys: ApiKeys, paths: Iterable[str]) -> None:
+    def __init__(self, app: Any, metrics: ServerMetrics, keys: ApiKeys, paths: Iterable[str]) -> None:
         self._app, self._metrics, self._keys, self._paths = app, metrics, keys, frozenset(paths)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -248,7 +270,7 @@ def _known_path(path: str) -> str:
     return path if path in known else "/v1/models/..." if path.startswith("/v1/models/") else "other"
 
 
-def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+def _add_error_handlers(app: FastAPI, metrics: ServerMetrics) -> None:
     @app.exception_handler(LensmithError)
     async def refused(request: Request, error: LensmithError) -> Response:
         if isinstance(error, RefusedError):
@@ -259,6 +281,13 @@ def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         response = _json(body, status)
         if isinstance(error, BusyError) and error.retry_after_s is not None:
             response.headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+        return response
+
+    @app.exception_handler(BodyError)
+    async def unread(request: Request, error: BodyError) -> Response:
+        response = _error(error.status, error.problem)
+        if error.status == 415:
+            response.headers["Accept-Encoding"] = ACCEPTED
         return response
 
     @app.exception_handler(HTTPException)

@@ -22,7 +22,7 @@ from lensmith.models.inference.decoder import Job
 from lensmith.models.inference.endpoint import Answering
 from lensmith.models.inference.prefill import Prompt
 from lensmith.openai_api import BusyError
-from lensmith.serve.limits import Limits
+from lensmith.serve.config import ServerLimits
 
 LOG = logging.getLogger("lensmith.serve")
 RETRY_AFTER_S = 1.0
@@ -41,9 +41,11 @@ class Prepared:
 class Engine:
     """Answers requests with one model. Start and stop it once, as an asynchronous context manager."""
 
-    def __init__(self, answering: Answering, exposure: Exposure, *, slots: int, limits: Limits | None = None) -> None:
+    def __init__(
+        self, answering: Answering, exposure: Exposure, *, slots: int, limits: ServerLimits | None = None
+    ) -> None:
         self.answering, self.exposure = answering, exposure
-        self.limits = limits or Limits()
+        self.limits = limits or ServerLimits()
         self.slots = slots
         self.decoder = answering.decoder(exposure, slots=slots)
         self.open_requests = 0

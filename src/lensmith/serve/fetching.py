@@ -8,10 +8,10 @@ import httpx
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import ImageError
 from lensmith.core.types import Message, Part, Picture
-from lensmith.serve.limits import Limits
+from lensmith.serve.config import ServerLimits
 
 
-async def with_pictures(request: Request, limits: Limits) -> Request:
+async def with_pictures(request: Request, limits: ServerLimits) -> Request:
     """The request with its pictures' bytes in place of their addresses. Raises ImageError."""
     if not any(_is_address(part) for message in request.messages for part in message.parts):
         return request
@@ -27,7 +27,7 @@ def _is_address(part: Part) -> bool:
     return isinstance(part, Picture) and not part.data
 
 
-async def _fetched(part: Part, client: httpx.AsyncClient, limits: Limits) -> Part:
+async def _fetched(part: Part, client: httpx.AsyncClient, limits: ServerLimits) -> Part:
     if not isinstance(part, Picture) or part.data:
         return part
     _check_host(part.url, limits)
@@ -48,7 +48,7 @@ async def _fetched(part: Part, client: httpx.AsyncClient, limits: Limits) -> Par
     return Picture(data=b"".join(pieces))
 
 
-def _check_host(url: str, limits: Limits) -> None:
+def _check_host(url: str, limits: ServerLimits) -> None:
     try:
         host = urlsplit(url).netloc.rpartition("@")[2].lower()
     except ValueError:

@@ -12,7 +12,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
-class Metrics:
+class ServerMetrics:
     """The counters of one server."""
 
     def __init__(self, engine: Engine) -> None:
@@ -61,7 +61,7 @@ class Metrics:
 class Stopwatch:
     """Times one request."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: ServerMetrics) -> None:
         self._metrics, self._began, self._has_token = metrics, time.monotonic(), False
 
     def token(self) -> None:

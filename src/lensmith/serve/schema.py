@@ -111,7 +111,8 @@ _ERRORS = {
     400: "The request makes no sense, or asks for what this server does not reveal.",
     401: "No valid key.",
     404: "No such model.",
-    413: "The body is too large.",
+    413: "The body is too large, or expands to what is.",
+    415: "The body is compressed otherwise than with gzip or deflate.",
     429: "Too many requests are waiting.",
     503: "The server is stopping, or the time limit came.",
 }
