@@ -189,7 +189,7 @@ WRONG = [
     (Kind.CHAT, {"messages": None}, "messages"),
     (Kind.CHAT, {"messages": []}, "messages"),
     (Kind.CHAT, {"messages": ["hello"]}, "messages[0]"),
-    (Kind.CHAT, {"messages": [{"role": "tool", "content": "a"}]}, "messages[0].role"),
+    (Kind.CHAT, {"messages": [{"role": "wizard", "content": "a"}]}, "messages[0].role"),
     (Kind.CHAT, {"messages": [{"role": ["user"], "content": "a"}]}, "messages[0].role"),
     (Kind.CHAT, {"messages": [{"role": "user"}]}, "messages[0].content"),
     (Kind.CHAT, {"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages[0].content[0].type"),

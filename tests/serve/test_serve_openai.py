@@ -95,6 +95,21 @@ def test_a_bias_steers_and_a_seed_repeats(writing):
     assert texts[0][0] != texts[0][1]
 
 
+def test_a_history_goes_on_after_an_assistant_that_said_nothing_or_refused(writing):
+    def answer(*turns):
+        messages = [{"role": "user", "content": "hi"}, *turns, {"role": "user", "content": "go on"}]
+        fields = {"model": NAME, "messages": messages, "max_tokens": 8, "temperature": 0}
+        return writing.chat.completions.create(**fields).choices[0].message.content
+
+    assert answer({"role": "assistant", "content": None}) == answer({"role": "assistant", "content": ""})
+    assert answer({"role": "assistant", "refusal": "No."}) == answer({"role": "assistant", "content": "No."})
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    with pytest.raises(openai.BadRequestError, match="knows no calls of tools") as refused:
+        answer({"role": "assistant", "content": None, "tool_calls": [call]})
+    assert refused.value.param == "messages"
+    assert "messages[1].tool_calls" in refused.value.message
+
+
 def test_penalties_move_what_is_written(writing):
     fields = {"model": NAME, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 40, "temperature": 0}
     fields |= {"logit_bias": {"70": 8}}

@@ -76,8 +76,27 @@ Part = str | Picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Message:
-    """One turn of a conversation: text and pictures in reading order."""
+class ToolCall:
+    """A tool that the assistant called. `arguments` is a JSON object as text; an answer names the call by `call_id`."""
 
-    role: Literal["system", "user", "assistant"]
+    name: str
+    arguments: str
+    call_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a conversation: text and pictures in reading order.
+
+    An assistant's may hold `tool_calls`; a tool's answers the call of `tool_call_id`.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     parts: tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+    @property
+    def is_of_tools(self) -> bool:
+        """Whether it is part of a call of tools, which few models know."""
+        return self.role == "tool" or bool(self.tool_calls)

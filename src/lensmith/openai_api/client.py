@@ -37,7 +37,7 @@ from lensmith.core.endpoint import (
     needed_features,
 )
 from lensmith.core.errors import InputError
-from lensmith.core.types import Message, Part, Picture
+from lensmith.core.types import Message, Part, Picture, ToolCall
 from lensmith.openai_api.dialects import Dialect, WantedIds
 from lensmith.openai_api.reading import CLIENT
 from lensmith.openai_api.types import MASKED_LOGPROB, TOKEN_ID_PREFIX, Kind
@@ -130,9 +130,15 @@ def _prompt(request: Request) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    if len(message.parts) == 1 and isinstance(message.parts[0], str):
-        return {"role": message.role, "content": message.parts[0]}
-    return {"role": message.role, "content": [_part(part) for part in message.parts] or ""}
+    is_text = len(message.parts) == 1 and isinstance(message.parts[0], str)
+    body = {"role": message.role, "content": message.parts[0] if is_text else [*map(_part, message.parts)] or ""}
+    if message.tool_calls:
+        body["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    return {**body, "tool_call_id": message.tool_call_id} if message.tool_call_id else body
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _part(part: Part) -> dict[str, Any]:

@@ -9,19 +9,28 @@ in `fields`; null switches any field off.
 import base64
 import binascii
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from lensmith.core.endpoint import TEXT_IDS_FROM, Penalties, Request, Reveal
 from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled
-from lensmith.core.types import Message, Part, Picture
+from lensmith.core.types import Message, Part, Picture, ToolCall
 from lensmith.openai_api.fields import FIELDS, Bounds, ServerFate, Values
 from lensmith.openai_api.types import Kind, WireError, WireRequest
 
 Encode = Callable[[str], tuple[int, ...]]
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+Role = Literal["system", "user", "assistant", "tool"]
+_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
 _WIRE_NAMES = {"wanted_ids": "logprob_token_ids", "allowed_ids": "allowed_token_ids"}
 
 
@@ -174,17 +183,64 @@ def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
 def _message(message: object, where: str) -> Message:
     if not isinstance(message, Mapping):
         raise _wrong(where, "an object with role and content", message)
-    role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise _wrong(f"{where}.role", " or ".join(_ROLES), role)
+    name = message.get("role")
+    if not isinstance(name, str) or name not in _ROLES:
+        raise _wrong(f"{where}.role", " or ".join(_ROLES), name)
+    role = _ROLES[name]
+    call_id = message.get("tool_call_id") if role == "tool" else None
+    return Message(
+        role=role,
+        parts=_parts(message, role, where),
+        tool_calls=_tool_calls(message, where) if role == "assistant" else (),
+        tool_call_id="" if call_id is None else _text(call_id, f"{where}.tool_call_id"),
+    )
+
+
+def _parts(message: Mapping[str, Any], role: Role, where: str) -> tuple[Part, ...]:
+    """What a message says. An assistant's may say nothing: where it called tools, or refused."""
     content = message.get("content")
+    if role == "assistant" and content is None:
+        refusal = message.get("refusal")
+        if refusal is not None:
+            content = _text(refusal, f"{where}.refusal")
+        elif message.keys() & {"content", "tool_calls", "function_call"}:
+            content = ""
     if isinstance(content, str):
         text = _text(content, f"{where}.content")
-        return Message(role=_ROLES[role], parts=(text,) if text else ())  # type: ignore[arg-type]  # one of three
+        return (text,) if text else ()
     if not isinstance(content, list):
         raise _wrong(f"{where}.content", "text, or a list of parts", content)
-    parts = tuple(_part(part, f"{where}.content[{place}]") for place, part in enumerate(content))
-    return Message(role=_ROLES[role], parts=parts)  # type: ignore[arg-type]  # one of three
+    return tuple(_part(part, f"{where}.content[{place}]") for place, part in enumerate(content))
+
+
+def _tool_calls(message: Mapping[str, Any], where: str) -> tuple[ToolCall, ...]:
+    """The calls in an assistant's message; also one in OpenAI's older spelling."""
+    calls, older = message.get("tool_calls"), message.get("function_call")
+    if calls is None:
+        return () if older is None else (_tool_call({"function": older}, where, f"{where}.function_call"),)
+    if not isinstance(calls, list):
+        raise _wrong(f"{where}.tool_calls", "a list of calls", calls)
+    places = [f"{where}.tool_calls[{place}]" for place in range(len(calls))]
+    return tuple(_tool_call(call, place, f"{place}.function") for call, place in zip(calls, places, strict=True))
+
+
+def _tool_call(call: object, where: str, inner: str) -> ToolCall:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(call, Mapping) or not isinstance(function, Mapping):
+        raise _wrong(inner, "an object with name and arguments", function)
+    arguments = _text(function.get("arguments"), f"{inner}.arguments") or "{}"  # as OpenAI writes those of none
+    try:
+        is_object = isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise _wrong(f"{inner}.arguments", "a JSON object, as text", arguments)
+    call_id = call.get("id")
+    return ToolCall(
+        name=_text(function.get("name"), f"{inner}.name"),
+        arguments=arguments,
+        call_id="" if call_id is None else _text(call_id, f"{where}.id"),
+    )
 
 
 def _part(part: object, where: str) -> Part:
@@ -192,6 +248,8 @@ def _part(part: object, where: str) -> Part:
     if isinstance(part, Mapping) and kind == "text":
         text = part.get("text")
         return _text(text, f"{where}.text")
+    if isinstance(part, Mapping) and kind == "refusal":
+        return _text(part.get("refusal"), f"{where}.refusal")
     if isinstance(part, Mapping) and kind == "image_url":
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, Mapping) else None

@@ -7,7 +7,7 @@ import httpx
 
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import ImageError
-from lensmith.core.types import Message, Part, Picture
+from lensmith.core.types import Part, Picture
 from lensmith.serve.config import ServerLimits
 
 
@@ -17,7 +17,7 @@ async def with_pictures(request: Request, limits: ServerLimits) -> Request:
         return request
     async with httpx.AsyncClient(timeout=limits.picture_timeout_s, follow_redirects=False, trust_env=False) as client:
         messages = [
-            Message(role=message.role, parts=tuple([await _fetched(part, client, limits) for part in message.parts]))
+            replace(message, parts=tuple([await _fetched(part, client, limits) for part in message.parts]))
             for message in request.messages
         ]
     return replace(request, messages=tuple(messages))

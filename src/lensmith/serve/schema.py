@@ -25,12 +25,29 @@ _PART = {
         },
     ]
 }
+_FUNCTION = {
+    "type": "object",
+    "required": ["name", "arguments"],
+    "properties": {
+        "name": {"type": "string"},
+        "arguments": {"type": "string", "description": "A JSON object, as text."},
+    },
+}
 _MESSAGE = {
     "type": "object",
     "required": ["role", "content"],
     "properties": {
-        "role": {"enum": ["system", "developer", "user", "assistant"]},
-        "content": {"oneOf": [{"type": "string"}, {"type": "array", "items": _PART}]},
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "content": {
+            "oneOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}],
+            "description": "null: an assistant's that called tools",
+        },
+        "tool_calls": {
+            "type": "array",
+            "items": {"type": "object", "required": ["function"], "properties": {"function": _FUNCTION}},
+            "description": "An assistant's calls; models whose chat template knows none refuse them.",
+        },
+        "tool_call_id": {"type": "string"},
     },
 }
 _SHARED: dict[str, Any] = {

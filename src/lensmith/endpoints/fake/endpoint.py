@@ -247,7 +247,9 @@ class FakeEndpoint:
         if request.prompt:
             return self.tokens.encode(request.prompt)
         text = "".join(
-            f"<{message.role}>" + "".join(part if isinstance(part, str) else _digest_of(part) for part in message.parts)
+            f"<{message.role}>"
+            + "".join(f"{call.name}({call.arguments})" for call in message.tool_calls)
+            + "".join(part if isinstance(part, str) else _digest_of(part) for part in message.parts)
             for message in request.messages
         )
         return self.tokens.encode(text)

@@ -23,7 +23,7 @@ import httpx
 
 from lensmith.core.endpoint import Answer, Capabilities, Choice, Request, needed_features
 from lensmith.core.errors import ConfigError, InputError
-from lensmith.core.types import Message, Part, Picture
+from lensmith.core.types import Part, Picture
 from lensmith.endpoints.http.retries import OnWait, RetryPolicy, SilenceMonitor, log_wait
 from lensmith.endpoints.http.transport import Sender
 from lensmith.openai_api import (
@@ -298,8 +298,7 @@ def _with_bytes(request: Request) -> Request:
     if all(isinstance(part, str) or part.data for message in request.messages for part in message.parts):
         return request
     messages = tuple(
-        Message(role=message.role, parts=tuple(_part_with_bytes(part) for part in message.parts))
-        for message in request.messages
+        dataclasses.replace(message, parts=tuple(map(_part_with_bytes, message.parts))) for message in request.messages
     )
     return dataclasses.replace(request, messages=messages)
 

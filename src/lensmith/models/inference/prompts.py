@@ -5,7 +5,7 @@ Legend: P prompt positions.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -13,10 +13,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lensmith.core.arrays import IdArray
-from lensmith.core.endpoint import Request, Reveal
+from lensmith.core.endpoint import Feature, RefusedError, Request, Reveal
 from lensmith.core.errors import ImageError, InputError
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
-from lensmith.core.types import Message, Picture
+from lensmith.core.types import Message, Picture, ToolCall
 from lensmith.models.inference.lru import ByteLru
 from lensmith.models.inference.prefill import PreparedPicture, Prompt
 from lensmith.models.processor import VisionLanguageProcessor
@@ -69,8 +69,7 @@ class TextPrompts:
     def _of_messages(self, messages: Sequence[Message]) -> Prompt:
         if any(isinstance(part, Picture) for message in messages for part in message.parts):
             raise InputError("this model reads no pictures", expected="messages of text")
-        chat = [{"role": message.role, "content": "".join(map(str, message.parts))} for message in messages]
-        text = _templated(self.tokenizer, chat)
+        text = _templated(self.tokenizer, messages, lambda message: "".join(map(str, message.parts)))
         # The template writes the special tokens itself.
         return _text_prompt(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -107,7 +106,10 @@ class PicturePrompts:
             return prompt
         parts = [part for message in request.messages for part in message.parts]
         pictures = [self._prepared(part) for part in parts if isinstance(part, Picture)]
-        written = self.processor.chat_text(request.messages)
+        if self._template is None:
+            _refuse_tools(request.messages, "")
+        has_tools = any(message.is_of_tools for message in request.messages)
+        written = None if has_tools else self.processor.chat_text(request.messages)
         text = self._text(request.messages) if written is None else written
         first, *others = text.split(self.processor.image_token)
         if len(others) != len(pictures):
@@ -129,8 +131,7 @@ class PicturePrompts:
     def _text(self, messages: Sequence[Message]) -> str:
         image = self.processor.image_token
         if self._template is not None:
-            chat = [{"role": message.role, "content": _content(message)} for message in messages]
-            return _templated(self.processor, chat)
+            return _templated(self.processor, messages, _content)
         answer = messages[-1].parts if messages[-1].role == "assistant" else ()
         asked = [part for message in (messages[:-1] if answer else messages) for part in message.parts]
         pictures = [image for part in asked if isinstance(part, Picture)]
@@ -197,17 +198,71 @@ def _content(message: Message) -> list[dict[str, str]]:
     return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.parts]
 
 
-def _templated(template_of: Any, chat: list[dict[str, Any]]) -> str:
+def _templated(template_of: Any, messages: Sequence[Message], content: Callable[[Message], Any]) -> str:
+    """The text that a chat template makes of the messages.
+
+    Raises RefusedError where it leaves out a call of a tool or its answer: most templates skip what they do not know.
+    """
     if template_of.chat_template is None:
         raise InputError(
             "this model has no chat template",
             expected="a prompt, not messages",
             hint="ask at /v1/completions",
         )
+    text = _rendered(template_of, messages, content)
+    if any(message.is_of_tools for message in messages):
+        # Whether a name or an answer is in the text says little: it may stand there for another reason.
+        marked = [_marked(message, place) for place, message in enumerate(messages)]
+        _refuse_tools(messages, _rendered(template_of, marked, content))
+    return text
+
+
+def _rendered(template_of: Any, messages: Sequence[Message], content: Callable[[Message], Any]) -> str:
     import jinja2  # noqa: PLC0415  # transformers loads it as late, for chat only
 
+    chat = [_turn(message, content(message)) for message in messages]
     try:
         text: str = template_of.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     except (jinja2.TemplateError, TypeError, json.JSONDecodeError) as error:
         raise InputError("the chat template refuses the messages", actual=str(error)) from error
     return text
+
+
+def _turn(message: Message, content: Any) -> dict[str, Any]:
+    """As templates expect it: arguments as an object, and no field that a message has not."""
+    turn = {"role": message.role, "content": content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {"id": call.call_id, "type": "function", "function": _function(call)} for call in message.tool_calls
+        ]
+    return {**turn, "tool_call_id": message.tool_call_id} if message.tool_call_id else turn
+
+
+def _function(call: ToolCall) -> dict[str, Any]:
+    return {"name": call.name, "arguments": json.loads(call.arguments)}
+
+
+def _mark(place: int) -> str:
+    return f"lensmith-8d1f3c5a-{place}."
+
+
+def _marked(message: Message, place: int) -> Message:
+    """The message with a mark for the names of tools that it calls, or for what a tool answered."""
+    if message.role == "tool":
+        return replace(message, parts=(_mark(place),))
+    return replace(message, tool_calls=tuple(replace(call, name=_mark(place)) for call in message.tool_calls))
+
+
+def _refuse_tools(messages: Sequence[Message], marked_text: str) -> None:
+    """Raises RefusedError for calls of tools, and their answers, whose marks are not in the text."""
+    for place, message in enumerate(messages):
+        if message.is_of_tools and _mark(place) not in marked_text:
+            raise _no_tools(f"messages[{place}].{'role' if message.role == 'tool' else 'tool_calls'}")
+
+
+def _no_tools(where: str) -> RefusedError:
+    return RefusedError(
+        f"{where}: this model's chat template knows no calls of tools",
+        feature=Feature.MESSAGES,
+        hint="leave the calls and their answers out, or tell of them in a user's message",
+    )
