@@ -248,9 +248,9 @@ def measure(width: int, vocabulary: int) -> Report:
     gflops_32, gflops_64 = _speed(np.float32), _speed(np.float64)
     with Meter() as width_meter:
         found = _measure_width(endpoint, width_meter)
-    contexts = (found.rank or width) + SPARE
+    contexts = found.rank + SPARE
     with Meter() as layer_meter:
-        score = _measure_layer(endpoint, found.rank or width, contexts, layer_meter)
+        score = _measure_layer(endpoint, found.rank, contexts, layer_meter)
     stages = [
         Stage(**(asdict(stage) | {"floor_s": stage.gflop_32 / gflops_32 + stage.gflop_64 / gflops_64}))
         for stage in (*width_meter.stages, *layer_meter.stages)
@@ -262,7 +262,7 @@ def measure(width: int, vocabulary: int) -> Report:
         gflops_32=gflops_32,
         gflops_64=gflops_64,
         found_width=found.width,
-        note=found.note,
+        note=found.estimate.reason,
         contexts=found.rows,
         width_s=width_meter.seconds,
         width_gb=width_meter.grown_gb,
@@ -286,6 +286,8 @@ def _measure_width(endpoint: SyntheticEndpoint, meter: Meter) -> WidthFound:
             endpoint.clock.reset()
             found = find_width(session.stage, ReadOut.P1)
         whole.stop()
+    if not isinstance(found, WidthFound):
+        raise SystemExit(f"the width was not found: {found.reason}")
     read, spent = endpoint.clock, session.stage.meter.spent
     vocabulary, width = endpoint.head_VH.shape
     read_gflop = 2e-9 * spent.queries * width * vocabulary
