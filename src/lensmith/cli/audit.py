@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 import typer.core
 
+from lensmith.cli.console.extras import needs
 from lensmith.cli.console.output import output_path, show
 from lensmith.core.errors import InputError
 
@@ -50,6 +51,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command("run")
+@needs("audit")
 def run(
     context: typer.Context,
     url: Url,
@@ -115,6 +117,7 @@ def run(
 
 
 @app.command("snapshot")
+@needs("audit")
 def snapshot(
     url: Url,
     out: Annotated[
@@ -154,6 +157,7 @@ def snapshot(
 
 
 @app.command("diff")
+@needs("audit")
 def diff(
     before: Annotated[Path, typer.Argument(help="A snapshot.")],
     after: Annotated[Path, typer.Argument(help="A later snapshot of the same questions.")],
@@ -171,6 +175,7 @@ def diff(
 
 
 @app.command("signature")
+@needs("audit")
 def signature(
     image: Annotated[Path, typer.Argument(help="A model's image: the image.npz that an audit wrote.")],
     url: Url,

@@ -9,7 +9,7 @@ from lensmith.cli.console.extras import needs
 from lensmith.cli.console.output import show
 
 
-@needs("models")
+@needs("audit", "models")
 def defences(
     source: Annotated[
         str,

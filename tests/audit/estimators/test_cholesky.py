@@ -20,13 +20,12 @@ def test_a_triangle_that_grows_solves_as_numpy_does(sizes, seed):
     rng = np.random.default_rng(seed)
     side = sum(sizes)
     lower = np.tril(rng.standard_normal((side, side))) / max(side, 1) + np.eye(side)
-    triangle = Triangle(room=side // 2)
+    triangle = Triangle()
     for size in sizes:
         rows = slice(triangle.size, triangle.size + size)
         triangle.extend(lower[rows, : rows.start], lower[rows, rows])
     right = rng.standard_normal((side, 3))
     assert np.allclose(triangle.forward(right), np.linalg.solve(lower, right), rtol=0, atol=1e-10)
-    assert np.allclose(triangle.backward(right), np.linalg.solve(lower.T, right), rtol=0, atol=1e-10)
 
 
 def test_a_factor_solves_as_numpy_does():

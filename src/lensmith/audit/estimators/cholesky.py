@@ -2,69 +2,17 @@
 
 All eigenvalues cost 4/3 K^3 multiplications and additions, most of them at the speed of memory; a Cholesky factor costs
 1/3 K^3 at that of matrix products, and with it inverse subspace iteration finds the few smallest (Golub and Van Loan,
-Matrix Computations, 4th edition, section 8.2.4). All is done in blocks, because numpy solves no triangular system.
+Matrix Computations, 4th edition, section 8.2.4). A factor can also grow with the matrix, a block of rows at a time.
 
-Legend: K side of the Gram matrix, T directions.
-
-Lower triangular systems in blocks: numpy solves none, and with blocks nearly all work is matrix products.
-
-Legend: R rows of the triangle, T right-hand sides, B new rows.
+Legend: K side of the Gram matrix, T directions or right-hand sides, R rows of a triangle, B new rows.
 """
-
-import itertools
 
 import numpy as np
 from numpy.linalg import LinAlgError
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from lensmith.core.arrays import Float64Array
 
-_TRIANGLE_BLOCK = 256
-
-
-class Triangle:
-    """A lower triangular matrix that grows by rows. `room`: how many are expected. Memory: the square of them."""
-
-    def __init__(self, room: int = 0) -> None:
-        self.size = 0
-        self._rows_RR: Float64Array = np.zeros((room, room))
-        self._inverses: list[Float64Array] = []
-
-    def forward(self, right_RT: Float64Array) -> Float64Array:
-        """X (R, T), such that the triangle times X is `right_RT`."""
-        solved_RT = right_RT.copy()
-        for block, inverse in zip(self._blocks(), self._inverses, strict=True):
-            left_BT = solved_RT[block] - self._rows_RR[block, : block.start] @ solved_RT[: block.start]
-            solved_RT[block] = inverse @ left_BT
-        return solved_RT
-
-    def backward(self, right_RT: Float64Array) -> Float64Array:
-        """X (R, T), such that the transposed triangle times X is `right_RT`."""
-        solved_RT = right_RT.copy()
-        for block, inverse in reversed(list(zip(self._blocks(), self._inverses, strict=True))):
-            left_BT = solved_RT[block] - self._rows_RR[block.stop : self.size, block].T @ solved_RT[block.stop :]
-            solved_RT[block] = inverse.T @ left_BT
-        return solved_RT
-
-    def extend(self, along_BR: Float64Array, corner_BB: Float64Array) -> None:
-        """Adds rows: what stands under the triangle so far, and their own triangle, whose diagonal has no zero."""
-        before, self.size = self.size, self.size + len(corner_BB)
-        if self.size > len(self._rows_RR):
-            rows_RR = np.zeros((max(self.size, 2 * len(self._rows_RR)),) * 2)
-            rows_RR[:before, :before] = self._rows_RR[:before, :before]
-            self._rows_RR = rows_RR
-        self._rows_RR[before : self.size, :before] = along_BR
-        self._rows_RR[before : self.size, before : self.size] = corner_BB
-        whole = before // _TRIANGLE_BLOCK
-        del self._inverses[whole:]
-        for block in itertools.islice(self._blocks(), whole, None):
-            self._inverses.append(np.asarray(np.linalg.inv(self._rows_RR[block, block]), dtype=np.float64))
-
-    def _blocks(self) -> list[slice]:
-        return [slice(start, min(start + _TRIANGLE_BLOCK, self.size)) for start in range(0, self.size, _TRIANGLE_BLOCK)]
-
-
-_BLOCK = 256
-"""Contexts that are factorised at a time."""
 _SHIFTS = (1e-16, 1e-14, 1e-12)
 CLAMP = 1e-15
 """Rounding of a Gram matrix, as a part of its largest eigenvalue: none smaller is told apart."""
@@ -76,6 +24,31 @@ _WHOLE_LIMIT = 1536
 """Up to this side all eigenvectors take a second or two."""
 
 
+class Triangle:
+    """A lower triangular matrix that grows by blocks of rows. To solve with it takes a step a block, so a block should
+    have many rows. Memory: half the square of all rows."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._blocks: list[tuple[Float64Array, Float64Array]] = []
+
+    def forward(self, right_RT: Float64Array) -> Float64Array:
+        """X (R, T), such that the triangle times X is `right_RT`."""
+        solved_RT, start = np.empty_like(right_RT), 0
+        for along_BR, corner_BB in self._blocks:
+            block = slice(start, start + len(corner_BB))
+            left_BT = right_RT[block] - along_BR @ solved_RT[:start]
+            solved_RT[block] = solve_triangular(corner_BB, left_BT, lower=True, overwrite_b=True, check_finite=False)
+            start = block.stop
+        return solved_RT
+
+    def extend(self, along_BR: Float64Array, corner_BB: Float64Array) -> None:
+        """Adds rows: what stands under the triangle so far, and their own triangle, whose diagonal has no zero."""
+        if len(corner_BB):
+            self._blocks.append((along_BR, corner_BB))
+            self.size += len(corner_BB)
+
+
 class Factor:
     """The Cholesky factor of a Gram matrix (K, K), with as little added to its diagonal as rounding asks for.
 
@@ -85,8 +58,10 @@ class Factor:
     def __init__(self, products_KK: Float64Array) -> None:
         scale = float(np.diagonal(products_KK).max()) * len(products_KK)
         for shift in _SHIFTS:
+            shifted_KK = np.array(products_KK, order="F")
+            shifted_KK[np.diag_indices(len(shifted_KK))] += shift * scale
             try:
-                self._triangle = _triangle(products_KK, shift * scale)
+                self._lower_KK = cholesky(shifted_KK, lower=True, overwrite_a=True, check_finite=False)
                 return
             except LinAlgError:
                 if shift == _SHIFTS[-1]:
@@ -94,7 +69,7 @@ class Factor:
 
     def solve(self, right_KT: Float64Array) -> Float64Array:
         """X (K, T), such that the Gram matrix times X is `right_KT`."""
-        return self._triangle.backward(self._triangle.forward(right_KT))
+        return np.asarray(cho_solve((self._lower_KK, True), right_KT, check_finite=False), dtype=np.float64)
 
 
 def smallest_space(factor: Factor, side: int, size: int, *, steps: int) -> Float64Array:
@@ -137,18 +112,6 @@ def smallest_vectors(products_KK: Float64Array, count: int) -> Float64Array:
     space_KT = smallest_space(Factor(products_KK), side, min(side, count + count // 2), steps=3)
     turns_TT = np.linalg.eigh(space_KT.T @ products_KK @ space_KT)[1]
     return np.asarray(space_KT @ turns_TT[:, :count], dtype=np.float64)
-
-
-def _triangle(products_KK: Float64Array, shift: float) -> Triangle:
-    side = len(products_KK)
-    triangle = Triangle(room=side)
-    for start in range(0, side, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        along_RB = triangle.forward(products_KK[:start, block])
-        left_BB = products_KK[block, block] - along_RB.T @ along_RB
-        left_BB.flat[:: len(left_BB) + 1] += shift
-        triangle.extend(along_RB.T, np.asarray(np.linalg.cholesky(left_BB), dtype=np.float64))
-    return triangle
 
 
 def _largest_change(before_T: Float64Array, now_T: Float64Array, rounding: float) -> float:

@@ -43,7 +43,7 @@ class RankWatch:
         self.contexts = 0
         self.reached: int | None = None
         self._rows_RM: Float64Array = np.zeros((0, 0))
-        self._factor = Triangle(room)
+        self._factor = Triangle()
         self._added: list[float] = []
         self._looked = 1
         self._fell_at: int | None = None

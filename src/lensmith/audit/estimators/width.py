@@ -16,11 +16,9 @@ So each pair of ranks has two readings, and no output can tell them apart: a Lay
 one less. The common ones (RMSNorm without, LayerNorm with a bias) are believed outright where their width is a multiple
 of 8 from 32 on, as those of real models are; otherwise the answer is the interval of both, and `width` the likelier.
 
-Legend: N contexts, M tokens, K values.
+Contexts that repeat make a rank of their own, so rows that differ by no more than noise are counted once.
 
-How many rows of a matrix differ by more than noise: repeated prompts make a rank of their own.
-
-Legend: N rows, M columns, S numbers in a row's sketch.
+Legend: N contexts (rows), M tokens (columns), K values, S numbers in a row's sketch.
 """
 
 import enum

@@ -4,9 +4,8 @@ An interface's own word counts for little: parameters are ignored in silence, ca
 question is put as a request whose answer can only come out one way if the read-out exists (the list is that of the
 capability matrix of today's servers). Nothing here depends on which server it is.
 
-What single answers to a probe's questions say.
-
-How fine told values are: rounded to decimals, or on the lattice that logits of 16 bits leave in them.
+Beside what exists, answers show how fine values are: rounded to decimals, or on the lattice that logits of 16 bits
+leave in them.
 """
 
 import math

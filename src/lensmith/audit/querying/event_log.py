@@ -1,7 +1,7 @@
 """An audit's log: a header that says which audit it is, then one JSON object a line, flushed as it is written.
 
-An audit's log stays, and answers what it can when the same audit is run again. What is asked to be told of today (a
-snapshot, a signature) says at its end that it is finished, and the next run asks all anew.
+An audit's log stays, and answers what it can when the same audit is run again. What is to report on today (a snapshot,
+a signature) notes at its end that it is finished, and the next run asks all anew.
 """
 
 import contextlib

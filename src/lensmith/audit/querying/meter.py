@@ -2,7 +2,7 @@
 
 Every request of an audit passes here. What was answered is written down as one JSON line before anyone sees it, so an
 audit that was interrupted asks again only what it does not know. Large answers (a whole vocabulary) are charged in the
-log but not kept in it: whoever reads them keeps what it needs (see `rows`).
+log but not kept in it: whoever reads them keeps what it needs (see `stages.matrix`).
 """
 
 import base64

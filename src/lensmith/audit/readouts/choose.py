@@ -1,6 +1,7 @@
-"""Which reader, with which limits, and which columns: from what the probe found.
+"""From what the probe found: which reader, with which settings, and which columns.
 
-Which tokens can be told apart by what a server calls them, and numbers for them that mean the same to every client.
+Where a server names tokens by text, only those are columns whose text is no other token's, and reports number them by a
+hash of it, which means the same to every client.
 
 Legend: M columns.
 """

@@ -1,10 +1,11 @@
 """What greedy answers say of many logits at once: an interval a token, and where to place the next biases.
 
 A race biases many tokens of one context; the answer is the token with the highest score, or the anchor (the token that
-wins without bias, score 0). Carlini et al. (arXiv 2403.06634, appendix on logprob-free attacks) call it one-of-n where
-the biases give each token the same chance. The winner's logit is over its threshold and its score over all others';
-the losers' scores are under the winner's upper bound. Those difference constraints move bounds as winners are refined
-(`relax`, Bellman-Ford over the last races).
+comes first without bias, score 0). Carlini et al. (arXiv 2403.06634, appendix on logprob-free attacks) call it
+one-of-n where the biases give each token the same chance. The winner's logit is over its threshold and its score over
+all others'; the losers' scores are under the winner's upper bound. Those difference constraints go on to bound both
+while winners are refined, so the last races are kept (a race between wide intervals says nothing of narrow ones), and
+`relax` sweeps over them (Bellman-Ford).
 
 Ours differs in two ways that count. The population of logits is taken as normal, with a mean and spread that are
 fitted to the intervals themselves (interval-censored likelihood on a grid), so that a first threshold cuts off the tail
@@ -12,12 +13,8 @@ that the race needs and not a part of a uniform range. And the number of tokens 
 is not one in all but about five: the answer is then nearly always a token, its interval is wider by two bits, and the
 whole gains more than it costs (`benchmarks/readouts.py` runs both).
 
-Gaps are logits minus the anchor's, in nats, so at most 0. Legend: M tokens, C tokens of one race, G grid points.
-
-The races that tokens won, kept because each goes on to bound its tokens while their intervals shrink.
-
-Only the last ones are kept: a race between wide intervals says nothing of narrow ones.
-Legend: Q races, E all tokens of all races, one race after the other.
+Gaps are logits minus the anchor's, in nats, so at most 0. Legend: M tokens, C tokens of one race, Q races, E all tokens
+of all kept races, one race after the other, G grid points.
 """
 
 import math

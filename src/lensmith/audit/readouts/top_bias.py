@@ -11,14 +11,13 @@ P6 (the same paper, section 5.4; Finlayson et al., arXiv 2403.09539, for the odd
 top logprob alone is told. The paper's bias of -1 loses almost everything for unlikely tokens; a bias that makes the
 token nearly tie with all others together keeps it, and takes one or two steps to find.
 
+One logprob follows from that one number. Let p be the token's probability without the bias and B its bias. Where
+another token stays on top, its logprob falls by log(1 + p (e^B - 1)) (Carlini et al., arXiv 2403.06634, section 5.4,
+there with B = -1). Where the biased token is on top with logprob y', the odds give log p (Finlayson et al., arXiv
+2403.09539): logit(p) = logit(e^y') - B. Both lose least where the token ties with all others together, p e^B = 1, and
+then about twice the precision of what is returned.
+
 Legend: N rows, T positions, M token ids, K top tokens, C targets of one request. B is a bias in nats.
-
-One logprob from one number: what the top logprob says of a token whose bias is known (read-out P6).
-
-Let p be the token's probability without the bias and B its bias. Where another token stays on top, its logprob falls
-by log(1 + p (e^B - 1)) (Carlini et al., arXiv 2403.06634, section 5.4, there with B = -1). Where the biased token is
-on top with logprob y', the odds give log p (Finlayson et al., arXiv 2403.09539): logit(p) = logit(e^y') - B. Both lose
-least where the token ties with all others together, p e^B = 1, and then about twice the told precision.
 """
 
 from collections.abc import Sequence

@@ -2,14 +2,12 @@
 
 Columns come in groups, each with its rows in a file of its own: when the matrix grows, old rows get the new columns and
 new rows get all. Rows may grow for the first groups alone. Every call reads a reference column besides, and what is
-kept are differences to it, so that calls which tell logits up to different constants fit together.
+kept are differences to it, so that calls which return logits up to different constants fit together.
+
+A group's file is a JSON header line that names its columns, then float64 rows, little-endian, appended as they come:
+what a crash cannot take, nobody pays twice. A row that a crash cut short is cut off when the file is opened.
 
 Legend: N rows (contexts), M columns (tokens).
-
-The rows of logits that an audit has read so far, on disk as they come: what a crash cannot take, nobody pays twice.
-
-One file a matrix: a JSON header line that names its columns, then float64 rows, little-endian, appended. A row that was
-cut short by a crash is cut off when the file is opened.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The operator's own output head, read from its file without torch: what a recovered layer is scored against.
 
-Safetensors (F64, F32, F16, BF16; one file, an index with its shards, or a folder with either) and GGUF (plain and the
-common quantised formats). The head is found by the names that it has in practice; a model that ties it to the input
+Safetensors (F64, F32, F16, BF16; one file, an index with its shards, or a folder with either) and GGUF (plain
+or in blocks). The head is found by the names that it has in practice; a model that ties it to the input
 embedding has only that.
 
 Legend: V vocabulary, H width.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmith.audit.weights.gguf import BF16, F16, F32, F64, GGUF_FORMATS, Format, StoredMatrix, read_gguf_header
+from lensmith.audit.weights.gguf import BF16, F16, F32, F64, Format, StoredMatrix, gguf_format, read_gguf_header
 from lensmith.core.arrays import Float32Array
 from lensmith.core.errors import InputError
 
@@ -196,10 +196,13 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 
 def _from_gguf(path: Path, chosen: str, axes: int) -> StoredMatrix:
     tensor = read_gguf_header(path)[chosen]
-    if tensor.kind not in GGUF_FORMATS:
-        known = ", ".join(format_.name for format_ in GGUF_FORMATS.values())
-        raise InputError(f"{path.name}: {chosen} has an unknown format", expected=known, actual=f"type {tensor.kind}")
-    return _checked(path, chosen, _as_matrix(tensor.shape, axes), tensor.offset, GGUF_FORMATS[tensor.kind])
+    stored_as = gguf_format(tensor.kind)
+    if stored_as is None:
+        expected = "F64, F32, F16, BF16, or blocks that the gguf package turns into floats"
+        raise InputError(
+            f"{path.name}: {chosen} has an unknown format", expected=expected, actual=f"type {tensor.kind}"
+        )
+    return _checked(path, chosen, _as_matrix(tensor.shape, axes), tensor.offset, stored_as)
 
 
 def _as_matrix(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
