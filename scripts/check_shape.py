@@ -44,7 +44,6 @@ OURS = Exceptions(
     classes={
         "Usage": "tokens of an answer in the API; what a request used, in the price of an audit",
         "Reply": "what the server sends; what a chat shows",
-        "Meter": "to be renamed",
     },
     unused={
         "LensmithLM": "lm-evaluation-harness, which registers it",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.train import Curves, Progress
-from lensmith.train.log import BOARD_FOLDER, LOG_FILE, Meter, StepLog, duration, read, to_stderr
+from lensmith.train.log import BOARD_FOLDER, LOG_FILE, StepCounter, StepLog, duration, read, to_stderr
 from tests.support.toy_run import curve, toy_config, toy_train
 
 
@@ -93,7 +93,7 @@ def test_progress_is_reported_every_few_steps_and_at_the_end(tmp_path: Path) -> 
 
 
 def test_the_time_left_counts_this_session_only() -> None:
-    meter = Meter(total_steps=1000)
+    meter = StepCounter(total_steps=1000)
     record = {"step": 998, "loss": 1.0, "lr": 0.1, "samples": 4.0, "samples_per_s": 1.0}
     meter.add(record)
     report = meter.report(record)

@@ -114,7 +114,7 @@ def _open_board(folder: Path, step: int) -> _ScalarWriter:
 _FIELDS = frozenset({"step", "loss", "lr", "samples_per_s"})
 
 
-class Meter:
+class StepCounter:
     """Counts steps; makes the report."""
 
     def __init__(self, total_steps: int) -> None:

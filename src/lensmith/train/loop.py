@@ -47,7 +47,7 @@ from lensmith.train.interfaces import (
     TrainResult,
     Validate,
 )
-from lensmith.train.log import Meter, StepLog, to_stderr
+from lensmith.train.log import StepCounter, StepLog, to_stderr
 from lensmith.train.prefetch import Prefetcher
 from lensmith.train.run import Run
 
@@ -239,7 +239,7 @@ def _run_to_the_end(
     on_progress: Callable[[Progress], None],
 ) -> TrainResult:
     config = run.config
-    meter = Meter(config.schedule.total_steps)
+    meter = StepCounter(config.schedule.total_steps)
     saved_at = time.monotonic()
     stop = _why_stop(run, signals)
     while stop is None:
