@@ -12,6 +12,7 @@ PIP_LOG := $(VENV)/pip.log
 # pip warns of much that is no fault of ours; what it says is shown where it fails.
 PIP_INSTALL = $(BIN)/python -m pip install --constraint constraints.txt
 TESTS := $(BIN)/python -m pytest
+ALONE := $(shell grep -rl 'mark\.alone' tests)
 DIST := dist
 
 .PHONY: help setup browser check test test-all bench demo dist format
@@ -50,7 +51,7 @@ check: setup
 
 test: setup browser
 	$(TESTS) -m 'not slow and not alone' --numprocesses 2 --dist loadfile --no-loadscope-reorder
-	$(TESTS) -m 'not slow and alone'
+	$(TESTS) -m 'not slow and alone' $(ALONE)
 
 test-all: test
 	$(TESTS) -m slow

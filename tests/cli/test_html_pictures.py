@@ -16,7 +16,7 @@ from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.markup.repair import is_well_formed
 from lensmith.render import Capture, RenderConfig, Renderer
 
-PAGE = 3
+PAGE = 114  # a short one
 
 
 @pytest.fixture(scope="module")
@@ -101,4 +101,4 @@ def test_an_odd_picture_becomes_the_same_page(kind: str, screenshot: Image.Image
     html = (tmp_path / "out.html").read_text()
     assert is_well_formed(html)
     # The page's footer stands at its end: a picture that was read sideways or in part could not give it.
-    assert "Wheels" in html
+    assert "Graz" in html

@@ -18,8 +18,6 @@ from lensmith.core.errors import PageCrashError, PageTimeoutError, PageTooLargeE
 from lensmith.core.types import Page
 from lensmith.render import Capture, RenderConfig, Renderer, Scripts
 
-pytestmark = pytest.mark.alone
-
 LIMIT_S = 12.0
 CLEAN_UP_S = 12.0
 """What ending a hung renderer may take on a busy machine, on top of the page's own limit."""

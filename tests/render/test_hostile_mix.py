@@ -10,8 +10,6 @@ from lensmith.core.errors import RenderError
 from lensmith.core.types import Page
 from lensmith.render import RenderConfig, Renderer, Scripts
 
-pytestmark = pytest.mark.alone
-
 CRASH, KILL = b"<!--crash the renderer-->", b"<!--kill the browser-->"
 HOSTILE = (
     "<script>for(;;){}</script>x",
