@@ -22,12 +22,12 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 import numpy as np
+from cydifflib import SequenceMatcher
 from scipy.optimize import linear_sum_assignment
 
 from lensmith.core.arrays import Float64Array
 from lensmith.core.types import Page
 from lensmith.evaluate.visual.assignment import RowMerges, assigned_costs
-from lensmith.evaluate.visual.text_ratio import RatioTable
 
 _CONTEXT_BONUS = 0.1
 _SMALLEST_GAIN = 0.05
@@ -78,6 +78,32 @@ class Matching:
     prediction: tuple[Block, ...]
     target: tuple[Block, ...]
     pairs: tuple[Pair, ...]
+
+
+class RatioTable:
+    """How alike the texts of one page (`a`) and of another (`b`) are: `difflib`'s ratio, each pair computed once.
+
+    Every text meets every other, again after each merge that is tried. `cydifflib` is `difflib`'s algorithm compiled:
+    ties, and assignments between equal costs, fall as they would there.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, float]] = {}
+
+    def ratios(self, a_texts: Sequence[str], b_texts: Sequence[str]) -> Float64Array:
+        """Shape (len(a_texts), len(b_texts)): the ratio of each pair, in 0..1."""
+        columns = [self._column(a_texts, b) for b in b_texts]
+        return np.array(columns, dtype=np.float64).reshape(len(b_texts), len(a_texts)).T
+
+    def _column(self, a_texts: Sequence[str], b: str) -> list[float]:
+        known = self._known.setdefault(b, {})
+        unknown = [a for a in dict.fromkeys(a_texts) if a not in known]
+        if unknown:
+            matcher = SequenceMatcher(None, "", b)  # the second text is indexed once
+            for a in unknown:
+                matcher.set_seq1(a)
+                known[a] = matcher.ratio()
+        return [known[a] for a in a_texts]
 
 
 def blocks_of(page: Page) -> tuple[Block, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensmith.evaluate.visual.text_ratio import RatioTable
+from lensmith.evaluate.visual.matching import RatioTable
 
 # Few letters make many ties; the long texts cross the length at which difflib leaves out popular characters.
 TEXTS = st.lists(
