@@ -285,7 +285,7 @@ def _letters(
 
 
 def _pixels(picture: PreparedPicture, count: int) -> Tensor:
-    return torch.from_numpy(np.repeat(picture.pixels_N3HW, count, axis=0))
+    return torch.from_numpy(np.repeat(picture.inputs["pixel_values"], count, axis=0))
 
 
 if __name__ == "__main__":

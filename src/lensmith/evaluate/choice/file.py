@@ -167,12 +167,12 @@ class _Reading:
 
 
 def _in_one_line(error: InputError) -> str:
-    told = [error.problem]
+    parts = [error.problem]
     if error.expected is not None:
-        told.append(f"expected {error.expected}")
+        parts.append(f"expected {error.expected}")
     if error.actual is not None:
-        told.append(f"found {error.actual}")
-    return "; ".join(told)
+        parts.append(f"found {error.actual}")
+    return "; ".join(parts)
 
 
 # --- A record as a question -------------------------------------------------------------------------------------------
