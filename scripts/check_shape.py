@@ -38,6 +38,7 @@ OURS = Exceptions(
         "lensmith.evaluate.stats": "means and their intervals, for any metric",
         "lensmith.guard.metrics": "what the guard counts",
         "lensmith.render.fonts": "which fonts a rendering depends on",
+        "lensmith.render.strips": "pictures joined without a browser, tested on their own",
         "lensmith.serve.fetching": "the one place of the server that fetches from the network",
         "lensmith.train.prefetch": "a thread of its own, tested on its own",
     },

@@ -21,27 +21,33 @@ def render(
     height: Annotated[int, typer.Option(min=1, help="Height of the window in px; a page may be higher.")] = 720,
     text: Annotated[bool, typer.Option("--text", help="Also write text blocks and element boxes as JSON.")] = False,
     scripts: Annotated[bool, typer.Option("--scripts", help="Run the page's scripts, still without network.")] = False,
+    expand: Annotated[bool, typer.Option("--expand", help="Show boxes that scroll at their full height.")] = False,
+    max_height: Annotated[int, typer.Option(min=1, help="The highest page that is rendered, in px.")] = 32_768,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a page.")] = False,
 ) -> None:
     """Render HTML files to PNG.
 
-    The browser is sandboxed and has no network; every page has limits on time, size and height.
+    The browser is sandboxed and has no network; every page has limits on time, size and height. What a page holds and
+    its picture does not show is listed below its name.
     """
     from lensmith.render import Capture, RenderConfig, Scripts
     from lensmith.render.files import Existing, render_files
 
     run_scripts = Scripts.ON if scripts else Scripts.OFF
-    config = RenderConfig(viewport_width_px=width, viewport_height_px=height, scripts=run_scripts)
+    config = RenderConfig(
+        viewport_width_px=width,
+        viewport_height_px=height,
+        scripts=run_scripts,
+        max_height_px=max_height,
+        expand_scrolling=expand,
+    )
     capture = Capture.PICTURE | Capture.TEXTS | Capture.ELEMENTS if text else Capture.PICTURE
     existing = Existing.OVERWRITE if overwrite else Existing.KEEP
     with progress_bar("pages") as on_progress:
         sources = [input_path(file) for file in files]
         results = render_files(sources, out, config, capture, counting(on_progress, len(files)), existing=existing)
     for result in results:
-        written = ", ".join(map(str, result.outputs))
-        show(
-            result, as_json=as_json, text=f"{result.source}: {result.status.value}: {result.error or written}", out=out
-        )
+        show(result, as_json=as_json, out=out)
     if any(result.error for result in results):
         raise typer.Exit(BAD_INPUT)

@@ -3,7 +3,7 @@
 Pixels count from the top left of the page at scale 1. Colours are 8-bit sRGB.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Rgb = tuple[int, int, int]
@@ -49,11 +49,65 @@ class CharBox(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutOff:
+    """The page is wider than its window: what lies further right is not in the picture."""
+
+    kind: Literal["cut-off"] = field(default="cut-off", init=False)
+    page_width_px: int
+    window_width_px: int
+
+    def __str__(self) -> str:
+        return (
+            f"the page is {self.page_width_px:,} px wide and the window {self.window_width_px:,}: "
+            "what lies further right is not in the picture"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScrolledAway:
+    """A box scrolls what does not fit into it: so many pixels of its content are not in the picture."""
+
+    kind: Literal["scrolled-away"] = field(default="scrolled-away", init=False)
+    tag: str
+    box: Box
+    hidden_width_px: int
+    hidden_height_px: int
+
+    def __str__(self) -> str:
+        hidden = [
+            f"{px:,} px of its {side}"
+            for px, side in ((self.hidden_height_px, "height"), (self.hidden_width_px, "width"))
+            if px
+        ]
+        return (
+            f"a <{self.tag}> at {self.box.left_px:.0f}, {self.box.top_px:.0f} scrolls: "
+            f"{' and '.join(hidden)} are not in the picture"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingGlyphs:
+    """No font has a glyph for some characters, which show as boxes: how many, and the first that differ."""
+
+    kind: Literal["missing-glyphs"] = field(default="missing-glyphs", init=False)
+    count: int
+    characters: str
+
+    def __str__(self) -> str:
+        return f"no font has {self.count:,} of the characters, which show as boxes: {self.characters}"
+
+
+PageNote = CutOff | ScrolledAway | MissingGlyphs
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """A rendered page. Parts that were not asked for are empty.
 
-    `png` is the screenshot (8-bit RGB or RGBA), `width_px` x `height_px` its size at scale 1. `chars` lists every
-    character of every text node inside `body` in document order, exactly as it stands in the DOM.
+    `png` is the screenshot (8-bit RGB or RGBA), `width_px` x `height_px` its size at scale 1. `texts` are those that
+    show, in the order of the markup, in shadow trees and `srcdoc` frames too. `chars` lists every character of every
+    text node inside `body` in document order, exactly as it stands in the DOM. `notes` say what the page holds and the
+    picture does not show, whatever was asked for.
     """
 
     width_px: int
@@ -62,6 +116,7 @@ class Page:
     texts: tuple[TextBlock, ...] = ()
     elements: tuple[ElementBox, ...] = ()
     chars: tuple[CharBox, ...] = ()
+    notes: tuple[PageNote, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,14 +42,20 @@ class RenderConfig:
     timeout_s: float = 15.0
     max_html_bytes: int = 8_000_000
     max_nodes: int = 50_000
-    max_height_px: int = 16_384
+    max_height_px: int = 32_768
+    expand_scrolling: bool = False
+    """Lay boxes that scroll downwards out at their full height, so that all their content is in the picture."""
+    strip_height_px: int = 16_384
+    """The most rows of the picture (at `scale`) that the browser paints at once: beyond 16,384 it paints none."""
     pages_in_flight: int | None = None
     """None: two for each core, which keeps the cores busy while pages wait for one another's turn."""
     recycle_after: int = 300
     """Renders after which a page is replaced by a new one, so that nothing it leaks can add up."""
 
     def __post_init__(self) -> None:
-        for name in ("viewport_width_px", "viewport_height_px", "max_html_bytes", "max_nodes", "max_height_px"):
+        for name in (
+            "viewport_width_px", "viewport_height_px", "max_html_bytes", "max_nodes", "max_height_px", "strip_height_px"
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive", expected="at least 1", actual=getattr(self, name))
         if self.timeout_s <= 0 or self.scale <= 0:

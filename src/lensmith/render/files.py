@@ -4,12 +4,12 @@ import enum
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lensmith.core.errors import InputError, LensmithError, RenderError
 from lensmith.core.files import is_stream, open_input, write_atomic
-from lensmith.core.types import Box, Page
+from lensmith.core.types import Box, Page, PageNote
 from lensmith.render.config import Capture, RenderConfig
 from lensmith.render.renderer import Renderer
 
@@ -33,6 +33,12 @@ class FileResult:
     status: FileStatus
     outputs: tuple[Path, ...] = ()
     error: LensmithError | None = None
+    notes: tuple[PageNote, ...] = ()
+    """What the page holds and the picture does not show."""
+
+    def __str__(self) -> str:
+        outcome = self.error or ", ".join(map(str, self.outputs))
+        return "\n  ".join([f"{self.source}: {self.status.value}: {outcome}", *map(str, self.notes)])
 
 
 class Existing(enum.Enum):
@@ -154,7 +160,7 @@ def _write(job: _Job, page: Page | RenderError) -> FileResult:
             write_atomic(output, _as_json(page) if output.suffix == ".json" else page.png)
     except OSError as error:
         return _failed(job.source, InputError(f"{error.filename} cannot be written", actual=error.strerror))
-    return FileResult(source=job.source, status=FileStatus.RENDERED, outputs=job.outputs)
+    return FileResult(source=job.source, status=FileStatus.RENDERED, outputs=job.outputs, notes=page.notes)
 
 
 def _failed(source: Path, error: LensmithError) -> FileResult:
@@ -165,6 +171,7 @@ def _as_json(page: Page) -> bytes:
     record = {
         "width_px": page.width_px,
         "height_px": page.height_px,
+        "notes": [asdict(note) for note in page.notes],
         "texts": [{"text": block.text, "box": _numbers(block.box), "colour": block.colour} for block in page.texts],
         "elements": [{"tag": element.tag, "box": _numbers(element.box)} for element in page.elements],
         "chars": [{"char": char.char, "box": _numbers(char.box)} for char in page.chars],

@@ -1,10 +1,12 @@
 // Measures the page it runs in; called with what is wanted, answers with a JSON string.
 //
+// `nested` are what it cannot find by itself: closed shadow roots, and iframes whose documents are measured in turn.
+//
 // It runs in an isolated world, so the page's scripts cannot replace what it calls. Names in the page's markup still
 // shadow the properties of document and form objects there (<form name="body">, <input name="tagName">), therefore
 // those are read through the prototypes. Flat lists of integers (64ths of a pixel, the browser's own layout unit) are
 // several times quicker to send and to read than one object a box.
-async (wanted) => {
+async (wanted, ...nested) => {
   const getter = (type, name) => {
     const get = Object.getOwnPropertyDescriptor(type.prototype, name).get;
     return (object) => Reflect.apply(get, object, []);
@@ -16,7 +18,10 @@ async (wanted) => {
   const makeWalker = method(Document, "createTreeWalker");
   const rectOf = method(Element, "getBoundingClientRect");
   const nameOf = getter(Element, "localName");
-  const parentOf = getter(Node, "parentElement");
+  const parentElementOf = getter(Node, "parentElement");
+  const parentNodeOf = getter(Node, "parentNode");
+  const hostOf = getter(ShadowRoot, "host");
+  const styleOf = getter(HTMLElement, "style");
   const attribute = method(Element, "getAttribute");
 
   const unit = (value) => Math.round(value * 64);
@@ -24,13 +29,66 @@ async (wanted) => {
     boxes.push(unit(left + scrollX), unit(top + scrollY), unit(right - left), unit(bottom - top));
   const range = method(Document, "createRange")(document);
 
+  // ---- Shadow trees: the tree as it is laid out ---------------------------------------------------------------------
+
+  const closedRoots = new Map(nested.filter((each) => each instanceof ShadowRoot).map((root) => [hostOf(root), root]));
+  const slotOf = new Map();
+
+  function parentOf(node) {
+    const parent = slotOf.get(node) ?? parentElementOf(node);
+    if (parent || !wanted.shadow) return parent;
+    const root = parentNodeOf(node);
+    return root instanceof ShadowRoot ? hostOf(root) : null;
+  }
+
+  // Text nodes and elements in the order in which they are laid out.
+  function* nodesIn(root) {
+    const walker = makeWalker(document, root, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
+    let node = walker.nextNode();
+    while (node) {
+      yield node;
+      if (wanted.shadow && node instanceof Element && (yield* insteadOfChildren(node))) {
+        node = walker.nextSibling();
+        while (!node && walker.parentNode()) node = walker.nextSibling();
+      } else {
+        node = walker.nextNode();
+      }
+    }
+  }
+
+  // What is laid out in the place of an element's children; whether there is any such thing.
+  function* insteadOfChildren(element) {
+    const shadow = closedRoots.get(element) ?? getter(Element, "shadowRoot")(element);
+    if (shadow) {
+      yield* nodesIn(shadow);
+      return true;
+    }
+    if (!(element instanceof HTMLSlotElement)) return false;
+    const assigned = method(HTMLSlotElement, "assignedNodes")(element);
+    for (const node of assigned) {
+      slotOf.set(node, element);
+      yield node;
+      if (node instanceof Element && !(yield* insteadOfChildren(node))) yield* nodesIn(node);
+    }
+    return assigned.length > 0;
+  }
+
+  const elementsIn = (root) =>
+    wanted.shadow
+      ? [...nodesIn(root)].filter((node) => node instanceof Element)
+      : method(Element, "getElementsByTagName")(root, "*");
+
   // ---- The page as a whole -----------------------------------------------------------------------------------------
 
   function countNodes(root) {
     const walker = makeWalker(document, root, NodeFilter.SHOW_ALL);
     let count = 1;
     while (count <= wanted.maxNodes && walker.nextNode()) count += 1;
-    return count;
+    if (!wanted.shadow || count > wanted.maxNodes) return count;
+    const laidOut = nodesIn(root);
+    let shown = 1;
+    while (shown <= wanted.maxNodes && !laidOut.next().done) shown += 1;
+    return Math.max(count, shown);
   }
 
   function pageHeight(root) {
@@ -38,6 +96,15 @@ async (wanted) => {
     const scrolling = getter(Document, "scrollingElement")(document);
     const heights = [root, scrolling].filter(Boolean).map(getter(Element, "scrollHeight"));
     return Math.max(innerHeight, ...heights);
+  }
+
+  // What can be scrolled to sideways; a page that hides its overflow has no more than its window.
+  function pageWidth(root, body) {
+    const overflow = getComputedStyle(root).overflowX;
+    const hidden = ["hidden", "clip"].includes(overflow === "visible" ? getComputedStyle(body).overflowX : overflow);
+    if (hidden) return innerWidth;
+    const scrolling = getter(Document, "scrollingElement")(document);
+    return Math.max(innerWidth, ...[root, scrolling].filter(Boolean).map(getter(Element, "scrollWidth")));
   }
 
   // Each animation goes to the one state that does not depend on when we look: its end, or none if it never ends.
@@ -55,7 +122,118 @@ async (wanted) => {
     }
     const focused = getter(Document, "activeElement")(document);
     if (focused instanceof HTMLElement) {
-      getter(HTMLElement, "style")(focused).setProperty("caret-color", "transparent", "important");
+      styleOf(focused).setProperty("caret-color", "transparent", "important");
+    }
+  }
+
+  // ---- Boxes that scroll ---------------------------------------------------------------------------------------------
+
+  const sizes = ["scrollHeight", "clientHeight", "scrollWidth", "clientWidth"].map((name) => getter(Element, name));
+
+  function scrolled(element) {
+    const [scrollHeight, clientHeight, scrollWidth, clientWidth] = sizes.map((size) => size(element));
+    // One pixel is what rounding makes of a fraction. An inline box has no size of its own.
+    let down = scrollHeight > clientHeight + 1 && clientHeight ? scrollHeight - clientHeight : 0;
+    let right = scrollWidth > clientWidth + 1 && clientWidth ? scrollWidth - clientWidth : 0;
+    if (!down && !right) return null;
+    const style = getComputedStyle(element);
+    const scrolls = (overflow) => overflow === "auto" || overflow === "scroll";
+    down = scrolls(style.overflowY) ? down : 0;
+    right = scrolls(style.overflowX) ? right : 0;
+    return down || right ? { element, down, right } : null;
+  }
+
+  function scrolledBoxes(root, body, pageClip) {
+    const boxes = [];
+    // The body's overflow is the window's, unless the root has its own.
+    const own = getComputedStyle(root).overflowY !== "visible" && getter(Document, "scrollingElement")(document) !== body;
+    for (const element of [...(own ? [body] : []), ...elementsIn(body)]) {
+      const box = scrolled(element);
+      if (!box || !isShown(element, lookOf(element, pageClip))) continue;
+      box.seen = intersect(rectOf(element), clipOf(element, getComputedStyle(element), pageClip));
+      if (box.seen.right - box.seen.left > 1 && box.seen.bottom - box.seen.top > 1) boxes.push(box);
+    }
+    return boxes;
+  }
+
+  function setStyle(element, values) {
+    if (!(element instanceof HTMLElement)) return;
+    for (const [name, value] of Object.entries(values)) styleOf(element).setProperty(name, value, "important");
+  }
+
+  // Boxes in boxes come to light round by round; what grows into a page without end is left after some.
+  function expandBoxes(root, body) {
+    for (let round = 0; round < 8; round += 1) {
+      const boxes = scrolledBoxes(root, body, everything).filter((box) => box.down);
+      lookCache.clear();
+      if (!boxes.length) return;
+      for (const { element } of boxes) {
+        for (let each = element; each; each = parentOf(each)) {
+          const style = getComputedStyle(each);
+          setStyle(each, { height: "auto", "max-height": "none", "flex-shrink": "0" });
+          if (style.position === "fixed") setStyle(each, { position: "absolute" });
+          if (style.position === "fixed" || style.position === "absolute") setStyle(each, { bottom: "auto" });
+          if (each === element || style.overflowY === "visible") continue;
+          // Beside any other value than clip, visible would become auto.
+          setStyle(each, { "overflow-x": "clip", "overflow-y": "visible" });
+        }
+      }
+    }
+  }
+
+  function reportScrolled(boxes, out) {
+    const hidden = ({ down, right }) => down * 1e6 + right;
+    const most = new Set([...boxes].sort((one, other) => hidden(other) - hidden(one)).slice(0, wanted.maxNotes));
+    for (const box of boxes.filter((each) => most.has(each))) {
+      out.scrolledTags.push(nameOf(box.element));
+      pushBox(out.scrolledBoxes, box.seen.left, box.seen.top, box.seen.right, box.seen.bottom);
+      out.scrolledPx.push(box.right, box.down);
+    }
+  }
+
+  // ---- Characters without a glyph --------------------------------------------------------------------------------------
+
+  // Whoever has a font has these: Latin, Greek, Cyrillic and common punctuation.
+  const RARE = /[\u0530-\u1dff\u2070-\uffff\u{10000}-\u{10ffff}]/u;
+  const DRAWN = /[\p{L}\p{N}\p{P}\p{S}\p{Co}]/u;
+  const UNASSIGNED = "\u0378";
+  const known = new Map();
+  let pen = null;
+
+  function draw(text) {
+    pen.clearRect(0, 0, 32, 32);
+    pen.fillText(text, 4, 24);
+    return new Uint32Array(pen.getImageData(0, 0, 32, 32).data.buffer);
+  }
+
+  // A character that looks as one that is none: the font's box.
+  function hasGlyph(char, family) {
+    const key = `${char} ${family}`;
+    if (known.has(key)) return known.get(key);
+    pen ??= new OffscreenCanvas(32, 32).getContext("2d", { willReadFrequently: true });
+    pen.font = `16px ${family}`;
+    let has = pen.measureText(char).width !== pen.measureText(UNASSIGNED).width;
+    if (!has) {
+      const box = draw(UNASSIGNED);
+      has = draw(char).some((pixel, index) => pixel !== box[index]);
+    }
+    known.set(key, has);
+    return has;
+  }
+
+  function findMissingGlyphs(body, out, pageClip) {
+    if (!wanted.shadow && !RARE.test(getter(Node, "textContent")(body))) return;
+    for (const node of nodesIn(body)) {
+      if (!(node instanceof Text) || !RARE.test(node.data)) continue;
+      const parent = parentOf(node);
+      range.selectNodeContents(node);
+      if (!parent || !range.getClientRects().length || !isShown(parent, lookOf(parent, pageClip))) continue;
+      const family = getComputedStyle(parent).fontFamily;
+      for (const char of node.data) {
+        if (!RARE.test(char) || !DRAWN.test(char) || hasGlyph(char, family)) continue;
+        out.missing += 1;
+        if (out.missingChars.length < 40 && !out.missingChars.includes(char)) out.missingChars.push(char.toWellFormed());
+      }
     }
   }
 
@@ -91,7 +269,8 @@ async (wanted) => {
 
   // ---- Colours: [red, green, blue, alpha], 0 to 255 and alpha 0 to 1 ----------------------------------------------
 
-  const WHITE = [255, 255, 255, 1];
+  // What lies behind the page: the window's white, or what a frame stands on.
+  const behind = { opacity: 1, backdrop: [255, 255, 255, 1], ...wanted.behind };
   const colours = new Map();
   let canvas = null;
 
@@ -128,6 +307,7 @@ async (wanted) => {
 
   // ---- What an element does to what lies in it: visibility, opacity, clip, backdrop ---------------------------------
 
+  const everything = { left: -Infinity, top: -Infinity, right: Infinity, bottom: Infinity };
   const lookCache = new Map();
 
   // The element whose box clips this one: an absolute or fixed box escapes ancestors that do not contain it.
@@ -178,7 +358,7 @@ async (wanted) => {
     if (look) return look;
     const style = getComputedStyle(element);
     const parent = parentOf(element);
-    const above = parent ? lookOf(parent, pageClip) : { opacity: 1, backdrop: WHITE };
+    const above = parent ? lookOf(parent, pageClip) : behind;
     const opacity = above.opacity * Number(style.opacity);
     const onText = style.backgroundClip.includes("text") || style.webkitBackgroundClip.includes("text");
     let own = parseColour(style.backgroundColor);
@@ -280,30 +460,50 @@ async (wanted) => {
     if (!shown || !shown.text) return;
     const look = lookOf(field, pageClip);
     if (!isShown(field, look)) return;
-    const box = insideBorder(field, look.style);
-    box.left += parseFloat(look.style.paddingLeft);
-    box.top += parseFloat(look.style.paddingTop);
-    box.right -= parseFloat(look.style.paddingRight);
-    box.bottom -= parseFloat(look.style.paddingBottom);
+    const box = insidePadding(field, look.style);
     const style = shown.placeholder ? getComputedStyle(field, "::placeholder") : look.style;
     pushText(out, asRead(shown.text, look.style), box, parseColour(style.color), look);
   }
 
-  function measureTexts(body, out) {
-    const pageClip = { left: -scrollX, top: -scrollY, right: innerWidth - scrollX, bottom: out.height - scrollY };
-    if (!wanted.fullPage) pageClip.bottom = innerHeight - scrollY;
+  function insidePadding(element, style) {
+    const box = insideBorder(element, style);
+    box.left += parseFloat(style.paddingLeft);
+    box.top += parseFloat(style.paddingTop);
+    box.right -= parseFloat(style.paddingRight);
+    box.bottom -= parseFloat(style.paddingBottom);
+    return box;
+  }
+
+  const frames = nested.filter((each) => each instanceof HTMLIFrameElement);
+
+  // A frame's own document is measured later; here is where it lies and what it stands on.
+  function measureFrame(frame, out, pageClip) {
+    const look = lookOf(frame, pageClip);
+    if (!isShown(frame, look)) return;
+    const inside = insidePadding(frame, look.style);
+    const seen = intersect(inside, look.clip);
+    if (seen.right - seen.left <= 1 || seen.bottom - seen.top <= 1) return;
+    const { opacity, backdrop } = look;
+    const boxes = [];
+    for (const each of [inside, seen]) pushBox(boxes, each.left, each.top, each.right, each.bottom);
+    out.frames.push({ index: nested.indexOf(frame), at: out.texts.length, boxes, behind: { opacity, backdrop } });
+  }
+
+  function measureTexts(body, out, pageClip) {
     const fields = [HTMLInputElement, HTMLTextAreaElement, HTMLSelectElement, HTMLOptionElement];
-    const walker = makeWalker(document, body, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
-    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    for (const node of nodesIn(body)) {
       if (node instanceof Text) measureTextNode(node, out, pageClip);
       else if (fields.some((field) => node instanceof field)) measureField(node, out, pageClip);
+      else if (frames.includes(node)) measureFrame(node, out, pageClip);
     }
   }
 
   // ---- All together ------------------------------------------------------------------------------------------------
 
-  const out = { height: innerHeight, nodes: 0, tags: [], tagBoxes: [], chars: [], charBoxes: [] };
-  Object.assign(out, { texts: [], textBoxes: [], textColours: [] });
+  const out = { width: innerWidth, height: innerHeight, nodes: 0, tags: [], tagBoxes: [], chars: [], charBoxes: [] };
+  Object.assign(out, { texts: [], textBoxes: [], textColours: [], frames: [], missing: 0, missingChars: [] });
+  Object.assign(out, { scrolledTags: [], scrolledBoxes: [], scrolledPx: [] });
+  Object.assign(out, { windowWidth: innerWidth, windowHeight: innerHeight, scrollX, scrollY });
   const root = getter(Document, "documentElement")(document);
   const body = getter(Document, "body")(document);
   await getter(Document, "fonts")(document).ready;
@@ -311,10 +511,16 @@ async (wanted) => {
   out.nodes = countNodes(root);
   if (out.nodes > wanted.maxNodes) return JSON.stringify(out);
   settleAnimations();
+  if (wanted.expand) expandBoxes(root, body);
+  out.width = pageWidth(root, body);
   out.height = pageHeight(root);
   if (wanted.fullPage && out.height > wanted.maxHeight) return JSON.stringify(out);
+  const pageClip = { left: -scrollX, top: -scrollY, right: innerWidth - scrollX, bottom: out.height - scrollY };
+  if (!wanted.fullPage) pageClip.bottom = innerHeight - scrollY;
   if (wanted.elements) measureElements(body, out);
   if (wanted.chars) measureChars(body, out);
-  if (wanted.texts) measureTexts(body, out);
+  if (wanted.texts || frames.length) measureTexts(body, out, pageClip);
+  reportScrolled(scrolledBoxes(root, body, pageClip), out);
+  findMissingGlyphs(body, out, pageClip);
   return JSON.stringify(out);
 }

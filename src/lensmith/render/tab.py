@@ -10,15 +10,23 @@ import asyncio
 import base64
 import json
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 
 from lensmith.core.errors import PageTooLargeError, RenderError
-from lensmith.core.types import Box, CharBox, ElementBox, Page, Rgb, TextBlock
+from lensmith.core.types import Page
 from lensmith.render.config import Capture, RenderConfig, Scripts
 from lensmith.render.devtools import Connection, Json, ProtocolError, SessionLostError
+from lensmith.render.measured import nested_nodes, page_of, put_frame
+from lensmith.render.strips import PngJoiner, strips
 
 WINDOW_PX = 64
 ADDRESS = "https://page.invalid/"
+MAX_NOTES = 20
+"""The most boxes that scroll which are named, those that hide most."""
+_LISTED_NODES = 10
+"""Times `max_nodes`: how many nodes the renderer may have in all before its tree is no longer listed."""
+_NESTS = re.compile(rb"s\0?h\0?a\0?d\0?o\0?w\0?r\0?o\0?o\0?t|i\0?f\0?r\0?a\0?m\0?e", re.IGNORECASE)
 _DECLARES_ENCODING = re.compile(rb"<meta[^>]+charset", re.IGNORECASE)
 _MEASURE = files("lensmith.render").joinpath("measure.js").read_text(encoding="utf-8")
 
@@ -83,13 +91,13 @@ class Tab:
         self.renders += 1
         try:
             frame = await self._load(html, encoding)
-            found = await self._measure(frame, capture)
+            found = await self._measure(frame, html, capture)
             width_px, height_px = self._config.viewport_width_px, self._check(found)
             png = await self._picture(width_px, height_px) if Capture.PICTURE in capture else b""
         except ProtocolError as error:
             raise RenderError("the page changed while it was rendered", actual=error) from error
         self._check_place()
-        return _page(found, width_px, height_px, png)
+        return page_of(found, width_px, height_px, png, has_texts=Capture.TEXTS in capture)
 
     async def _prepare(self) -> None:
         config = self._config
@@ -148,23 +156,74 @@ class Tab:
         if self._at != self._bound_for:
             raise RenderError("the page went elsewhere while it was rendered", actual=self._at)
 
-    async def _measure(self, frame: str, capture: Capture) -> Json:
-        world = await self._call("Page.createIsolatedWorld", {"frameId": frame, "worldName": "lensmith"})
+    async def _measure(self, frame: str, html: bytes, capture: Capture) -> Json:
         wanted = {
             "texts": Capture.TEXTS in capture,
             "elements": Capture.ELEMENTS in capture,
             "chars": Capture.CHARS in capture,
             "maxNodes": self._config.max_nodes,
             "maxHeight": self._config.max_height_px,
+            "maxNotes": MAX_NOTES,
             "fullPage": self._config.full_page,
+            "expand": self._config.expand_scrolling,
+            "shadow": False,
         }
+        # Only scripts make shadow trees and frames that the markup does not name.
+        if self._config.scripts is Scripts.OFF and not _NESTS.search(html):
+            return await self._measure_document(frame, wanted)
+        wanted["shadow"] = True
+        document = await self._tree()
+        if document is None:
+            return await self._measure_document(frame, wanted)
+        return await self._measure_nested(frame, document, wanted)
+
+    async def _tree(self) -> Json | None:
+        """All nodes of the page, in closed shadow trees and frames too; None where they are too many or too deep."""
+        nodes = (await self._call("Memory.getDOMCounters"))["nodes"]
+        if nodes > _LISTED_NODES * self._config.max_nodes:
+            return None  # a list of them takes gigabytes
+        try:
+            root: Json = (await self._call("DOM.getDocument", {"depth": -1, "pierce": True}))["root"]
+        except ProtocolError:  # as DevTools answer where nodes are nested some hundred levels deep
+            return None
+        finally:
+            if not self.lost:
+                self._connection.send("DOM.disable", {}, self._session)
+        return root
+
+    async def _measure_nested(self, frame: str, document: Json, wanted: Json) -> Json:
+        """Measures a document with its closed shadow trees and, one by one, the documents in its frames."""
+        nested = list(nested_nodes(document))
+        found = await self._measure_document(frame, wanted, [node["backendNodeId"] for node in nested])
+        inside = {**wanted, "elements": False, "chars": False, "fullPage": False}
+        # From the last to the first, so that what is put in moves nothing that is still to come.
+        for place in reversed(found["frames"]):
+            node = nested[place["index"]]
+            inner = await self._measure_nested(
+                node["frameId"], node["contentDocument"], {**inside, "behind": place["behind"]}
+            )
+            put_frame(found, place, inner)
+        return found
+
+    async def _measure_document(self, frame: str, wanted: Json, nested: Sequence[int] = ()) -> Json:
+        """Measures one document; `nested` are the backend ids of what its scripts could not find."""
+        world = await self._call("Page.createIsolatedWorld", {"frameId": frame, "worldName": "lensmith"})
+        context = world["executionContextId"]
+        handles = [
+            self._connection.send(
+                "DOM.resolveNode", {"backendNodeId": node, "executionContextId": context}, self._session
+            )
+            for node in nested
+        ]
+        objects = [{"objectId": (await handle)["object"]["objectId"]} for handle in handles]
         call = {
-            "expression": f"({_MEASURE})({json.dumps(wanted)})",
-            "contextId": world["executionContextId"],
+            "functionDeclaration": _MEASURE,
+            "executionContextId": context,
+            "arguments": [{"value": wanted}, *objects],
             "awaitPromise": True,
             "returnByValue": True,
         }
-        answer = await self._call("Runtime.evaluate", call)
+        answer = await self._call("Runtime.callFunctionOn", call)
         if "exceptionDetails" in answer:
             what = answer["exceptionDetails"].get("exception", {}).get("description", "unknown")
             raise RenderError("the page could not be measured", actual=what)
@@ -184,12 +243,23 @@ class Tab:
         return height_px
 
     async def _picture(self, width_px: int, height_px: int) -> bytes:
+        # To the bit what one picture would be, but for layers that are turned (in three dimensions, or with
+        # will-change): those are resampled, and some pixels of their edges come out otherwise.
+        tops = list(strips(height_px, self._config.strip_height_px, self._config.scale))
+        if len(tops) == 1:
+            return await self._strip(0, width_px, height_px)
+        joiner = PngJoiner()
+        for top_px, strip_px in tops:
+            joiner.add(await self._strip(top_px, width_px, strip_px))
+        return joiner.png()
+
+    async def _strip(self, top_px: int, width_px: int, height_px: int) -> bytes:
         # Beyond the viewport: a window as high as the page would stretch what is sized by the window's height.
         call = {
             "format": "png",
             "optimizeForSpeed": True,
             "captureBeyondViewport": True,
-            "clip": {"x": 0, "y": 0, "width": width_px, "height": height_px, "scale": 1},
+            "clip": {"x": 0, "y": top_px, "width": width_px, "height": height_px, "scale": 1},
         }
         return base64.b64decode((await self._call("Page.captureScreenshot", call))["data"])
 
@@ -236,26 +306,3 @@ def _kind(html: bytes, encoding: str) -> str:
     if not encoding and _DECLARES_ENCODING.search(html, 0, 1024):
         return "text/html"
     return f"text/html; charset={encoding or 'utf-8'}"
-
-
-def _page(found: Json, width_px: int, height_px: int, png: bytes) -> Page:
-    texts = zip(found["texts"], _boxes(found["textBoxes"]), _colours(found["textColours"]), strict=True)
-    return Page(
-        width_px=width_px,
-        height_px=height_px,
-        png=png,
-        texts=tuple(TextBlock(*parts) for parts in texts),
-        elements=tuple(map(ElementBox, found["tags"], _boxes(found["tagBoxes"]))),
-        chars=tuple(map(CharBox, found["chars"], _boxes(found["charBoxes"]))),
-    )
-
-
-def _boxes(flat: list[int]) -> list[Box]:
-    """Boxes from left, top, width and height in 64ths of a pixel, one after the other."""
-    unit = 1 / 64
-    parts = zip(flat[0::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
-    return [Box(left * unit, top * unit, width * unit, height * unit) for left, top, width, height in parts]
-
-
-def _colours(flat: list[int]) -> list[Rgb]:
-    return list(zip(flat[0::3], flat[1::3], flat[2::3], strict=True))
