@@ -64,6 +64,8 @@ SHELLS = {
     f"<main style='position:absolute;inset:50px 0 0 0;overflow:auto'>{FILLED}</main></div>",
     "a box in a box": "<div style='height:100vh;overflow:auto'><div style='height:500px;overflow:auto'>"
     f"{FILLED}</div></div>",
+    "a box around what is placed": f"<main style='height:100vh;overflow:auto;position:relative'>"
+    f"<div style='position:absolute;left:0;right:0'>{FILLED}</div></main>",
     "in a shadow tree": "<div><template shadowrootmode=closed>"
     f"<main style='height:100vh;overflow:auto'>{FILLED}</main></template></div>",
 }
@@ -128,7 +130,8 @@ def test_of_many_boxes_those_that_hide_most_are_named_in_order(renderer):
 def test_characters_without_a_font_are_counted(renderer):
     (note,) = notes_of(renderer, "<p>abc 漢字漢 — Ünï ✓ → Ελληνικά Привет</p><p hidden>漢漢漢")
     assert note == MissingGlyphs(count=3, characters="漢字")
-    assert "漢字" in str(note)
+    assert "3 of the characters" in str(note)
+    assert "漢 字" in str(note)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +142,17 @@ def test_characters_with_a_font_are_not(renderer, text, family):
     assert notes_of(renderer, f'<p style="font-family:{family}">{text}') == ()
 
 
+def test_icons_that_styles_put_before_elements_are_missing_too(renderer):
+    style = "<style>.home::before{font-family:Icons;content:'\\f015'} .no::after{content:'\\f016';display:none}</style>"
+    (note,) = notes_of(renderer, f"{style}<i class=home></i> <i class=no>x</i> <p hidden><i class=home></i></p>")
+    assert note == MissingGlyphs(count=1, characters="\uf015")
+    assert notes_of(renderer, "<style>i::before{content:'\\2192'}</style><i></i>") == ()
+
+
 def test_a_private_character_of_an_icon_font_that_is_gone_is_missing(renderer):
     (note,) = notes_of(renderer, "<i style='font-family:FontAwesome'>\uf015</i>")
     assert note == MissingGlyphs(count=1, characters="\uf015")
+    assert "U+F015" in str(note)
 
 
 # --- where it is said -------------------------------------------------------------------------------------------------

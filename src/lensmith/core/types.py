@@ -94,7 +94,8 @@ class MissingGlyphs:
     characters: str
 
     def __str__(self) -> str:
-        return f"no font has {self.count:,} of the characters, which show as boxes: {self.characters}"
+        shown = " ".join(char if char.isprintable() else f"U+{ord(char):04X}" for char in self.characters)
+        return f"no font has {self.count:,} of the characters, which show as boxes: {shown}"
 
 
 PageNote = CutOff | ScrolledAway | MissingGlyphs

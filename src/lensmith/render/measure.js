@@ -167,7 +167,10 @@ async (wanted, ...nested) => {
       const boxes = scrolledBoxes(root, body, everything).filter((box) => box.down);
       lookCache.clear();
       if (!boxes.length) return;
-      for (const { element } of boxes) {
+      for (const { element, down } of boxes) {
+        // By itself it would be no higher for what is placed in it absolutely.
+        const height = element instanceof HTMLElement ? getter(HTMLElement, "offsetHeight")(element) + down : 0;
+        setStyle(element, { "box-sizing": "border-box", "min-height": `${height}px` });
         for (let each = element; each; each = parentOf(each)) {
           const style = getComputedStyle(each);
           setStyle(each, { height: "auto", "max-height": "none", "flex-shrink": "0" });
@@ -197,6 +200,8 @@ async (wanted, ...nested) => {
   const RARE = /[\u0530-\u1dff\u2070-\uffff\u{10000}-\u{10ffff}]/u;
   const DRAWN = /[\p{L}\p{N}\p{P}\p{S}\p{Co}]/u;
   const UNASSIGNED = "\u0378";
+  // What styles put before and after elements: icons, mostly, of a font that was not loaded.
+  const PUTS_RARE = /content\s*:[^;}]*(?:\\[0-9a-f]{3,6}|[\u0530-\u1dff\u2070-\uffff])/i;
   const known = new Map();
   let pen = null;
 
@@ -221,18 +226,32 @@ async (wanted, ...nested) => {
     return has;
   }
 
-  function findMissingGlyphs(body, out, pageClip) {
-    if (!wanted.shadow && !RARE.test(getter(Node, "textContent")(body))) return;
+  function countMissing(text, element, style, out, pageClip) {
+    if (!RARE.test(text) || !isShown(element, lookOf(element, pageClip))) return;
+    for (const char of text) {
+      if (!RARE.test(char) || !DRAWN.test(char) || hasGlyph(char, style.fontFamily)) continue;
+      out.missing += 1;
+      if (out.missingChars.length < 40 && !out.missingChars.includes(char)) out.missingChars.push(char.toWellFormed());
+    }
+  }
+
+  function findMissingGlyphs(root, body, out, pageClip) {
+    const textOf = getter(Node, "textContent");
+    const sheets = [...method(Element, "getElementsByTagName")(root, "style")];
+    const puts = wanted.shadow || sheets.some((sheet) => PUTS_RARE.test(textOf(sheet)));
+    if (!puts && !RARE.test(textOf(body))) return;
     for (const node of nodesIn(body)) {
-      if (!(node instanceof Text) || !RARE.test(node.data)) continue;
-      const parent = parentOf(node);
-      range.selectNodeContents(node);
-      if (!parent || !range.getClientRects().length || !isShown(parent, lookOf(parent, pageClip))) continue;
-      const family = getComputedStyle(parent).fontFamily;
-      for (const char of node.data) {
-        if (!RARE.test(char) || !DRAWN.test(char) || hasGlyph(char, family)) continue;
-        out.missing += 1;
-        if (out.missingChars.length < 40 && !out.missingChars.includes(char)) out.missingChars.push(char.toWellFormed());
+      if (node instanceof Text) {
+        const parent = parentOf(node);
+        if (!parent || !RARE.test(node.data)) continue;
+        range.selectNodeContents(node);
+        if (range.getClientRects().length) countMissing(node.data, parent, getComputedStyle(parent), out, pageClip);
+      } else if (puts) {
+        for (const side of ["::before", "::after"]) {
+          const style = getComputedStyle(node, side);
+          if (!style.content.startsWith('"') || style.display === "none" || !rectOf(node).width) continue;
+          countMissing(style.content, node, style, out, pageClip);
+        }
       }
     }
   }
@@ -521,6 +540,6 @@ async (wanted, ...nested) => {
   if (wanted.chars) measureChars(body, out);
   if (wanted.texts || frames.length) measureTexts(body, out, pageClip);
   reportScrolled(scrolledBoxes(root, body, pageClip), out);
-  findMissingGlyphs(body, out, pageClip);
+  findMissingGlyphs(root, body, out, pageClip);
   return JSON.stringify(out);
 }
