@@ -19,7 +19,7 @@ from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
 from lensmith.guard import strict_json
-from lensmith.guard.config import GuardConfig, ResourceLimits, Timeouts
+from lensmith.guard.config import GuardConfig, ResourceLimits, Timeouts, UpstreamConfig
 from lensmith.guard.proxy import Guard
 from tests.support.guard_bed import ask, guard_before, listening, serve, until
 
@@ -32,7 +32,11 @@ def client() -> Iterator[openai.OpenAI]:
     endpoint = FakeEndpoint(vocabulary=61, width=8)
     with FakeServer(endpoint, dialect="vllm", api_key="sk-upstream") as url:
         guard = Guard(
-            GuardConfig(upstream=url, exposure=Exposure(top_logprobs=5), upstream_key="sk-upstream", keys={KEY: "ann"})
+            GuardConfig(
+                upstream=UpstreamConfig(url=url, key="sk-upstream"),
+                exposure=Exposure(top_logprobs=5),
+                keys={KEY: "ann"},
+            )
         )
         with listening(guard.app()) as address:
             yield openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
@@ -92,7 +96,7 @@ def test_errors_are_of_openais_kinds(client):
 
 
 def test_an_unreachable_upstream_is_a_502_that_does_not_say_where_it_is():
-    with listening(Guard(GuardConfig(upstream="http://127.0.0.1:9/v1")).app()) as address:
+    with listening(Guard(GuardConfig(upstream=UpstreamConfig(url="http://127.0.0.1:9/v1"))).app()) as address:
         response = httpx.post(f"{address}/v1/chat/completions", json=CHAT)
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "upstream_unreachable"
@@ -135,7 +139,7 @@ class Slow:
 def test_events_go_on_at_once_and_a_client_that_leaves_ends_the_upstream_stream():
     slow = Slow()
     with listening(slow.app) as upstream:
-        guard = Guard(GuardConfig(upstream=f"{upstream}/v1"))
+        guard = Guard(GuardConfig(upstream=UpstreamConfig(url=f"{upstream}/v1")))
         with listening(guard.app()) as address:
             body = {**CHAT, "stream": True}
             with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=20) as response:
@@ -150,7 +154,7 @@ def test_events_go_on_at_once_and_a_client_that_leaves_ends_the_upstream_stream(
 def test_a_client_that_leaves_ends_the_upstream_request_before_its_answer():
     slow = Slow()
     with listening(slow.app) as upstream:
-        guard = Guard(GuardConfig(upstream=f"{upstream}/v1"))
+        guard = Guard(GuardConfig(upstream=UpstreamConfig(url=f"{upstream}/v1")))
         with listening(guard.app()) as address:
             with pytest.raises(httpx.ReadTimeout):
                 httpx.post(f"{address}/v1/chat/completions", json=CHAT, timeout=httpx.Timeout(20, read=0.3))
@@ -180,7 +184,7 @@ def test_a_client_that_stops_reading_loses_its_place(total_s):
     endless_app = Starlette(routes=[Route("/v1/chat/completions", endless, methods=["POST"])])
     timeouts = Timeouts(total_s=total_s, send_s=0.3)
     with listening(endless_app) as upstream:
-        guard = Guard(GuardConfig(upstream=f"{upstream}/v1", timeouts=timeouts))
+        guard = Guard(GuardConfig(upstream=UpstreamConfig(url=f"{upstream}/v1"), timeouts=timeouts))
         with listening(guard.app()) as address:
             request = httpx.Request("POST", f"{address}/v1/chat/completions", json={**CHAT, "stream": True})
             head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -196,7 +200,9 @@ def test_one_client_has_so_many_requests_in_progress_and_no_more():
     slow = Slow()
     with listening(slow.app) as upstream:
         config = GuardConfig(
-            upstream=f"{upstream}/v1", keys={"a": "ann", "b": "bob"}, limits=ResourceLimits(concurrent_per_client=1)
+            upstream=UpstreamConfig(url=f"{upstream}/v1"),
+            keys={"a": "ann", "b": "bob"},
+            limits=ResourceLimits(concurrent_per_client=1),
         )
         guard = Guard(config)
         with listening(guard.app()) as address:
@@ -217,7 +223,9 @@ def test_one_client_has_so_many_requests_in_progress_and_no_more():
 def test_one_request_at_a_time_is_enough_for_a_client_that_waits_for_its_answers():
     """Its last request is over once its answer is sent, and not some steps later."""
     with listening(serve(FakeEndpoint(vocabulary=61, width=8))) as upstream:
-        guard = Guard(GuardConfig(upstream=f"{upstream}/v1", limits=ResourceLimits(concurrent_per_client=1)))
+        guard = Guard(
+            GuardConfig(upstream=UpstreamConfig(url=f"{upstream}/v1"), limits=ResourceLimits(concurrent_per_client=1))
+        )
         with listening(guard.app()) as address, httpx.Client(timeout=20) as client:
             statuses = []
             for number in range(100):

@@ -13,7 +13,7 @@ from lensmith.core.exposure import Exposure, Sampled, log_softmax
 from lensmith.core.types import Message
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
-from lensmith.guard.config import GuardConfig
+from lensmith.guard.config import GuardConfig, UpstreamConfig
 from lensmith.guard.proxy import Guard
 from tests.support.guard_bed import Reply, ask
 
@@ -41,7 +41,7 @@ def through_guard(url: str, bodies: Sequence[dict[str, Any] | None], exposure: E
     """The replies to chats, completions and (None) to the question for the models."""
 
     async def run() -> list[Reply]:
-        guard = Guard(GuardConfig(upstream=url, exposure=exposure, upstream_top_logprobs=VOCABULARY))
+        guard = Guard(GuardConfig(upstream=UpstreamConfig(url=url, top_logprobs=VOCABULARY), exposure=exposure))
         usual = {"model": "fake", "max_tokens": 1, "temperature": 0}
         replies = []
         for body in bodies:

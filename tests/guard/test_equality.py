@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lensmith.core.exposure import Exposure, Noise, PenaltyUse, Sampled, Taken, Together
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
-from lensmith.guard.config import TokenNaming
-from tests.support.guard_bed import ask, guard_before, serve
+from lensmith.guard.config import TokenNaming, UpstreamConfig
+from tests.support.guard_bed import BASE, ask, guard_before, serve
 
 VOCABULARY = 41
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -32,8 +32,7 @@ def both(
     guard = guard_before(
         serve(endpoint(everything), dialect),
         exposure,
-        upstream_taken=exposure.logprobs_taken,
-        upstream_top_logprobs=VOCABULARY,
+        server=UpstreamConfig(url=BASE, logprobs_taken=exposure.logprobs_taken, top_logprobs=VOCABULARY),
         **config,
     )
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lensmith.core.exposure import Exposure
-from lensmith.guard.config import GuardConfig, ResourceLimits, Timeouts
+from lensmith.guard.config import GuardConfig, ResourceLimits, Timeouts, UpstreamConfig
 from lensmith.guard.proxy import Guard
 from tests.support.guard_bed import ask, guard_before
 
@@ -371,7 +371,7 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-E
 )
 def test_broken_connections_and_silence(answer, asked, status, code):
     async def run(url: str) -> Any:
-        guard = Guard(GuardConfig(upstream=url, timeouts=Timeouts(silence_s=0.3)))
+        guard = Guard(GuardConfig(upstream=UpstreamConfig(url=url), timeouts=Timeouts(silence_s=0.3)))
         reply = await ask(guard.app(), PATH, asked)
         await guard.upstream.close()
         return reply
@@ -393,7 +393,7 @@ def test_an_upstream_that_drips_for_ever_meets_the_total_limit():
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Drip())
 
-    config = GuardConfig(upstream="http://upstream/v1", timeouts=Timeouts(total_s=0.3))
+    config = GuardConfig(upstream=UpstreamConfig(url="http://upstream/v1"), timeouts=Timeouts(total_s=0.3))
     guard = Guard(config, transport=httpx.MockTransport(answer))
     reply = asyncio.run(ask(guard.app(), PATH, {**CHAT, "stream": True}))
     assert reply.body[-1]["error"]["code"] == "upstream_timeout"

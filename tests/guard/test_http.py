@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lensmith.guard.config import GuardConfig, ResourceLimits, Timeouts
+from lensmith.guard.config import GuardConfig, ResourceLimits, Timeouts, UpstreamConfig
 from lensmith.guard.proxy import Guard
 from tests.support.guard_bed import CHAT, OPEN, PATH, Recorder, ask, guard_before, listening, send
 
@@ -133,7 +133,7 @@ def raw(request: bytes, **config: Any) -> tuple[bytes, Recorder]:
         return answer
 
     with listening(recorder.app) as upstream:
-        guard = Guard(GuardConfig(upstream=f"{upstream}/v1", **config))
+        guard = Guard(GuardConfig(upstream=UpstreamConfig(url=f"{upstream}/v1"), **config))
         with listening(guard.app()) as address:
             return asyncio.run(talk(int(address.rpartition(":")[2]))), recorder
 

@@ -14,9 +14,10 @@ from starlette.routing import Route
 
 from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Noise, PenaltyUse, Sampled, Taken, Together, parse_exposure
-from lensmith.guard.config import OnRefusal, Paths, PatternConfig, TokenNaming, UnknownFields
+from lensmith.guard.config import OnRefusal, Paths, PatternConfig, TokenNaming, UnknownFields, UpstreamConfig
 from lensmith.openai_api import FIELDS, GuardFate
 from tests.support.guard_bed import (
+    BASE,
     BIAS,
     CHAT,
     COMPLETION,
@@ -219,7 +220,7 @@ def test_what_goes_upstream_is_canonical_and_carries_the_guards_key_only():
     body = {**CHAT, "logit_bias": {"1": 5}, "user": "u", "max_completion_tokens": 7, "stream_options": {}, "seed": None}
     body |= {"n": 1.0, "logprobs": True, "top_logprobs": 2.0}
     recorder = Recorder()
-    guard = guard_before(recorder.app, OPEN, upstream_key="sk-up", keys={"sk-client": "ann"})
+    guard = guard_before(recorder.app, OPEN, server=UpstreamConfig(url=BASE, key="sk-up"), keys={"sk-client": "ann"})
     headers = {"authorization": "Bearer sk-client", "x-forwarded-for": "1.2.3.4", "cookie": "a=b"}
     reply = asyncio.run(ask(guard.app(), PATH, body, headers=headers))
     assert reply.status == 200
@@ -254,7 +255,9 @@ def test_the_server_is_asked_for_as_many_top_logprobs_as_masking_needs(top, cap,
 
 
 def test_no_more_is_asked_than_the_server_tells():
-    _, recorder = send({**CHAT, "logprobs": True}, Exposure(top_logprobs=20), upstream_top_logprobs=20)
+    _, recorder = send(
+        {**CHAT, "logprobs": True}, Exposure(top_logprobs=20), server=UpstreamConfig(url=BASE, top_logprobs=20)
+    )
     assert recorder.bodies[0]["top_logprobs"] == 20
 
 
@@ -300,16 +303,18 @@ def test_fields_of_messages_pass_where_templates_read_them(name, role):
     ],
 )  # fmt: skip
 def test_refused_or_stripped(exposure, body, code, left):
-    reply, recorder = send({**CHAT, **body}, exposure, upstream_top_logprobs=50)
+    reply, recorder = send({**CHAT, **body}, exposure, server=UpstreamConfig(url=BASE, top_logprobs=50))
     assert (reply.status, reply.body["error"]["code"], recorder.bodies) == (400, code, [])
-    reply, recorder = send({**CHAT, **body}, exposure, on_refusal=OnRefusal.STRIP, upstream_top_logprobs=50)
+    reply, recorder = send(
+        {**CHAT, **body}, exposure, on_refusal=OnRefusal.STRIP, server=UpstreamConfig(url=BASE, top_logprobs=50)
+    )
     assert reply.status == 200
     assert recorder.bodies[0] == {**CHAT, "stream": False, **left}
     assert reply.headers["lensmith-stripped"]
 
 
 def test_logprobs_taken_at_another_time_than_the_exposure_says_do_not_go_with_a_bias():
-    both, taken = {**CHAT, **BIAS, **READS}, {"upstream_taken": Taken.AFTER_BIAS}
+    both, taken = {**CHAT, **BIAS, **READS}, {"server": UpstreamConfig(url=BASE, logprobs_taken=Taken.AFTER_BIAS)}
     assert send(both, Exposure(), **taken)[0].status == 400
     assert send({**CHAT, **READS}, Exposure(), **taken)[0].status == 200
     assert send(both, Exposure(logprobs_taken=Taken.AFTER_BIAS), **taken)[0].status == 200

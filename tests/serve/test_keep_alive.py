@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from lensmith.endpoints.http.client import HttpClient, RetryPolicy
-from lensmith.guard.config import GuardConfig
+from lensmith.guard.config import GuardConfig, UpstreamConfig
 from lensmith.guard.run import running_guard
 from lensmith.openai_api import DIALECTS, EndpointError
 from tests.support.serve_models import tiny_server
@@ -104,14 +104,14 @@ def asked_twice(url):
 
 
 def test_servers_keep_an_idle_connection_longer_than_clients_do():
-    config = GuardConfig(upstream="http://127.0.0.1:1/v1")
+    config = GuardConfig(upstream=UpstreamConfig(url="http://127.0.0.1:1/v1"))
     with tiny_server() as (served, _), running_guard(config) as guarded, ThreadPoolExecutor() as pool:
         assert list(pool.map(asked_twice, [served, guarded])) == [[200, 200]] * 2
 
 
 @pytest.mark.parametrize("hasty", [(1,)], indirect=True)
 def test_a_guard_asks_on_a_new_connection_after_a_pause(hasty):
-    with running_guard(GuardConfig(upstream=hasty.url)) as url:
+    with running_guard(GuardConfig(upstream=UpstreamConfig(url=hasty.url))) as url:
         first = httpx.post(f"{url}/chat/completions", json=CHAT)
         time.sleep(1.2)
         second = httpx.post(f"{url}/chat/completions", json=CHAT)
@@ -123,7 +123,7 @@ def test_a_guard_asks_on_a_new_connection_after_a_pause(hasty):
 @pytest.mark.parametrize("hasty", [(0,)], indirect=True)
 def test_a_guard_sends_no_question_twice(hasty):
     """The connection is reset under the question, which may have run."""
-    with running_guard(GuardConfig(upstream=hasty.url)) as url:
+    with running_guard(GuardConfig(upstream=UpstreamConfig(url=hasty.url))) as url:
         reply = httpx.post(f"{url}/chat/completions", json=CHAT)
     assert reply.status_code == 502
     assert (hasty.heard, hasty.connections) == ([], 1)
@@ -131,7 +131,7 @@ def test_a_guard_sends_no_question_twice(hasty):
 
 @pytest.mark.parametrize(("hasty", "status"), [((0,), 200), ((0, 0), 502)], indirect=["hasty"])
 def test_a_guard_asks_once_more_for_the_models(hasty, status):
-    with running_guard(GuardConfig(upstream=hasty.url)) as url:
+    with running_guard(GuardConfig(upstream=UpstreamConfig(url=hasty.url))) as url:
         assert httpx.get(f"{url}/models").status_code == status
     assert hasty.connections == 2
 

@@ -22,7 +22,7 @@ from lensmith.core.errors import LensmithError
 from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import as_read, known_fields, write_in
-from lensmith.guard.config import GuardConfig
+from lensmith.guard.config import GuardConfig, UpstreamConfig
 from lensmith.guard.proxy import Guard
 from lensmith.openai_api import (
     DIALECTS,
@@ -183,10 +183,12 @@ def _json(response: httpx.Response) -> Any:
         return response.text
 
 
-def guard_before(upstream: Any, exposure: Exposure, **config: Any) -> Guard:
+def guard_before(upstream: Any, exposure: Exposure, *, server: UpstreamConfig | None = None, **config: Any) -> Guard:
     """A guard in front of an ASGI application."""
     transport = httpx.ASGITransport(upstream, raise_app_exceptions=False)
-    return Guard(GuardConfig(upstream=BASE, exposure=exposure, **config), transport=transport)
+    return Guard(
+        GuardConfig(upstream=server or UpstreamConfig(url=BASE), exposure=exposure, **config), transport=transport
+    )
 
 
 @contextlib.contextmanager

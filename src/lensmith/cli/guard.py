@@ -65,13 +65,15 @@ def guard(
     from lensmith.hosting.keys import GUARD_KEYS, note_on_keys
 
     config = parts.GuardConfig(
-        upstream=upstream,
+        upstream=parts.UpstreamConfig(
+            url=upstream,
+            key=upstream_key,
+            logprobs_taken=parse_enum(upstream_taken, Taken, "upstream_taken"),
+            top_logprobs=upstream_top_logprobs,
+        ),
         exposure=guard_exposure(expose),
-        upstream_key=upstream_key,
         keys=read_keys(api_key or [], keys_file),
         metrics_key=metrics_key,
-        upstream_taken=parse_enum(upstream_taken, Taken, "upstream_taken"),
-        upstream_top_logprobs=upstream_top_logprobs,
         unknown_fields=parse_enum(unknown_fields, parts.UnknownFields, "unknown_fields"),
         on_refusal=parse_enum(on_refusal, parts.OnRefusal, "on_refusal"),
         token_naming=parse_enum(naming, parts.TokenNaming, "naming"),

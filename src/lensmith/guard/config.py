@@ -110,22 +110,42 @@ class PatternConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpstreamConfig:
+    """The server behind a guard. `url` is its base URL, which ends in `/v1` as clients write it."""
+
+    url: str
+    key: str = ""
+    """The guard's own key there."""
+    logprobs_taken: Taken = Taken.BEFORE_BIAS
+    top_logprobs: int = 20
+    """How many it tells at most."""
+
+    def __post_init__(self) -> None:
+        scheme, _, rest = self.url.partition("://")
+        if scheme not in ("http", "https") or not rest.strip("/") or "@" in rest:
+            raise ConfigError("upstream: not a base URL", expected="http://HOST:PORT/v1", actual=self.url)
+        if self.top_logprobs < 0:
+            raise ConfigError("top_logprobs: must not be negative", expected="0 or more", actual=self.top_logprobs)
+
+    @property
+    def base_url(self) -> str:
+        """The base URL without a slash at its end."""
+        return self.url.rstrip("/")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GuardConfig:
     """One guard in front of one server.
 
-    `upstream` is the base URL, which ends in `/v1` as clients write it. `keys` maps a client's key to its name in
-    the log; empty: everybody may ask, and clients are told apart by address. `upstream_taken` says when the upstream
-    server takes logprobs, and `upstream_top_logprobs` how many it tells at most. `pass_fields` are further request
-    fields to send on as they come, `refuse_fields` known ones that are not let through.
+    `keys` maps a client's key to its name in the log; empty: everybody may ask, and clients are told apart by address.
+    `pass_fields` are further request fields to send on as they come, `refuse_fields` known ones that are not let
+    through.
     """
 
-    upstream: str
+    upstream: UpstreamConfig
     exposure: Exposure = field(default_factory=Exposure)
-    upstream_key: str = ""
     keys: dict[str, str] = field(default_factory=dict)
     metrics_key: str = ""
-    upstream_taken: Taken = Taken.BEFORE_BIAS
-    upstream_top_logprobs: int = 20
     unknown_fields: UnknownFields = UnknownFields.STRIP
     on_refusal: OnRefusal = OnRefusal.REJECT
     token_naming: TokenNaming = TokenNaming.AS_ASKED
@@ -138,14 +158,6 @@ class GuardConfig:
     patterns: PatternConfig = field(default_factory=PatternConfig)
 
     def __post_init__(self) -> None:
-        scheme, _, rest = self.upstream.partition("://")
-        if scheme not in ("http", "https") or not rest.strip("/") or "@" in rest:
-            raise ConfigError("upstream: not a base URL", expected="http://HOST:PORT/v1", actual=self.upstream)
-        if self.upstream_top_logprobs < 0:
-            raise ConfigError(
-                "upstream_top_logprobs: must not be negative", expected="0 or more", actual=self.upstream_top_logprobs
-            )
-
         if both := set(self.pass_fields) & set(self.refuse_fields):
             raise ConfigError("a field is both passed and refused", expected="one of them", actual=min(both))
 
@@ -154,11 +166,6 @@ class GuardConfig:
         """What may be asked for."""
         open_kinds = {Paths.CHAT: (Kind.CHAT,), Paths.COMPLETIONS: (Kind.COMPLETION,)}
         return open_kinds.get(self.paths, tuple(Kind))
-
-    @property
-    def base_url(self) -> str:
-        """The upstream's base URL without a slash at its end."""
-        return self.upstream.rstrip("/")
 
     @property
     def is_noise_frozen(self) -> bool:
@@ -170,7 +177,7 @@ class GuardConfig:
 
         Requests with both a bias and logprobs are then refused.
         """
-        return self.upstream_taken is not self.exposure.logprobs_taken
+        return self.upstream.logprobs_taken is not self.exposure.logprobs_taken
 
 
 def _all_positive(config: ResourceLimits | Timeouts | PatternConfig, *others: str) -> None:

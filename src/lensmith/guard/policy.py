@@ -262,7 +262,7 @@ def upstream_top(request: Request, config: GuardConfig) -> int:
         enough = request.top_logprobs + 1 if request.top_logprobs else 0
     else:
         enough = (cap if Reveal.SAMPLED in request.reveal else request.top_logprobs) + 1
-    return max(request.top_logprobs, min(enough, config.upstream_top_logprobs))
+    return max(request.top_logprobs, min(enough, config.upstream.top_logprobs))
 
 
 def _names_ids(wire: WireRequest, config: GuardConfig) -> bool:

@@ -24,11 +24,11 @@ STOP_S = 30
 def run_guard(config: GuardConfig, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Listens until interrupted; answers in progress are then finished. Raises InputError where the port is taken."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    if not config.base_url.endswith("/v1"):
-        LOG.warning("the upstream URL does not end in /v1, as most servers' do: %s", config.base_url)
+    if not config.upstream.base_url.endswith("/v1"):
+        LOG.warning("the upstream URL does not end in /v1, as most servers' do: %s", config.upstream.base_url)
     with listen(host, port) as listener:
         exposed = spell_exposure(replace(config.exposure, noise_seed=0)) or "the default"
-        where = f"for {config.upstream}, exposes {exposed}"
+        where = f"for {config.upstream.url}, exposes {exposed}"
         serve_until_signal(_server_config(config), listener, on_ready=lambda url: on_ready(f"guard on {url} {where}"))
 
 

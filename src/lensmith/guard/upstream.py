@@ -36,12 +36,13 @@ class Upstream:
         timeouts = config.timeouts
         self._config = config
         headers = {"accept-encoding": "identity", "user-agent": "lensmith-guard"}
-        if config.upstream_key:
-            headers["authorization"] = f"Bearer {config.upstream_key}"
+        if config.upstream.key:
+            headers["authorization"] = f"Bearer {config.upstream.key}"
         self._client = httpx.AsyncClient(
             headers=headers,
             transport=transport,
-            verify=config.upstream.startswith("https"),  # reading the certificates takes time; without TLS, for nothing
+            # Reading the certificates takes time; without TLS, for nothing.
+            verify=config.upstream.url.startswith("https"),
             timeout=httpx.Timeout(timeouts.silence_s, connect=timeouts.connect_s, pool=timeouts.connect_s),
             limits=httpx.Limits(
                 max_connections=config.limits.concurrent, max_keepalive_connections=256, keepalive_expiry=_IDLE_S
@@ -89,7 +90,7 @@ class Upstream:
         content = None if body is None else write_object(body)
         headers = {} if body is None else {"content-type": "application/json"}
         timeout = self._client.timeout if timeout_s is None else httpx.Timeout(timeout_s)
-        url = f"{self._config.base_url}/{path}"
+        url = f"{self._config.upstream.base_url}/{path}"
         with _faults():
             async with self._client.stream(method, url, content=content, headers=headers, timeout=timeout) as response:
                 if response.status_code != 200:

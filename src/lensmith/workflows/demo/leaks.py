@@ -18,7 +18,7 @@ from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig
 from lensmith.core.exposure import Exposure
-from lensmith.guard.config import GuardConfig
+from lensmith.guard.config import GuardConfig, UpstreamConfig
 from lensmith.guard.run import guard_exposure, running_guard
 from lensmith.serve.engine import Engine
 from lensmith.serve.run import running
@@ -62,7 +62,8 @@ def run_leaks(
     with running(Engine(writer.answering, Exposure.everything(), slots=SLOTS)) as url:
         first = audit_url(_config(url, out_dir / "open"))
         told(1, LEAK_STEPS)
-        with running_guard(GuardConfig(upstream=url, exposure=guard_exposure(SAFE_WORDS))) as guarded_url:
+        guard = GuardConfig(upstream=UpstreamConfig(url=url), exposure=guard_exposure(SAFE_WORDS))
+        with running_guard(guard) as guarded_url:
             second = audit_url(_config(guarded_url, out_dir / "guarded"))
             told(2, LEAK_STEPS)
             with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
