@@ -61,8 +61,6 @@ OURS = Exceptions(
         "cli/test_audit_command.py": "to become arguments",
         "endpoints/fake/test_endpoint.py": "to become arguments",
         "guard/test_clients.py": "to become arguments",
-        "render/test_browser.py": "to become arguments",
-        "render/test_fonts.py": "to become arguments",
         "support/fake_audits.py": "to become arguments",
     },
 )

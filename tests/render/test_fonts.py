@@ -2,7 +2,7 @@
 
 import re
 
-from lensmith.render import font_hash, font_list, fonts
+from lensmith.render import font_hash, font_list
 
 
 def test_list_is_sorted_and_not_empty():
@@ -11,12 +11,11 @@ def test_list_is_sorted_and_not_empty():
     assert list(found) == sorted(set(found))
 
 
-def test_hash_is_stable_and_changes_with_the_fonts(monkeypatch):
+def test_hash_is_stable_and_changes_with_the_fonts():
     before = font_hash()
     assert re.fullmatch("[0-9a-f]{64}", before)
-    assert font_hash() == before
-    monkeypatch.setattr(fonts, "font_list", lambda: (*font_list(), "another.ttf: Another, Regular, 1"))
-    assert font_hash() != before
+    assert font_hash() == font_hash(font_list()) == before
+    assert font_hash((*font_list(), "another.ttf: Another, Regular, 1")) != before
 
 
 def test_without_fontconfig_the_files_are_listed(monkeypatch, tmp_path):
@@ -24,5 +23,4 @@ def test_without_fontconfig_the_files_are_listed(monkeypatch, tmp_path):
     (tmp_path / "deep/some.ttf").write_bytes(b"12345")
     (tmp_path / "readme.txt").write_bytes(b"no font")
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(fonts, "FONT_FOLDERS", {fonts.sys.platform: (str(tmp_path),)})
-    assert font_list() == ("some.ttf: 5",)
+    assert font_list(folders=[str(tmp_path)]) == ("some.ttf: 5",)

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lensmith.core.errors import BrowserNotFoundError
@@ -61,9 +62,10 @@ def find_chromium() -> Path:
     return found
 
 
-def install_chromium() -> Path:
+def install_chromium(ways: Sequence[list[str]] | None = None) -> Path:
     """The executable to use, installed first where there is none: by Playwright, else by the system's packages.
 
+    `ways`: the commands to try, in order, in place of these.
     Raises BrowserNotFoundError, whose hint is the command to type.
     """
     try:
@@ -72,7 +74,7 @@ def install_chromium() -> Path:
         if os.environ.get("LENSMITH_CHROMIUM"):
             raise  # the person chose a path: installing another browser would not give them that one
     failures = []
-    for command in _install_commands():
+    for command in _install_commands() if ways is None else ways:
         failure = _run(command)
         if failure is None:
             found = _on_system() or _of_playwright()
