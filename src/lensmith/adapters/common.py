@@ -91,8 +91,8 @@ def as_picture(value: Any) -> Picture:
 def _orientation(picture: Image.Image) -> Image.Exif:
     """Which side is up, and no more: other tags may be such as cannot be written."""
     kept = Image.Exif()
-    if (told := orientation(picture)) != 1:
-        kept[ExifTags.Base.Orientation] = told
+    if (turned := orientation(picture)) != 1:
+        kept[ExifTags.Base.Orientation] = turned
     return kept
 
 

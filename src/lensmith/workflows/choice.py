@@ -185,8 +185,8 @@ class _Asker:
             pictures = tuple(Picture(data=self.file.picture(source)) for source in question.pictures)
             return [self._form(form, pictures) for form in question.rotations(self.how)]
         except (InputError, RefusedError) as error:
-            told = error.problem if error.actual is None else f"{error.problem}; found {error.actual}"
-            return BadLine(line=question.line, id=question.id, problem=told)
+            listed = error.problem if error.actual is None else f"{error.problem}; found {error.actual}"
+            return BadLine(line=question.line, id=question.id, problem=listed)
 
     def _form(self, question: Question, pictures: tuple[Picture, ...]) -> "_Form":
         request = self._request(question, pictures)
@@ -248,10 +248,10 @@ def _refuse(file: QuestionFile, settings: ChoiceSettings) -> None:
 
 
 def _bad_file(path: Path, bad_lines: Sequence[BadLine]) -> InputError:
-    told = "\n".join(f"  {bad}" for bad in bad_lines)
-    return InputError(f"{path}: {len(bad_lines)} bad lines, and --strict allows none\n{told}")
+    listed = "\n".join(f"  {bad}" for bad in bad_lines)
+    return InputError(f"{path}: {len(bad_lines)} bad lines, and --strict allows none\n{listed}")
 
 
 def _nothing_left(path: Path, bad_lines: Sequence[BadLine]) -> InputError:
-    told = "".join(f"\n  {bad}" for bad in bad_lines)
-    return InputError(f"{path}: no question can be evaluated{told}", expected="at least one good line")
+    listed = "".join(f"\n  {bad}" for bad in bad_lines)
+    return InputError(f"{path}: no question can be evaluated{listed}", expected="at least one good line")

@@ -74,10 +74,10 @@ class _Row:
         self.logits_V: Float32Array | None = None
         """Of the last token, which is not read yet."""
         self.finish: Finish | None = None
-        self._untold: list[_Token] = []
+        self._held_back: list[_Token] = []
 
     @property
-    def tells_prompt(self) -> bool:
+    def echoes_prompt(self) -> bool:
         return Reveal.PROMPT in self.job.request.reveal and self.choice == 0
 
     @property
@@ -104,21 +104,21 @@ class _Row:
         return self._piece(released.text, released.tokens) if released.tokens or released.text else None
 
     def _note(self, token: int, logprobs: Logprobs | None) -> None:
-        self._untold.append(_Token(token_id=token, offset=self.stream.length, logprobs=logprobs))
+        self._held_back.append(_Token(token_id=token, offset=self.stream.length, logprobs=logprobs))
 
     def _end(self, finish: Finish, released: Released) -> Piece:
         self.finish = finish
-        tokens = released.tokens if released.stopped else len(self._untold)
+        tokens = released.tokens if released.stopped else len(self._held_back)
         return self._piece(released.text, tokens)
 
     def _piece(self, text: str, tokens: int) -> Piece:
-        told, self._untold = self._untold[:tokens], self._untold[tokens:]
-        logprobs = [token.logprobs for token in told if token.logprobs is not None]
+        released, self._held_back = self._held_back[:tokens], self._held_back[tokens:]
+        logprobs = [token.logprobs for token in released if token.logprobs is not None]
         return Piece(
             choice=self.choice,
             text=text,
-            token_ids=tuple(token.token_id for token in told),
-            offsets=tuple(token.offset for token in told),
+            token_ids=tuple(token.token_id for token in released),
+            offsets=tuple(token.offset for token in released),
             logprobs=joined(logprobs) if logprobs else None,
             finish=self.finish,
         )
@@ -236,9 +236,9 @@ class Decoder:
         self._leave()  # rows that ended in this very step make room
         room = self.slots - len(self._running)
         rows = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        beginnings = self._attempt([row for row in rows if not row.tells_prompt], self._read_prompts)
+        beginnings = self._attempt([row for row in rows if not row.echoes_prompt], self._read_prompts)
         for row in rows:
-            if row.tells_prompt:
+            if row.echoes_prompt:
                 beginnings |= self._attempt([row], self._read_with_echo)
         for row in rows:
             if row in beginnings:
@@ -259,8 +259,8 @@ class Decoder:
         if job.cancelled:
             return
         if row.choice == 0:
-            told = PromptRead(tokens=job.prompt.length, known_tokens=read.known_tokens, logprobs=beginning.logprobs)
-            job.sink(told)
+            event = PromptRead(tokens=job.prompt.length, known_tokens=read.known_tokens, logprobs=beginning.logprobs)
+            job.sink(event)
         if job.request.max_tokens == 0:
             job.sink(Piece(choice=row.choice, text="", token_ids=(), finish=Finish.LENGTH))
             return

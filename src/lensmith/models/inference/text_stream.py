@@ -37,7 +37,7 @@ class TextStream:
         self._window, self._read = 0, len(self._tokens)
         self._text = ""
         self._starts: list[int] = []
-        self._told_characters, self._told_tokens = 0, 0
+        self._released_characters, self._released_tokens = 0, 0
 
     @property
     def length(self) -> int:
@@ -73,27 +73,27 @@ class TextStream:
         found = [place for stop in self._stops if (place := self._text.find(stop, unseen_from)) >= 0]
         if found:
             tokens = sum(start < min(found) for start in self._starts)
-            return self._release(min(found), max(tokens, self._told_tokens), stopped=True)
+            return self._release(min(found), max(tokens, self._released_tokens), stopped=True)
         certain = len(self._text) if final else len(self._text) - self._held_back()
         if final:
             return self._release(certain, len(self._starts))
         # A token is told with the last of its characters: where the next one starts.
         ends = [*self._starts[1:], len(self._text)]
         tokens = sum(end <= certain for end in ends)
-        return self._release(certain, max(tokens, self._told_tokens))
+        return self._release(certain, max(tokens, self._released_tokens))
 
     def _held_back(self) -> int:
         """How many characters at the end may be the start of a stop string."""
-        longest = min(len(self._text) - self._told_characters, max(map(len, self._stops), default=1) - 1)
+        longest = min(len(self._text) - self._released_characters, max(map(len, self._stops), default=1) - 1)
         for length in range(longest, 0, -1):
             if any(stop.startswith(self._text[-length:]) for stop in self._stops):
                 return length
         return 0
 
     def _release(self, characters: int, tokens: int, *, stopped: bool = False) -> Released:
-        text = self._text[self._told_characters : characters]
-        new = tokens - self._told_tokens
-        self._told_characters, self._told_tokens = characters, tokens
+        text = self._text[self._released_characters : characters]
+        new = tokens - self._released_tokens
+        self._released_characters, self._released_tokens = characters, tokens
         return Released(text=text, tokens=new, stopped=stopped)
 
 

@@ -85,8 +85,8 @@ def chat_chapter(result: ChatResult) -> Chapter:
     """The chapter for the demonstration's report."""
     rows = [["asked", "answered", "tokens of the prompt", "not read again", "seconds"]]
     for question, reply in zip(QUESTIONS, result.replies, strict=True):
-        told = "".join(character if character.isprintable() else "\u00b7" for character in reply.answer) or "(nothing)"
-        rows.append([question, told, f"{reply.prompt_tokens}", f"{reply.known_tokens}", f"{reply.seconds:.1f}"])
+        shown = "".join(character if character.isprintable() else "\u00b7" for character in reply.answer) or "(nothing)"
+        rows.append([question, shown, f"{reply.prompt_tokens}", f"{reply.known_tokens}", f"{reply.seconds:.1f}"])
     lead = (
         f"The first page above, as a picture, and two questions about it, to {result.name} with 8-bit weights. "
         if result.is_published

@@ -58,19 +58,19 @@ def run_leaks(
 ) -> LeaksResult:
     """Serves, audits, guards and audits again. Writes both reports below `out_dir`."""
     shutil.rmtree(out_dir, ignore_errors=True)  # an earlier demonstration was of another address
-    told = on_progress or (lambda done, total: None)
+    progress = on_progress or (lambda done, total: None)
     with running(Engine(writer.answering, Exposure.everything(), slots=SLOTS)) as url:
         first = audit_url(_config(url, out_dir / "open"))
-        told(1, LEAK_STEPS)
+        progress(1, LEAK_STEPS)
         guard = GuardConfig(upstream=UpstreamConfig(url=url), exposure=guard_exposure(SAFE_WORDS))
         with running_guard(guard) as guarded_url:
             second = audit_url(_config(guarded_url, out_dir / "guarded"))
-            told(2, LEAK_STEPS)
+            progress(2, LEAK_STEPS)
             with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
                 through_guard = converter.convert(picture).best.html
     with Converter(writer) as converter:
         alone = converter.convert(picture).best.html
-    told(3, LEAK_STEPS)
+    progress(3, LEAK_STEPS)
     return LeaksResult(
         open_report=out_dir / "open" / "report.html",
         guarded_report=out_dir / "guarded" / "report.html",

@@ -42,10 +42,10 @@ class DemoResult:
 
     def __str__(self) -> str:
         means = self.generated.metrics
-        told = "  ".join(
+        means_text = "  ".join(
             f"{name} {means[name].mean:.2f}" for name in ("block_match", "text", "position", "colour", "overall")
         )
-        lines = [f"{self.generated.n} unseen generated pages: {told}"]
+        lines = [f"{self.generated.n} unseen generated pages: {means_text}"]
         if self.real is not None:
             lines.append(f"a real page by someone else: overall {self.real:.2f}")
         lines += [str(self.leaks), str(self.chat)]

@@ -75,8 +75,8 @@ class ConvertedFile:
         closeness = "its rendering failed" if self.overall is None else f"looks {self.overall:.0%} like the screenshot"
         lines = [f"{self.out}: {closeness} ({self.seconds:.1f} s)"]
         if len(self.scores) > 1:
-            told = ", ".join("failed" if score is None else f"{score:.3f}" for score in self.scores)
-            lines.append(f"  kept candidate {self.chosen + 1} of {len(self.scores)}: {told}")
+            shown = ", ".join("failed" if score is None else f"{score:.3f}" for score in self.scores)
+            lines.append(f"  kept candidate {self.chosen + 1} of {len(self.scores)}: {shown}")
         if self.score is not None:
             lines.append(
                 f"  blocks {self.score.block_match:.2f}  text {self.score.text_recall:.2f}"

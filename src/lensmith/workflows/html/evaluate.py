@@ -82,8 +82,8 @@ class HtmlScores:
         lines.append(f"{'':24}" + "".join(f"{row:>20}" for row in rows))
         for name in names:
             cells = [summary.metrics.get(name) for summary in rows.values()]
-            told = ["-" if cell is None else f"{cell.mean:.3f} ± {cell.stderr or 0:.3f}" for cell in cells]
-            lines.append(f"{name:24}" + "".join(f"{cell:>20}" for cell in told))
+            shown = ["-" if cell is None else f"{cell.mean:.3f} ± {cell.stderr or 0:.3f}" for cell in cells]
+            lines.append(f"{name:24}" + "".join(f"{cell:>20}" for cell in shown))
         lines += [f"{page.name}: {page.problem}" for page in self.failed]
         return "\n".join(lines)
 

@@ -93,9 +93,9 @@ def test_the_original_keeps_q_k_and_v_together_and_positions_a_dimension_deeper(
 def test_a_layout_is_recognised_by_its_keys(tiny, layout):
     family, _, shapes = tiny
     names = plan_for(shapes, layout).stored
-    assert recognise(names) == CheckpointForm(layout=layout, family=family)
+    assert recognise(names) == CheckpointForm(layout=layout, variant=family)
     # A key that the model lacks does not change what it is.
-    assert recognise([*names, "something.else"]) == CheckpointForm(layout=layout, family=family)
+    assert recognise([*names, "something.else"]) == CheckpointForm(layout=layout, variant=family)
 
 
 def test_other_weights_are_not_recognised():

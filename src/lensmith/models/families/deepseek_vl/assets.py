@@ -78,8 +78,8 @@ def write_assets(checkpoint: PublishedCheckpoint, out: Path, layout: CheckpointL
             read_processor(checkpoint).save_pretrained(out)
         return has_tokenizer
     if has_tokenizer:
-        _write_tokenizer(folder, out, layout, parts_of(config).family)
-    is_hybrid = parts_of(config).family is Variant.HYBRID
+        _write_tokenizer(folder, out, layout, parts_of(config).variant)
+    is_hybrid = parts_of(config).variant is Variant.HYBRID
     image = _with_sources_own(image_processor_values(config, layout), folder, is_hybrid=is_hybrid)
     processor = processor_values(config, layout)
     if layout is CheckpointLayout.TRANSFORMERS:
@@ -116,7 +116,7 @@ def image_processor_values(config: VisionLanguageConfig, layout: CheckpointLayou
         "do_rescale": True,
         "do_resize": True,
         "image_mean": list(LOW_MEAN),
-        "image_processor_type": f"DeepseekVL{_hybrid(parts.family)}ImageProcessor",
+        "image_processor_type": f"DeepseekVL{_hybrid(parts.variant)}ImageProcessor",
         "image_std": list(LOW_STD),
         "resample": _BILINEAR if is_hybrid else _BICUBIC,
         "size": {"height": low_px, "width": low_px},
@@ -167,21 +167,21 @@ def processor_values(config: VisionLanguageConfig, layout: CheckpointLayout) -> 
         }
     return {
         "num_image_tokens": parts.tokens_per_picture,
-        "processor_class": f"DeepseekVL{_hybrid(parts.family)}Processor",
+        "processor_class": f"DeepseekVL{_hybrid(parts.variant)}Processor",
     }
 
 
-def _write_tokenizer(folder: Path, out: Path, layout: CheckpointLayout, family: Variant) -> None:
+def _write_tokenizer(folder: Path, out: Path, layout: CheckpointLayout, variant: Variant) -> None:
     tokenizer = load_tokenizer(folder)
     content = read_json(folder / TOKENIZER)
     content["post_processor"] = json.loads(tokenizer.backend_tokenizer.to_str())["post_processor"]
     _write(out / TOKENIZER, content)
-    _write(out / TOKENIZER_CONFIG, _tokenizer_values(tokenizer, layout, family))
+    _write(out / TOKENIZER_CONFIG, _tokenizer_values(tokenizer, layout, variant))
     if (folder / _SENTENCEPIECE).is_file():
         write_atomic(out / _SENTENCEPIECE, (folder / _SENTENCEPIECE).read_bytes())
 
 
-def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: CheckpointLayout, family: Variant) -> dict[str, Any]:
+def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: CheckpointLayout, variant: Variant) -> dict[str, Any]:
     values = {
         "add_bos_token": True,
         "add_eos_token": False,
@@ -199,7 +199,7 @@ def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: CheckpointLayo
     return values | {
         "extra_special_tokens": {"image_token": IMAGE_TOKEN},
         "image_token": IMAGE_TOKEN,
-        "processor_class": f"DeepseekVL{_hybrid(family)}Processor",
+        "processor_class": f"DeepseekVL{_hybrid(variant)}Processor",
     }
 
 
@@ -224,8 +224,8 @@ def _background(mean: Sequence[float]) -> list[int]:
     return [int(255 * value) for value in mean]
 
 
-def _hybrid(family: Variant) -> str:
-    return "Hybrid" if family is Variant.HYBRID else ""
+def _hybrid(variant: Variant) -> str:
+    return "Hybrid" if variant is Variant.HYBRID else ""
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

@@ -12,19 +12,12 @@ from torch import Tensor
 
 from lensmith.core.errors import CheckpointError, ConfigError, LensmithError
 from lensmith.models.checkpoints.folder import CONFIG, PROCESSOR, declared, is_saved, read_json
+from lensmith.models.checkpoints.key_rules import KeyPlan, Stored
 from lensmith.models.checkpoints.shards import Shape, Weights, on_its_own, open_weights
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.families.deepseek_vl import published_config
 from lensmith.models.families.deepseek_vl.config import IMAGE_TOKEN, IMAGE_TOKEN_ID, following, parts_of
-from lensmith.models.families.deepseek_vl.layouts import (
-    EMBEDDINGS,
-    HEAD,
-    CheckpointForm,
-    KeyPlan,
-    Stored,
-    plan_for,
-    recognise,
-)
+from lensmith.models.families.deepseek_vl.layouts import EMBEDDINGS, HEAD, CheckpointForm, plan_for, recognise
 from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.published_config import MODEL_TYPES, read_transformers
 from lensmith.models.towers import HybridTowerConfig
@@ -82,12 +75,12 @@ def open_checkpoint(folder: str | Path, *, exact: Exactness | None = None) -> Pu
     head = plan_for({HEAD: ()}, form.layout)
     is_tied = not (head.stored.keys() & weights.tensors.keys()) and _says_tied(values)
     config, shapes = _understood(folder, values, is_tied, exact)
-    family = parts_of(config).family
-    if family is not form.family:
+    variant = parts_of(config).variant
+    if variant is not form.variant:
         raise CheckpointError(
             f"{folder}: {CONFIG} and weights belong to different models",
-            expected=f"weights of the {family.value} family, as {CONFIG} says",
-            actual=f"weights of the {form.family.value} family",
+            expected=f"weights of the {variant.value} family, as {CONFIG} says",
+            actual=f"weights of the {form.variant.value} family",
         )
     plan = plan_for(shapes, form.layout)
     plan.check(weights.shapes, optional=head.stored if is_tied else (), source=folder)

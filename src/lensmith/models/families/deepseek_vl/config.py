@@ -33,7 +33,7 @@ PUBLISHED_VOCABULARY = 102400
 class Size:
     """A published size. `parameters` are what `VisionLanguageModel` has: without what the original never uses."""
 
-    family: Variant
+    variant: Variant
     hidden_size: int
     intermediate_size: int
     layers: int
@@ -44,7 +44,7 @@ class Size:
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "1.3b": Size(
-            family=Variant.MLP,
+            variant=Variant.MLP,
             hidden_size=2048,
             intermediate_size=5632,
             layers=24,
@@ -52,7 +52,7 @@ SIZES: Mapping[str, Size] = MappingProxyType(
             parameters=1_962_640_384,
         ),
         "7b": Size(
-            family=Variant.HYBRID,
+            variant=Variant.HYBRID,
             hidden_size=4096,
             intermediate_size=11008,
             layers=30,
@@ -83,7 +83,7 @@ def deepseek_vl_config(size: str, *, exact: Exactness = Exactness.ORIGINAL) -> V
     siglip = SiglipTowerConfig(
         width=1024, hidden_width=4096, layers=24, heads=16, patch_px=16, native_px=384, activation="gelu"
     )
-    if published.family is Variant.HYBRID:
+    if published.variant is Variant.HYBRID:
         return hybrid_config(SamTowerConfig(), siglip, language, IMAGE_TOKEN_ID, exact=exact)
     return mlp_config(siglip, language, IMAGE_TOKEN_ID)
 
@@ -166,7 +166,7 @@ def exactness_of(tower: HybridTowerConfig) -> Exactness:
 class Parts:
     """What a configuration of this make consists of. `sam` is the hybrid family's."""
 
-    family: Variant
+    variant: Variant
     siglip: SiglipTowerConfig
     sam: SamTowerConfig | None
     language: LlamaConfig
@@ -182,10 +182,10 @@ def parts_of(config: VisionLanguageConfig) -> Parts:
     vision, connector, language = config.vision, config.connector, config.language
     if isinstance(language, LlamaConfig):
         if isinstance(vision, SiglipTowerConfig) and isinstance(connector, MlpConnectorConfig) and not connector.norm:
-            return Parts(family=Variant.MLP, siglip=vision, sam=None, language=language, depth=connector.depth)
+            return Parts(variant=Variant.MLP, siglip=vision, sam=None, language=language, depth=connector.depth)
         if isinstance(vision, HybridTowerConfig) and isinstance(connector, HybridMlpConnectorConfig):
             return Parts(
-                family=Variant.HYBRID, siglip=vision.low, sam=vision.high, language=language, depth=connector.depth
+                variant=Variant.HYBRID, siglip=vision.low, sam=vision.high, language=language, depth=connector.depth
             )
     raise ConfigError(
         "not a DeepSeek-VL model",

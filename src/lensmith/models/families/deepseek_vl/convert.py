@@ -19,10 +19,11 @@ import torch
 from lensmith.core.errors import CheckpointError, InputError
 from lensmith.core.files import write_atomic
 from lensmith.models.checkpoints.folder import CONFIG
+from lensmith.models.checkpoints.key_rules import KeyPlan
 from lensmith.models.checkpoints.writing import SHARD_BYTES, Header, write_weights
 from lensmith.models.families.deepseek_vl.assets import write_assets
 from lensmith.models.families.deepseek_vl.checkpoint import PublishedCheckpoint, open_checkpoint
-from lensmith.models.families.deepseek_vl.layouts import CheckpointLayout, KeyPlan, Variant, layout_named, plan_for
+from lensmith.models.families.deepseek_vl.layouts import CheckpointLayout, Variant, layout_named, plan_for
 from lensmith.models.families.deepseek_vl.loading import as_folder
 from lensmith.models.families.deepseek_vl.published_config import write_original, write_transformers
 
@@ -99,7 +100,7 @@ def convert(
         folder=target,
         source_layout=checkpoint.form.layout,
         layout=wanted,
-        family=checkpoint.form.family,
+        family=checkpoint.form.variant,
         tensors=len(plan.stored),
         weight_bytes=total,
         unused=tuple(checkpoint.unused),

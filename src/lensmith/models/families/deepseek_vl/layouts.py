@@ -16,11 +16,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from lensmith.core.errors import CheckpointError, ConfigError
-from lensmith.models.checkpoints.key_rules import Place
+from lensmith.models.checkpoints.key_rules import KeyPlan, Place, key_plan
 from lensmith.models.checkpoints.shards import Shape
 from lensmith.models.families.deepseek_vl.published_keys import (
     UNUSED_ORIGINAL,
@@ -60,7 +57,7 @@ class Variant(enum.Enum):
 @dataclass(frozen=True, kw_only=True)
 class CheckpointForm:
     layout: CheckpointLayout
-    family: Variant
+    variant: Variant
 
 
 _SIGNS: dict[CheckpointLayout, re.Pattern[str]] = {
@@ -106,79 +103,10 @@ def recognise(names: Iterable[str]) -> CheckpointForm:
             expected="keys of the original layout, of transformers' or of lensmith's",
             actual=f"{len(keys)} keys, such as {', '.join(sorted(keys)[:3])}" if keys else "no keys",
         )
-    family = Variant.HYBRID if any(_HYBRID_SIGN.match(key) for key in keys) else Variant.MLP
-    return CheckpointForm(layout=layout, family=family)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """One tensor of a checkpoint: its shape, and our tensors in it, one behind the other along the first dimension."""
-
-    shape: Shape
-    pieces: tuple[str, ...]
-    in_front: bool = False
-
-    def split(self, tensor: Tensor) -> dict[str, Tensor]:
-        """Our tensors, as views."""
-        whole = tensor.squeeze(0) if self.in_front else tensor
-        if len(self.pieces) == 1:
-            return {self.pieces[0]: whole}
-        return dict(zip(self.pieces, whole.chunk(len(self.pieces)), strict=True))
-
-    def join(self, read: Callable[[str], Tensor]) -> Tensor:
-        """The reverse of `split`; `read` gives one of our tensors."""
-        whole = read(self.pieces[0]) if len(self.pieces) == 1 else torch.cat([read(piece) for piece in self.pieces])
-        return whole.unsqueeze(0) if self.in_front else whole
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyPlan:
-    """What a checkpoint of this layout holds, by its own keys."""
-
-    layout: CheckpointLayout
-    stored: Mapping[str, Stored]
-
-    def unused(self, names: Iterable[str]) -> list[str]:
-        """Those keys that nothing reads and that may be there."""
-        return sorted(
-            name
-            for name in names
-            if name not in self.stored and any(pattern.fullmatch(name) for pattern in UNUSED[self.layout])
-        )
-
-    def check(self, found: Mapping[str, Shape], *, optional: Iterable[str] = (), source: object = None) -> None:
-        """Raises CheckpointError with all missing, unexpected and mis-shaped keys. `source` is named in it."""
-        may_lack = set(optional)
-        unused = set(self.unused(found))
-        missing = [name for name in self.stored if name not in found and name not in may_lack]
-        unexpected = [name for name in found if name not in self.stored and name not in unused]
-        misshapen = [
-            f"{name}: {list(found[name])} instead of {list(stored.shape)}"
-            for name, stored in self.stored.items()
-            if name in found and tuple(found[name]) != stored.shape
-        ]
-        problems = {"missing": missing, "unexpected": unexpected, "wrong shape": misshapen}
-        if any(problems.values()):
-            counts = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items() if names)
-            lines = [f"{kind}: {name}" for kind, names in problems.items() for name in sorted(names)]
-            raise CheckpointError(
-                f"the weights do not fit: {counts}" if source is None else f"{source}: weights do not fit: {counts}",
-                expected=f"{len(self.stored)} tensors of the {self.layout.value} layout",
-                actual="\n    ".join([f"{len(found)} tensors", *lines]),
-            )
+    variant = Variant.HYBRID if any(_HYBRID_SIGN.match(key) for key in keys) else Variant.MLP
+    return CheckpointForm(layout=layout, variant=variant)
 
 
 def plan_for(shapes: Mapping[str, Shape], layout: CheckpointLayout) -> KeyPlan:
     """The plan for a model whose state dict has these names and shapes. Raises CheckpointError for a name unknown."""
-    parts: dict[str, dict[int, str]] = {}
-    places = {own: _PLACES[layout](own) for own in shapes}
-    for own, place in places.items():
-        parts.setdefault(place.name, {})[place.part] = own
-    stored = {}
-    for name, pieces in parts.items():
-        owns = tuple(pieces[part] for part in sorted(pieces))
-        first = tuple(shapes[owns[0]])
-        joined = first if len(owns) == 1 else (sum(shapes[own][0] for own in owns), *first[1:])
-        in_front = places[owns[0]].in_front
-        stored[name] = Stored(shape=(1, *joined) if in_front else joined, pieces=owns, in_front=in_front)
-    return KeyPlan(layout=layout, stored=stored)
+    return key_plan(shapes, _PLACES[layout], layout=layout.value, unused=UNUSED[layout])

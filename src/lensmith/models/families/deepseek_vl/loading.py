@@ -92,9 +92,9 @@ def _in_words(pictures: DeepseekPictureConfig) -> dict[str, Any]:
     """Our fields in the words of the code that they follow."""
     is_original = pictures.exact is Exactness.ORIGINAL
     names = _PLAIN if is_original or pictures.low_px is None else _HYBRID
-    told = to_dict(pictures) | {"normalise": pictures.normalises, "low_filter": pictures.low_filter.value}
+    values = to_dict(pictures) | {"normalise": pictures.normalises, "low_filter": pictures.low_filter.value}
     kind = _ORIGINALS if is_original else _TRANSFORMERS
-    return {"image_processor_type": kind} | {name: told[own] for name, own in names.items()}
+    return {"image_processor_type": kind} | {name: values[own] for name, own in names.items()}
 
 
 def _value(value: Any, own: str) -> Any:
@@ -112,10 +112,10 @@ def _refuse_other_sizes(values: Mapping[str, Any], fitting: DeepseekPictureConfi
     if is_hybrid:
         wanted["high_res_size"] = fitting.image_px
     for name, side_px in wanted.items():
-        told = values.get(name)
-        sides = list(told.values()) if isinstance(told, Mapping) else [told]
-        if told is not None and any(side != side_px for side in sides):
-            raise ConfigError(f"{name}: pictures do not fit the tower", expected=f"{side_px} px", actual=told)
+        said = values.get(name)
+        sides = list(said.values()) if isinstance(said, Mapping) else [said]
+        if said is not None and any(side != side_px for side in sides):
+            raise ConfigError(f"{name}: pictures do not fit the tower", expected=f"{side_px} px", actual=said)
 
 
 def _refuse_other_steps(values: Mapping[str, Any], is_hybrid: bool) -> None:
@@ -287,7 +287,7 @@ def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def _set_generation(model: VisionLanguageModel, folder: Path) -> None:
-    """What the folder says of generation, but for the special tokens, which the tokenizer has told."""
+    """What the folder says of generation, but for the special tokens, which the tokenizer has said."""
     if not (folder / GENERATION).is_file():
         return
     try:

@@ -112,7 +112,7 @@ def write_original(config: VisionLanguageConfig, dtype: str) -> dict[str, Any]:
                 "depth": parts.depth,
                 "input_dim": siglip.width,
                 "n_embed": language.hidden_size,
-                "projector_type": "mlp_gelu" if parts.family is Variant.MLP else "low_high_hybrid_split_mlp_gelu",
+                "projector_type": "mlp_gelu" if parts.variant is Variant.MLP else "low_high_hybrid_split_mlp_gelu",
             },
         },
         "architectures": ["MultiModalityCausalLM"],
@@ -278,7 +278,7 @@ def write_transformers(config: VisionLanguageConfig, dtype: str, layout: Checkpo
     if old:
         text |= {"rope_theta": llama_rope_theta(own.language), "rope_scaling": None}
         del text["rope_parameters"]
-    is_hybrid = own.family is Variant.HYBRID
+    is_hybrid = own.variant is Variant.HYBRID
     hybrid = "Hybrid" if is_hybrid else ""
     return {
         "architectures": [f"DeepseekVL{hybrid}ForConditionalGeneration"],
