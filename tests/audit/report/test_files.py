@@ -266,6 +266,16 @@ def test_every_capability_has_a_name_in_words():
     assert set(Probed(context=Request(prompt="x")).as_json()) == set(CAPABILITIES)
 
 
+def test_capabilities_keep_their_names_in_reports():
+    """Dashboards read them: a field that is renamed in the code is not renamed there."""
+    names = (
+        "allow_list allow_list_true_value bias_steers bias_with_logprobs biased_ids decimals deterministic echo facts "
+        "failed largest_bias notes read_outs sampled spread_nats step_nats taken takes_token_ids tells_ids "
+        "top_logprobs vocabulary_size wanted_ids whole_vocabulary"
+    )
+    assert set(names.split()) <= set(Probed(context=Request(prompt="x")).as_json())
+
+
 def test_the_plot_is_there_for_wide_and_narrow_screens_and_shows_the_gap_on_both():
     html = as_html(audit_report())
     for name, wide in (("wide", 960), ("narrow", 380)):

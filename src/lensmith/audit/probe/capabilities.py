@@ -127,6 +127,7 @@ class Probed:
         """For reports: everything but the context."""
         values = asdict(replace(self, context=Request(prompt="x")))
         del values["context"]
+        values["tells_ids"] = values.pop("returns_ids")  # its name in reports since the schema's first version
         return {
             **values,
             "sampled": self.sampled.value,

@@ -36,7 +36,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "allow_list_true_value": "The allowed token's true logprob is told",
         "echo": "Logprobs of the prompt's own tokens are told (echo)",
         "takes_token_ids": "Prompts may be given as token ids",
-        "returns_ids": "Tokens are told by their ids",
+        "tells_ids": "Tokens are told by their ids",
         "vocabulary_size": "Tokens in the vocabulary",
         "deterministic": "The same question gets the same answer",
         "spread_nats": "How far answers to one question lie apart, in nats",
