@@ -231,7 +231,7 @@ class MinusOneReader:
         # A probability that vanishes in rounding is set to the smallest that can be seen, which flatters this way.
         logits_NM = np.log(np.maximum(chance_NM, 1e-8))
         spent = Cost(queries=len(base) + len(biased))
-        return Reading(logits_NM=logits_NM, token_ids_M=token_ids, top_N=tops_N, precision_nats=1.0, spent=spent)
+        return Reading(logits_NM=logits_NM, token_ids_M=token_ids, top_N=tops_N, resolution_nats=1.0, spent=spent)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         return Cost(queries=rows * (columns + 1))
@@ -281,7 +281,7 @@ def prior_of(known_NV: NDArray[np.float32], ids: IdArray) -> Prior:
         logits_NM=known[:, ids],
         token_ids_M=ids,
         top_N=known.max(axis=1),
-        precision_nats=1e-6,
+        resolution_nats=1e-6,
         spent=Cost(queries=0),
     )
     return Prior.from_rows(learned)

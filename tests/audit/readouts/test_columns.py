@@ -51,7 +51,7 @@ def reading(logits, top):
         logits_NM=logits,
         token_ids_M=np.arange(logits.shape[1]) + 7,
         top_N=np.array(top, dtype=np.float64),
-        precision_nats=0.1,
+        resolution_nats=0.1,
         spent=Cost(queries=1),
     )
 

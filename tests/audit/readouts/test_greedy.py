@@ -44,7 +44,7 @@ def test_gaps_are_found_to_the_target_within_the_queries_expected(reader, most):
     errors_NM = reading.logits_NM - gaps(endpoint)
     assert reading.read_fraction == 1
     assert np.sqrt((errors_NM**2).mean()) < 2e-3
-    assert 0.7 < reading.precision_nats / np.sqrt((errors_NM**2).mean()) < 2.5
+    assert 0.7 < reading.resolution_nats / np.sqrt((errors_NM**2).mean()) < 2.5
     assert reading.spent.queries / errors_NM.size < most
     assert endpoint.queries == reading.spent.queries
 
@@ -66,7 +66,7 @@ def test_a_budget_ends_a_search_and_the_precision_says_what_was_reached():
     reading = GreedyReader(biased_ids=64, target_nats=1e-9, most_queries=2.0).read(endpoint, CONTEXTS[:1], IDS)
     assert reading.spent.queries <= 2.0 * len(IDS) + 3
     rms = np.sqrt(np.nanmean((reading.logits_NM - gaps(endpoint, CONTEXTS[:1])) ** 2))
-    assert 0.3 < reading.precision_nats / rms < 3
+    assert 0.3 < reading.resolution_nats / rms < 3
 
 
 def test_a_prior_saves_first_steps():

@@ -126,7 +126,7 @@ def test_one_top_logprob_is_nearly_as_good_as_all(decimals, limit):
     reading = reader.read(endpoint, CONTEXTS, IDS)
     errors = centred(reading.logits_NM) - centred(truth(endpoint))
     assert np.abs(errors).max() < limit
-    assert reading.precision_nats < limit
+    assert reading.resolution_nats < limit
     assert reading.spent.queries <= 1.1 * reader.queries_for(6, len(IDS)).queries
 
 

@@ -15,6 +15,7 @@ from lensmith.core.images import open_picture
 @dataclass(frozen=True)
 class Read:
     logits_NM: np.ndarray
+    resolution_nats: float = 1e-6
 
 
 class SumReader:
@@ -128,18 +129,20 @@ def test_a_column_that_cannot_be_read_is_left_out(tmp_path):
 
 
 def test_rows_of_another_matrix_are_refused(tmp_path):
-    RowStore(tmp_path / "a", "x", [1, 2]).extend(np.ones((3, 2)))
+    RowStore(tmp_path / "a", "x", [1, 2]).extend(np.ones((3, 2)), 1e-3)
     with pytest.raises(InputError, match="another matrix"):
         RowStore(tmp_path / "a", "x", [1, 3])
 
 
 def test_a_row_that_was_cut_short_is_cut_off(tmp_path):
-    RowStore(tmp_path / "a", "x", [1, 2]).extend(np.arange(6.0).reshape(3, 2))
+    RowStore(tmp_path / "a", "x", [1, 2]).extend(np.arange(6.0).reshape(3, 2), 1e-3)
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:-3])
     store = RowStore(tmp_path / "a", "x", [1, 2])
     assert store.num_rows == 2
-    store.extend(np.array([[8.0, 9.0]]))
+    store.extend(np.array([[8.0, 9.0]]), 2e-3)
     assert store.matrix().tolist() == [[0, 1], [2, 3], [8, 9]]
+    assert store.resolution_nats(2) == pytest.approx(1e-3)
+    assert store.resolution_nats(3) == pytest.approx(np.sqrt((1 + 1 + 4) / 3) * 1e-3)
 
 
 @pytest.mark.parametrize("form", ContextForm)

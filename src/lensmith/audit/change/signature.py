@@ -26,7 +26,6 @@ from lensmith.audit.readouts.choose import columns_for, lasting_ids, named, read
 from lensmith.audit.session import open_session
 from lensmith.audit.stages.proof import SECOND_SEED, first_proven
 from lensmith.audit.stages.stage import AuditStage
-from lensmith.audit.stages.width import rounding_nats
 from lensmith.core.arrays import Float64Array, IdArray
 from lensmith.core.endpoint import Endpoint, Request
 from lensmith.core.errors import InputError, LensmithError, NotExposedError
@@ -142,12 +141,11 @@ def _checked(
     if kept.matrix_NM.shape[0] < _LEAST_OUTPUTS or kept.matrix_NM.shape[1] < image.rank + 1 + _SPARE:
         shape = kept.matrix_NM.shape
         raise NotExposedError(f"{shape[0]} outputs of {shape[1]} of the image's tokens were told, which are too few")
-    # A search for a value errs the same way twice, so repeats alone do not tell its noise.
+    # Rounding and the last step of a search err the same way twice, so repeats alone do not tell the noise.
     noise_nats = max(
         float(np.sqrt(np.nanmean(repeat_KT**2) / 2)),
-        rounding_nats(stage.probed.decimals),
         image.noise_nats,
-        *(reading.precision_nats for reading in readings),
+        *(reading.resolution_nats for reading in readings),
     )
     ids_T = lasting_ids(wanted[kept.tokens_M], stage.meter.texts)
     return judge(

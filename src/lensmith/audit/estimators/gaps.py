@@ -32,7 +32,7 @@ _DOMINANCE = 2.0
 """How many times the largest log-ratio among the values before it a believed log-ratio must be."""
 _RIVAL = 50.0
 """An earlier gap of this ratio, or of the square of the last one's where that is more, leaves the rank open."""
-_ARITHMETIC = 4e-7
+ARITHMETIC = 4e-7
 """Below this part of the largest value, float32 arithmetic makes directions of its own: sums of products that one
 large term dominates are rounded alike in all contexts. Three to four units of its last place."""
 _FEW_VALUES = 40.0
@@ -107,14 +107,19 @@ def _before_rounding(values_K: Float64Array, gaps: tuple[Gap, ...], largest: flo
     for gap in earlier:
         is_large = gap.ratio >= max(_RIVAL, last.ratio**2)
         above, below = values_K[gap.rank - before - 1 : gap.rank - before + 1]
-        if is_large and below < _ARITHMETIC * largest <= above:
+        if is_large and below < ARITHMETIC * largest <= above:
             return gap
     return last
 
 
 def is_deep_enough(gap: Gap, count: int) -> bool:
-    """Whether enough of `count` values follow, and the fall is more than so few values before it can show by chance."""
-    return count - gap.rank >= MIN_TAIL and gap.ratio >= 1 + _FEW_VALUES / gap.rank
+    """Whether enough of `count` values follow a fall that is steep enough."""
+    return count - gap.rank >= MIN_TAIL and is_steep_enough(gap)
+
+
+def is_steep_enough(gap: Gap) -> bool:
+    """Whether the fall is more than so few values before it can show by chance."""
+    return gap.ratio >= 1 + _FEW_VALUES / gap.rank
 
 
 def shows_gap_at(values_K: Float64Array, rank: int, *, beside: int | None = None, before: int = 0) -> bool:

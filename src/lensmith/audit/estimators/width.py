@@ -28,16 +28,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lensmith.audit.estimators.gaps import (
+    ARITHMETIC,
     MIN_TAIL,
     WINDOW,
     Gap,
     RankReading,
     is_deep_enough,
+    is_steep_enough,
     may_hide_a_rival,
     read_rank,
     shows_gap_at,
 )
 from lensmith.audit.estimators.heads import Heads, heads_of
+from lensmith.audit.estimators.noise import lattice_nats, noise_edge
 from lensmith.audit.estimators.spectrum import Centring, Method, Spectra, Spectrum, drop_missing
 from lensmith.audit.findings.wording import ratio
 from lensmith.core.arrays import Float64Array, FloatArray, IdArray
@@ -81,6 +84,8 @@ _SMALLEST_SIDE = 16
 _COMMON_MULTIPLE = 8
 _LIKELY_MULTIPLE = 32
 _SMALLEST_COMMON = 32
+_ARITHMETIC_NATS = 1e-5
+"""More than a model's own float32 arithmetic errs by in one logit."""
 
 
 class Status(enum.Enum):
@@ -122,8 +127,9 @@ class WidthEstimate:
     `rank` is what was measured; `width` follows from it and the norm (None where unresolved), within `interval`
     (inclusive). `score` and `ratio` are those of the gap believed, `gaps` all significant ones: an earlier one may be
     the true width of a model that was padded after training. `at_least`: where nothing was resolved but the noise is
-    known, the number of values that noise cannot explain; not where `heads` of more than one model would add up in it.
-    `contexts` and `tokens` are those used, after dropping.
+    known, the number of values that neither it nor a lattice of 16 bits can explain, and no more than lie before the
+    first steep gap; not where `heads` of more than one model would add up in it. `contexts` and `tokens` are those
+    used, after dropping.
     """
 
     status: Status
@@ -159,9 +165,10 @@ def next_size(contexts: int, tokens: int, rank: int | None = None) -> Needs:
 def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, seed: int = 0) -> WidthEstimate:
     """The width of the model whose logprobs (or logits) these are, N contexts by M tokens, M over N if possible.
 
-    Missing values are NaN. `noise_nats`, where known (from repeats or rounding: the standard deviation of one value),
-    gives a lower bound when nothing is resolved. `seed` chooses the parts that confirm. Raises ShapeError for anything
-    but a matrix.
+    Missing values are NaN. `noise_nats`, where known (a read-out's resolution: the standard deviation of one value,
+    whether or not it comes out the same again), keeps what lies below it from being taken for the model's, and gives a
+    lower bound when nothing is resolved. `seed` chooses the parts that confirm. Raises ShapeError for anything but a
+    matrix.
     """
     part = drop_missing(matrix_NM)
     contexts, tokens = part.matrix_NM.shape
@@ -178,10 +185,10 @@ def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, se
     whole = found.of(Centring.TOKENS)
     if whole.values_K[0] <= 1e-12 * math.sqrt(contexts * tokens) * max(found.largest, 1e-100):
         nothing = RankReading(gap=None, gaps=(), count=len(whole.values_K), reason="every token has the same value")
-        return _unresolved(whole, nothing, noise_nats)
+        return _unresolved(found, whole, nothing, noise_nats)
     reading = read_rank(whole.values_K)
     if not reading.gaps:
-        return _unresolved(whole, reading, noise_nats)
+        return _unresolved(found, whole, reading, noise_nats)
     rank = (reading.gap or reading.gaps[-1]).rank
     down_to = _down_to(whole, rank)
     # What is looked for is the rank, or one less; of the values far above only whether they may have a rival matters.
@@ -190,15 +197,18 @@ def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, se
     end_K = found.end(Centring.TOKENS_AND_CONTEXTS, before=before, down_to=down_to)
     without_bias = read_rank(end_K, largest=float(whole.values_K[0]), before=before)
     reading = _with_help(reading, without_bias)
+    if reading.rank is not None and noise_nats is not None and _is_lost_in(noise_nats, whole, reading.rank):
+        reason = f"the gap at {reading.rank} lies below what the values were read to, {noise_nats:.2g} nats"
+        reading = replace(reading, gap=None, reason=reason)
     if reading.rank is None:
-        return _unresolved(whole, reading, noise_nats)
+        return _unresolved(found, whole, reading, noise_nats)
     beside = reading.rank - 1 if without_bias.rank == reading.rank - 1 else None
     parts = _Parts(rank=reading.rank, beside=beside, down_to=down_to, seed=seed)
     doubt = _doubt(found, whole, parts)
     if doubt.reason:
         reading = replace(reading, gap=None, reason=doubt.reason)
         known_nats = noise_nats if doubt.heads is Heads.ONE else None
-        return replace(_unresolved(whole, reading, known_nats), heads=doubt.heads)
+        return replace(_unresolved(found, whole, reading, known_nats), heads=doubt.heads)
     return _resolved(whole, reading, without_bias, doubt.confirmation)
 
 
@@ -255,13 +265,13 @@ def _readings(rank: int, without_bias: int | None) -> tuple[NormType, tuple[int,
     return NormType.UNKNOWN, (rank, rank - 1, rank + 1)
 
 
-def _unresolved(whole: Spectrum, reading: RankReading, noise_nats: float | None) -> WidthEstimate:
+def _unresolved(found: Spectra, whole: Spectrum, reading: RankReading, noise_nats: float | None) -> WidthEstimate:
     suspect = reading.gaps[-1].rank if reading.gaps else None
     return WidthEstimate(
         status=Status.UNRESOLVED,
         reason=reading.reason,
         gaps=reading.gaps,
-        at_least=None if noise_nats is None else _beyond_noise(whole, noise_nats),
+        at_least=None if noise_nats is None else _beyond_noise(found, whole, reading, noise_nats),
         needs=next_size(whole.contexts, whole.tokens, suspect),
         contexts=whole.contexts,
         tokens=whole.tokens,
@@ -270,10 +280,22 @@ def _unresolved(whole: Spectrum, reading: RankReading, noise_nats: float | None)
     )
 
 
-def _beyond_noise(whole: Spectrum, noise_nats: float) -> int:
-    """How many values are over twice the largest that independent noise of this size makes, less one for a bias."""
-    edge = noise_nats * (math.sqrt(whole.contexts) + math.sqrt(whole.tokens))
-    return max(int((whole.values_K > 2 * edge).sum()) - 1, 0)
+def _beyond_noise(found: Spectra, whole: Spectrum, reading: RankReading, noise_nats: float) -> int:
+    """How many values are over twice the largest that independent errors make, less one for a bias.
+
+    Behind a steep gap that is no proof the rest may be what a soft-cap or frozen noise adds to a narrower model.
+    """
+    errors = (noise_nats, lattice_nats(found.matrix_NM, noise_nats), _ARITHMETIC_NATS)
+    edge = noise_edge(whole.contexts, whole.tokens, math.hypot(*errors))
+    beyond = int((whole.values_K > max(2 * edge, ARITHMETIC * float(whole.values_K[0]))).sum())
+    before = min([beyond, *(gap.rank for gap in reading.gaps if is_steep_enough(gap))])
+    return max(before - 1, 0)
+
+
+def _is_lost_in(noise_nats: float, whole: Spectrum, rank: int) -> bool:
+    """Whether noise alone makes values as large as the last one before the gap."""
+    left = noise_edge(whole.contexts - rank + 1, whole.tokens - rank + 1, noise_nats)
+    return bool(whole.values_K[rank - 1] <= left)
 
 
 def _too_few_distinct(matrix_NM: FloatArray, whole: Spectrum, rank: int) -> str | None:

@@ -1,10 +1,12 @@
 """What a probe found of an interface, and which read-outs follow from it."""
 
 import enum
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lensmith.audit.estimators.noise import FLOAT32_ERROR_NATS, rounding_nats
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Taken
@@ -86,6 +88,11 @@ class Probed:
     def is_precise(self) -> bool:
         """Whether values are told as a float32 holds them: not rounded, not on a lattice, and the same again."""
         return self.decimals is None and self.step_nats == 0 and self.deterministic
+
+    @property
+    def logprob_error_nats(self) -> float:
+        """The standard deviation by which a logprob that is told misses the one that was computed."""
+        return math.hypot(FLOAT32_ERROR_NATS, rounding_nats(self.decimals), self.spread_nats)
 
     def undecided(self, besides: Iterable[ReadOut] = ()) -> dict[str, str]:
         """The questions that failed and might have shown what the others did not, with what went wrong.

@@ -16,20 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.audit.estimators.noise import decimals_of
 from lensmith.audit.probe.capabilities import LARGE_TOP, Probed, SampledFound
 from lensmith.audit.querying.meter import BudgetError
 from lensmith.core.endpoint import Answer, Choice, Endpoint, RefusedError, Request, Reveal
 from lensmith.core.errors import AccessError, InputError, LensmithError, NotExposedError
 from lensmith.core.exposure import Taken
 from lensmith.openai_api import EndpointError
-
-
-def decimals_of(values: NDArray[np.float64]) -> int | None:
-    """How many decimals all values have; None for more than six."""
-    for decimals in range(7):
-        if np.allclose(values, np.round(values, decimals), rtol=0, atol=1e-9):
-            return decimals
-    return None
 
 
 def lattice_step(values: NDArray[np.float64]) -> float:

@@ -15,13 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.audit.estimators.noise import logprob_resolution_nats
 from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.core.arrays import Float64Array, IdArray
 from lensmith.core.endpoint import Answer, Endpoint, Logprobs, Request
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
 
-FLOAT32_ERROR_NATS = 1e-6
-"""What is usually left of a float32 logprob: a server subtracts numbers of about 20, whose steps are 2e-6."""
+_LOOKED_AT = 64
+"""Answers that show how many decimals are told."""
 
 MASKED_BELOW = -9000.0
 """OpenAI writes -9999.0 for a sampled token outside the top; no real logprob is that low."""
@@ -71,13 +72,15 @@ class Reading:
     """Logits of N rows and M columns, up to one constant a row; NaN where a value could not be read.
 
     Row `i * positions + t` is context i with t tokens of its answer after it. `top_N` is the logit of the row's most
-    likely token on that row's scale (NaN: not told). `precision_nats` estimates one value's root-mean-square error.
+    likely token on that row's scale (NaN: not told). `resolution_nats`: the root mean square by which a value may miss
+    what the endpoint computed, whether or not it comes out the same again; an error that several values of a row share
+    counts times the square root of their number, since it weighs as much in a matrix.
     """
 
     logits_NM: Float64Array
     token_ids_M: IdArray
     top_N: Float64Array
-    precision_nats: float
+    resolution_nats: float
     positions: int = 1
     spent: Cost
     notes: tuple[str, ...] = ()
@@ -108,12 +111,15 @@ class LogitReader(Protocol):
 
 @dataclass(kw_only=True)
 class Asker:
-    """An endpoint with a counter: how many requests were sent, and how many tokens they read and wrote."""
+    """An endpoint with a counter: how many requests were sent, how many tokens they read and wrote, the largest
+    bias among them, and some of the top logprobs that came back."""
 
     endpoint: Endpoint
     batch: int = 256
     queries: int = 0
     tokens: int = 0
+    largest_bias: float = 0.0
+    told: list[Float64Array] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
@@ -123,12 +129,21 @@ class Asker:
             part = self.endpoint.answer(requests[start : start + self.batch])
             answers += part
             self.queries += len(part)
+            biases = [bias for request in requests[start : start + self.batch] for bias in request.logit_bias.values()]
+            self.largest_bias = max([self.largest_bias, *map(abs, biases)])
             self.tokens += sum(map(_tokens_of, part))
+            for answer in part[: max(0, _LOOKED_AT - len(self.told))]:
+                logprobs = answer.choices[0].logprobs if answer.choices else None
+                self.told += [] if logprobs is None else [np.asarray(logprobs.top_TK, dtype=np.float64).ravel()]
         return answers
 
     @property
     def spent(self) -> Cost:
         return Cost(queries=self.queries, tokens=self.tokens)
+
+    def resolution_nats(self, error_nats: float) -> float:
+        """To how many nats the top logprobs are exact: `error_nats`, or what their decimals leave of them."""
+        return logprob_resolution_nats(np.concatenate(self.told), error_nats) if self.told else error_nats
 
     def note(self, text: str) -> None:
         """Keeps a sentence for the report, once."""

@@ -63,21 +63,26 @@ _ASSUMED_VOCABULARY = 4096
 
 def reader_for(read_out: ReadOut, probed: Probed) -> LogitReader:
     """The reader for a read-out of this interface. Raises InputError for one that reads no logits (P0, P8, P9)."""
+    logprob_error_nats = probed.logprob_error_nats
     if read_out is ReadOut.P1:
-        return WholeVocabularyReader(top=None if probed.returns_ids and probed.whole_vocabulary else _ALL)
+        top = None if probed.returns_ids and probed.whole_vocabulary else _ALL
+        return WholeVocabularyReader(top=top, logprob_error_nats=logprob_error_nats)
     if read_out is ReadOut.P2:
-        return ChosenIdsReader(cap=probed.wanted_ids)
+        return ChosenIdsReader(cap=probed.wanted_ids, logprob_error_nats=logprob_error_nats)
     if read_out is ReadOut.P3:
         return TopBiasReader(
-            top=min(probed.top_logprobs, 20), bias_limit=probed.largest_bias, biased_ids=probed.biased_ids
+            top=min(probed.top_logprobs, 20),
+            bias_limit=probed.largest_bias,
+            biased_ids=probed.biased_ids,
+            logprob_error_nats=logprob_error_nats,
         )
     if read_out in (ReadOut.P4A, ReadOut.P4B):
         force = Force.BIAS if read_out is ReadOut.P4A else Force.ALLOW_LIST
-        return ForcedTokenReader(force=force, bias=probed.largest_bias or 1.0)
+        return ForcedTokenReader(force=force, bias=probed.largest_bias or 1.0, logprob_error_nats=logprob_error_nats)
     if read_out is ReadOut.P5:
-        return PromptReader()
+        return PromptReader(logprob_error_nats=logprob_error_nats)
     if read_out is ReadOut.P6:
-        return SingleTopReader(bias_limit=probed.largest_bias)
+        return SingleTopReader(bias_limit=probed.largest_bias, logprob_error_nats=logprob_error_nats)
     if read_out is ReadOut.P7:
         return GreedyReader(bias_limit=probed.largest_bias, biased_ids=min(probed.biased_ids, _MOST_AT_ONCE))
     raise InputError("this read-out tells no logits", actual=f"{read_out.value}: {read_out.title}")

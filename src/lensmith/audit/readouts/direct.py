@@ -13,15 +13,16 @@ stands after the first difference is dropped.
 Legend: N rows, T positions of one answer, M token ids, C ids of one request, V vocabulary, K top tokens.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from lensmith.audit.estimators.noise import FLOAT32_ERROR_NATS, logprob_resolution_nats
 from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
-    FLOAT32_ERROR_NATS,
     Asker,
     Reading,
     checked_ids,
@@ -72,7 +73,7 @@ class WholeVocabularyReader:
             logits_NM=logits_NM,
             token_ids_M=ids_M,
             top_N=top_N,
-            precision_nats=self.logprob_error_nats,
+            resolution_nats=logprob_resolution_nats(logits_NM, self.logprob_error_nats),
             positions=self.positions,
             spent=asker.spent,
         )
@@ -104,8 +105,8 @@ class WholeVocabularyReader:
 class ChosenIdsReader:
     """P2. `cap` is how many ids one request may name; `positions` rows come from each context.
 
-    `joined` pieces of a row are shifted so that their shared column agrees, which makes a row one row even where the
-    pieces came from replicas that differ; a shift over `logprob_error_nats` is noted.
+    Pieces of a row are shifted so that their shared column agrees, where it differs by more than `logprob_error_nats`
+    explains: that makes a row one row even where the pieces came from replicas that differ. It is noted.
     """
 
     read_out: ClassVar[ReadOut] = ReadOut.P2
@@ -128,11 +129,12 @@ class ChosenIdsReader:
             for start in range(0, len(answers), len(chunks))
         ]
         logits_NM = np.concatenate(rows) if rows else np.empty((0, len(ids_M)))
+        shared = math.sqrt(len(chunks[0])) if asker.notes else 1.0  # the error of a shift is that of all it shifted
         return Reading(
             logits_NM=logits_NM,
             token_ids_M=ids_M,
             top_N=np.full(len(logits_NM), np.nan),
-            precision_nats=self.logprob_error_nats * (1.0 if len(chunks) == 1 else np.sqrt(2.0)),
+            resolution_nats=logprob_resolution_nats(logits_NM, self.logprob_error_nats) * shared,
             positions=self.positions,
             spent=asker.spent,
             notes=tuple(asker.notes),
@@ -168,8 +170,10 @@ class ChosenIdsReader:
                 column = wanted_TC.shape[1]
                 continue
             shift_T = row_TM[:agreed, 0] - wanted_TC[:, 0]
-            if (np.abs(shift_T) > 4 * self.logprob_error_nats).any():
+            differs_T = np.abs(shift_T) > 4 * self.logprob_error_nats
+            if differs_T.any():
                 asker.note("pieces of one row disagree on their shared column: the endpoint does not repeat itself")
+            shift_T = np.where(differs_T | np.isnan(shift_T), shift_T, 0.0)
             row_TM[:agreed, column : column + wanted_TC.shape[1] - 1] = wanted_TC[:, 1:] + shift_T[:, None]
             column += wanted_TC.shape[1] - 1
         return row_TM

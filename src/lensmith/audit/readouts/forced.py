@@ -18,9 +18,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from lensmith.audit.estimators.noise import FLOAT32_ERROR_NATS, logprob_resolution_nats
 from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
-    FLOAT32_ERROR_NATS,
     Asker,
     Reading,
     checked_ids,
@@ -218,7 +218,7 @@ def _reading(values_NM: Float64Array, ids_M: IdArray, logprob_error_nats: float,
         logits_NM=values_NM,
         token_ids_M=ids_M,
         top_N=np.full(len(values_NM), np.nan),
-        precision_nats=logprob_error_nats,
+        resolution_nats=logprob_resolution_nats(values_NM, logprob_error_nats),
         spent=asker.spent,
         notes=tuple(asker.notes),
     )

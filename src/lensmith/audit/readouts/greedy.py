@@ -171,7 +171,7 @@ class GreedyReader:
             logits_NM=np.array([row.logits() for row in rows]).reshape(len(rows), len(ids_M)),
             token_ids_M=ids_M,
             top_N=np.zeros(len(rows)),
-            precision_nats=float(np.sqrt(squares.mean())) if len(squares) else math.inf,
+            resolution_nats=float(np.sqrt(squares.mean())) if len(squares) else math.inf,
             spent=asker.spent,
             notes=tuple(asker.notes),
         )

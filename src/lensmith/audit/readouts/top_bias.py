@@ -20,15 +20,16 @@ then about twice the precision of what is returned.
 Legend: N rows, T positions, M token ids, K top tokens, C targets of one request. B is a bias in nats.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
+from lensmith.audit.estimators.noise import FLOAT32_ERROR_NATS, float32_nats
 from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
-    FLOAT32_ERROR_NATS,
     Asker,
     Prior,
     Reading,
@@ -95,6 +96,10 @@ START_BIAS_NATS = 40.0
 """Without a prior: over the distance from the likeliest to the least likely token of most models."""
 
 CHECK_BIAS_NATS = 3.0
+_LOGITS_NATS = 24.0
+"""About the size of a model's largest logits, to which a bias is added."""
+_MUCH_WORSE = 10.0
+"""A value that errs by so many times more than most is not read: one column of them would pass for a direction."""
 TIE_STEPS = 4
 """Biases are multiples of 1/4, which float32 holds and adds with little rounding; a tie need not be closer."""
 
@@ -146,7 +151,7 @@ class TopBiasReader:
         """
         ids_M = checked_ids(token_ids)
         asker = Asker(endpoint=endpoint, batch=self.batch)
-        bases = ask_bases(asker, contexts, self.bias_limit)
+        bases = ask_bases(asker, contexts, self.bias_limit, self.logprob_error_nats)
         first = len(contexts) if self._prior_for(ids_M) is not None else 1
         parts = [self._rows(asker, contexts[:first], bases[:first], ids_M, self.prior)]
         if first < len(contexts):
@@ -178,11 +183,16 @@ class TopBiasReader:
             logits_NM=logits_NM,
             token_ids_M=ids_M,
             top_N=top_N,
-            precision_nats=self.logprob_error_nats * np.sqrt(2.0),
+            resolution_nats=self._resolution(asker),
             positions=self.positions,
             spent=asker.spent,
             notes=tuple(asker.notes),
         )
+
+    def _resolution(self, asker: Asker) -> float:
+        """A value is a difference to the reference, whose error all targets of a request share."""
+        scores_nats = float32_nats(asker.largest_bias + _LOGITS_NATS)
+        return math.hypot(asker.resolution_nats(self.logprob_error_nats), scores_nats) * math.sqrt(self.targets + 1)
 
     def _rows(
         self, asker: Asker, contexts: Sequence[Request], bases: Sequence[Base], ids_M: IdArray, prior: Prior | None
@@ -245,7 +255,8 @@ class TopBiasReader:
 
 @dataclass(frozen=True, kw_only=True)
 class SingleTopReader:
-    """P6. A value is taken when its error, given `logprob_error_nats`, is `accept_nats` or less; at most `steps` tries.
+    """P6. A value is taken when its error is `accept_nats` or less (20 times `logprob_error_nats` where that is more),
+    after at most `steps` tries.
 
     Rows are absolute logprobs. A column's first bias comes from `prior`, or from the rows and columns read so far.
     """
@@ -262,6 +273,11 @@ class SingleTopReader:
         require_limits(bias_limit=self.bias_limit, steps=self.steps, accept_nats=self.accept_nats, batch=self.batch)
         require_limits(logprob_error_nats=self.logprob_error_nats)
 
+    @property
+    def accepted_nats(self) -> float:
+        """With which error a value is taken."""
+        return max(self.accept_nats, 20 * self.logprob_error_nats)
+
     def read(self, endpoint: Endpoint, contexts: Sequence[Request], token_ids: IdArray) -> Reading:
         """See `LogitReader.read`. NaN where no bias within the limit made a token count.
 
@@ -269,8 +285,15 @@ class SingleTopReader:
         """
         ids_M = checked_ids(token_ids)
         asker = Asker(endpoint=endpoint, batch=self.batch)
-        bases = ask_bases(asker, contexts, self.bias_limit)
-        work = _TieWork(reader=self, asker=asker, ids_M=ids_M, contexts=contexts, bases=bases)
+        bases = ask_bases(asker, contexts, self.bias_limit, self.logprob_error_nats)
+        logprob_error_nats = asker.resolution_nats(self.logprob_error_nats)
+        work = _TieWork(
+            reader=replace(self, logprob_error_nats=logprob_error_nats),
+            asker=asker,
+            ids_M=ids_M,
+            contexts=contexts,
+            bases=bases,
+        )
         pairs = [
             (row, column)
             for row, base in enumerate(bases)
@@ -283,12 +306,15 @@ class SingleTopReader:
             start, size = start + size, min(2 * size, self.batch)
         for row, base in enumerate(bases):
             work.logits_NM[row, ids_M == base.token_id] = base.logprob
-        errors = work.errors_NM[np.isfinite(work.errors_NM)]
+        errors = work.kept_errors()
         return Reading(
             logits_NM=work.logits_NM,
             token_ids_M=ids_M,
             top_N=np.array([base.logprob for base in bases]),
-            precision_nats=float(np.sqrt((errors**2).mean())) if len(errors) else self.logprob_error_nats,
+            resolution_nats=math.hypot(
+                float(np.sqrt((errors**2).mean())) if len(errors) else logprob_error_nats,
+                float32_nats(asker.largest_bias),
+            ),
             spent=asker.spent,
             notes=tuple(asker.notes),
         )
@@ -327,9 +353,18 @@ class _TieWork:
                 if not tie.error_nats >= self.errors_NM[row, column]:
                     self.logits_NM[row, column], self.errors_NM[row, column] = tie.logprob, tie.error_nats
                 next_bias = min(round(tie.next_bias * TIE_STEPS) / TIE_STEPS, limit)
-                if not tie.error_nats <= self.reader.accept_nats and abs(next_bias - bias) > 0.1:
+                if not tie.error_nats <= self.reader.accepted_nats and abs(next_bias - bias) > 0.1:
                     still_open.append(((row, column), next_bias))
             open_pairs = still_open
+
+    def kept_errors(self) -> Float64Array:
+        """The errors of what was read; what errs far more than the rest counts as unread from then on."""
+        errors = self.errors_NM[np.isfinite(self.errors_NM)]
+        if len(errors):
+            most = max(_MUCH_WORSE * float(np.median(errors)), self.reader.accepted_nats)
+            self.logits_NM[self.errors_NM > most] = np.nan
+            errors = errors[errors <= most]
+        return errors
 
     def _ask(self, open_pairs: Sequence[tuple[tuple[int, int], float]]) -> list[Tie]:
         requests = [
@@ -367,7 +402,7 @@ class _TieWork:
 # --- what both need -----------------------------------------------------------------------------------------------
 
 
-def ask_bases(asker: Asker, contexts: Sequence[Request], bias_limit: float) -> list[Base]:
+def ask_bases(asker: Asker, contexts: Sequence[Request], bias_limit: float, logprob_error_nats: float) -> list[Base]:
     """Each context's most likely token, and once a check that a bias moves what is told.
 
     Raises NotExposedError where it does not, or where tokens are told by text, so that they cannot be biased.
@@ -376,7 +411,7 @@ def ask_bases(asker: Asker, contexts: Sequence[Request], bias_limit: float) -> l
     if any(not 0 <= base.token_id < TEXT_IDS_FROM for base in bases):
         raise NotExposedError("the top token is told by its text, so it cannot be biased by id")
     if bases:
-        _require_moved(asker, contexts[0], bases[0], bias_limit)
+        _require_moved(asker, contexts[0], bases[0], bias_limit, logprob_error_nats)
     return bases
 
 
@@ -388,7 +423,7 @@ def top_of(answer: Answer) -> Base:
     return Base(token_id=int(logprobs.top_ids_TK[0, 0]), logprob=float(logprobs.top_TK[0, 0]))
 
 
-def _require_moved(asker: Asker, context: Request, base: Base, bias_limit: float) -> None:
+def _require_moved(asker: Asker, context: Request, base: Base, bias_limit: float, logprob_error_nats: float) -> None:
     """Biases the likeliest token, down where it is nearly certain, and looks whether its logprob follows."""
     bias = min(bias_limit, CHECK_BIAS_NATS) * (1.0 if base.logprob < np.log(0.9) else -1.0)
     (answer,) = asker.ask([greedy(context, logit_bias={base.token_id: bias}, top_logprobs=1)])
@@ -396,7 +431,9 @@ def _require_moved(asker: Asker, context: Request, base: Base, bias_limit: float
     if after.token_id != base.token_id:
         return  # another token is the top now, so what is ranked has moved
     if_moved = base.logprob + bias - np.log1p(np.exp(base.logprob) * np.expm1(bias))
-    if not abs(after.logprob - if_moved) < abs(after.logprob - base.logprob):
+    has_moved = abs(after.logprob - if_moved) < abs(after.logprob - base.logprob)
+    # A logprob that is rounded to 0 tells no probability from which to expect anything.
+    if not has_moved and abs(after.logprob - base.logprob) <= 4 * asker.resolution_nats(logprob_error_nats):
         raise NotExposedError(
             "the bias does not move the logprobs, so it cannot bring tokens into the top",
             expected=f"a logprob near {if_moved:.6f} with a bias of {bias:g}",

@@ -8,7 +8,7 @@ Legend: N contexts learned from, K held out, M tokens, R rank, T tokens read.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,8 @@ def find_image(
     outputs_NM = np.asarray(kept.matrix_NM, dtype=np.float64)
     ids_M = lasting_ids(whole.token_ids_M[kept.tokens_M], stage.meter.texts)
     image = learn_image(outputs_NM[:learned], width.rank, token_ids_M=ids_M)
+    # What is left beside the image cannot tell of errors that it learned with the rest.
+    image = replace(image, noise_nats=max(image.noise_nats, matrix.resolution_nats(rows, columns)))
     content_hash = save_image(image, path)
     tokens_read = math.ceil(_TOKENS_PER_RANK * (image.rank + 1))
     if len(ids_M) < _LEAST_GAIN * tokens_read:

@@ -5,7 +5,8 @@ new rows get all. Rows may grow for the first groups alone. Every call reads a r
 kept are differences to it, so that calls which return logits up to different constants fit together.
 
 A group's file is a JSON header line that names its columns, then float64 rows, little-endian, appended as they come:
-what a crash cannot take, nobody pays twice. A row that a crash cut short is cut off when the file is opened.
+what a crash cannot take, nobody pays twice. Each row ends with the resolution that it was read to. A row that a crash
+cut short is cut off when the file is opened.
 
 Legend: N rows (contexts), M columns (tokens).
 """
@@ -30,7 +31,7 @@ from lensmith.core.files import write_atomic
 
 
 class RowStore:
-    """Rows (n, m) of one matrix, in a file. `extend` appends; `matrix` is what is there.
+    """Rows (n, m) of one matrix, in a file. `extend` appends; `matrix` is what is there, `resolution_nats` how exact.
 
     `purpose` and `columns` must be those that the file was begun with: else InputError.
     """
@@ -38,8 +39,8 @@ class RowStore:
     def __init__(self, path: Path, purpose: str, columns: Sequence[int]) -> None:
         self.path = path
         self.columns = tuple(int(column) for column in columns)
-        header = json.dumps({"purpose": purpose, "columns": self.columns}).encode() + b"\n"
-        self._row_bytes = 8 * len(self.columns)
+        header = json.dumps({"purpose": purpose, "columns": self.columns, "then": "resolution_nats"}).encode() + b"\n"
+        self._row_bytes = 8 * (len(self.columns) + 1)
         if path.exists():
             self._start = _checked_start(path, header)
             rows = (path.stat().st_size - self._start) // self._row_bytes
@@ -49,20 +50,28 @@ class RowStore:
             self._start, rows = len(header), 0
         self.num_rows = rows
 
-    def extend(self, rows_NM: NDArray[np.float64]) -> None:
+    def extend(self, rows_NM: NDArray[np.float64], resolution_nats: float) -> None:
         """Appends rows (n, m) and sees that they are on the disk."""
         assert rows_NM.ndim == 2 and rows_NM.shape[1] == len(self.columns), "rows of another matrix"
         with self.path.open("ab") as file:
-            file.write(np.ascontiguousarray(rows_NM, dtype="<f8").tobytes())
+            file.write(np.insert(rows_NM, rows_NM.shape[1], resolution_nats, axis=1).astype("<f8").tobytes())
             file.flush()
             os.fsync(file.fileno())
         self.num_rows += len(rows_NM)
 
     def matrix(self) -> NDArray[np.float64]:
         """All rows (n, m), mapped from the file rather than read."""
+        return self._mapped()[:, :-1]
+
+    def resolution_nats(self, rows: int) -> float:
+        """That of the first rows, as `Reading` has it."""
+        return float(np.sqrt((self._mapped()[:rows, -1] ** 2).mean())) if self.num_rows else 0.0
+
+    def _mapped(self) -> NDArray[np.float64]:
+        shape = (self.num_rows, len(self.columns) + 1)
         if self.num_rows == 0:
-            return np.empty((0, len(self.columns)))
-        return np.memmap(self.path, dtype="<f8", mode="r", offset=self._start, shape=(self.num_rows, len(self.columns)))
+            return np.empty(shape)
+        return np.memmap(self.path, dtype="<f8", mode="r", offset=self._start, shape=shape)
 
 
 def _checked_start(path: Path, header: bytes) -> int:
@@ -138,11 +147,19 @@ class GrowingMatrix:
         ends = np.cumsum([len(group.columns) for group in groups])
         while (there := groups[0].num_rows) < rows:
             contexts = self.contexts.take(there, min(rows, there + at_once))
-            logits_NM = self.reader.read(endpoint, contexts, ids).logits_NM
+            reading = self.reader.read(endpoint, contexts, ids)
+            logits_NM = reading.logits_NM
             parts = np.split(logits_NM[:, 1:] - logits_NM[:, :1], ends[:-1], axis=1)
             for group, part_NM in zip(groups, parts, strict=True):
-                group.extend(part_NM)
+                group.extend(part_NM, reading.resolution_nats)
             on_done(groups[0].num_rows)
+
+    def resolution_nats(self, rows: int, columns: int) -> float:
+        """To how many nats the values were read: the root mean square over all of them."""
+        spans = self._spans(columns)
+        squares = [self._group(*span).resolution_nats(rows) ** 2 for span in spans]
+        widths = [min(stop, columns) - start for start, stop in spans]
+        return float(np.sqrt(np.average(squares, weights=widths)))
 
     def whole(self, rows: int, columns: int, *, first_row: int = 0) -> Part:
         """The differences as they were read; NaN where one could not be."""

@@ -7,6 +7,7 @@ them too.
 Legend: N rows (contexts), M columns (tokens).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,13 +96,14 @@ def first_proven(stage: AuditStage) -> ReadOut | None:
     return next((read_out for read_out in stage.probed.readable() if prove(stage, read_out).holds), None)
 
 
-def repeat_difference(stage: AuditStage, chosen: ReadingPlan) -> float:
-    """The root mean square difference, in nats, of two reads of a few contexts over all columns."""
-    contexts = stage.contexts(chosen.reader.read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
+def repeat_difference(stage: AuditStage, plan: ReadingPlan) -> float:
+    """The root mean square difference, in nats, that two readings of one model may have over all columns: that of two
+    reads of a few contexts, or what their resolution allows where that is more."""
+    contexts = stage.contexts(plan.reader.read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
     again = [replace(context, seed=SECOND_SEED) for context in contexts]
-    one_NM = _centred(chosen.reader.read(stage.meter, contexts, chosen.columns).logits_NM)
-    two_NM = _centred(chosen.reader.read(stage.meter, again, chosen.columns).logits_NM)
-    return float(np.sqrt(np.nanmean((one_NM - two_NM) ** 2)))
+    one, two = (plan.reader.read(stage.meter, asked, plan.columns) for asked in (contexts, again))
+    difference_nats = float(np.sqrt(np.nanmean((_centred(one.logits_NM) - _centred(two.logits_NM)) ** 2)))
+    return max(difference_nats, math.hypot(one.resolution_nats, two.resolution_nats))
 
 
 def _leak(stage: AuditStage, read_out: ReadOut, before: Cost, one: Float64Array, two: Float64Array) -> Finding:

@@ -171,7 +171,7 @@ def _sizes(reader: LogitReader, most_columns: int) -> list[tuple[int, int]]:
 
 
 def _estimate(stage: AuditStage, matrix: GrowingMatrix, rows: int, columns: int) -> WidthEstimate:
-    noise_nats = max(stage.probed.spread_nats, rounding_nats(stage.probed.decimals), 1e-5)
+    noise_nats = max(matrix.resolution_nats(rows, columns), stage.probed.spread_nats)
     return estimate_width(matrix.complete(rows, columns).logits_NM, noise_nats=noise_nats, seed=stage.config.seed)
 
 
@@ -211,11 +211,6 @@ def _too_dear(stage: AuditStage, matrix: GrowingMatrix, at_least: int, rows: int
         f"{proven}the next matrix, {rows} x {columns} logits through {matrix.reader.read_out.value}, takes "
         f"{matrix.cost_of(rows, columns).queries} more queries, and {stage.meter.queries_left:.0f} are left"
     )
-
-
-def rounding_nats(decimals: int | None) -> float:
-    """The standard deviation that rounding to so many decimals adds."""
-    return 0.0 if decimals is None else 10.0**-decimals / math.sqrt(12)
 
 
 FIRST_ROWS = 64

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lensmith.audit.estimators.noise import FLOAT32_ERROR_NATS
 from lensmith.audit.estimators.width import Status, estimate_width
 from lensmith.audit.findings.cures import exposed_read_outs
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.querying.price import Abilities, Target, whole_queries
-from lensmith.audit.readouts.base import FLOAT32_ERROR_NATS, LogitReader
+from lensmith.audit.readouts.base import LogitReader
 from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReader
 from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
 from lensmith.audit.readouts.greedy import GreedyReader
