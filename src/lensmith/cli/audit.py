@@ -17,6 +17,7 @@ from lensmith.core.errors import InputError
 
 if TYPE_CHECKING:
     from lensmith.audit.querying.config import SessionConfig
+    from lensmith.audit.querying.tokens import TokenBytes
 
 Named = TypeVar("Named")
 
@@ -47,6 +48,13 @@ Queries = Annotated[int, typer.Option("--budget-queries", min=1, help="Most requ
 Tokens = Annotated[int, typer.Option("--budget-tokens", min=1, help="Most tokens, sent and received.")]
 Rate = Annotated[float, typer.Option("--rate", min=0.01, help="Most requests a second.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the questions.")]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(
+        help="The model's tokenizer (tokenizer.json, GGUF or a folder), for a server that names tokens by text: "
+        "fewer queries."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -76,6 +84,10 @@ def run(
         str,
         typer.Option(help="What is asked: prompt, messages, picture or token-ids; auto tries completions and chat."),
     ] = "auto",
+    tokenizer: Tokenizer = None,
+    use_whole_budget: Annotated[
+        bool, typer.Option("--use-whole-budget", help="Read greedy answers though the budget is too small for a width.")
+    ] = False,
     prices: Annotated[Path | None, typer.Option(help="A price list of yours (TOML).")] = None,
     api_key: Key = None,
     i_operate_this_endpoint: Owned = False,
@@ -99,6 +111,8 @@ def run(
         session=replace(
             _session(url, model, out, budget_queries, budget_tokens, rate, seed, contexts),
             prices=None if prices is None else load_prices(prices),
+            tokens=_tokens_of(tokenizer),
+            use_whole_budget=use_whole_budget,
         ),
         threshold=_named({each.name.lower(): each for each in Severity}, threshold, "--threshold"),
         read_outs=tuple(_named(read_outs, name, "--read-out") for name in read_out or ()),
@@ -137,6 +151,7 @@ def snapshot(
     budget_queries: Queries = 20_000,
     budget_tokens: Tokens = 5_000_000,
     rate: Rate = 50.0,
+    tokenizer: Tokenizer = None,
     api_key: Key = None,
     i_operate_this_endpoint: Owned = False,
     seed: Seed = 0,
@@ -149,7 +164,9 @@ def snapshot(
     from lensmith.workflows.audit import snapshot_url
 
     events = Path("snapshot.events") if is_stream(out) else out.with_suffix(".events")
-    session = _session(url, model, events, budget_queries, budget_tokens, rate, seed)
+    session = replace(
+        _session(url, model, events, budget_queries, budget_tokens, rate, seed), tokens=_tokens_of(tokenizer)
+    )
     config = SnapshotConfig(session=session, contexts=contexts, tokens=columns)
     with progress_bar("queries") as on_progress:
         result = snapshot_url(config, out, owned=i_operate_this_endpoint, api_key=api_key, on_progress=on_progress)
@@ -190,6 +207,7 @@ def signature(
     budget_queries: Queries = 20_000,
     budget_tokens: Tokens = 5_000_000,
     rate: Rate = 50.0,
+    tokenizer: Tokenizer = None,
     api_key: Key = None,
     i_operate_this_endpoint: Owned = False,
     seed: Seed = 0,
@@ -204,7 +222,9 @@ def signature(
     from lensmith.cli.console.progress import progress_bar
     from lensmith.workflows.audit import check_signature_of_url
 
-    session = _session(url, model, out, budget_queries, budget_tokens, rate, seed, contexts)
+    session = replace(
+        _session(url, model, out, budget_queries, budget_tokens, rate, seed, contexts), tokens=_tokens_of(tokenizer)
+    )
     config = SignatureConfig(session=session, outputs=outputs)
     with progress_bar("outputs") as on_progress:
         result = check_signature_of_url(
@@ -232,6 +252,13 @@ def _session(
     )
 
 
+def _tokens_of(tokenizer: Path | None) -> "TokenBytes | None":
+    from lensmith.audit.querying.tokens import TokenBytes
+    from lensmith.audit.weights.tokens import read_token_bytes
+
+    return None if tokenizer is None else TokenBytes(bytes_of=read_token_bytes(tokenizer))
+
+
 def _named(known: Mapping[str, Named], name: str, option: str) -> Named:
     """What a person typed the name of, in any case."""
     by_name = {each.lower(): value for each, value in known.items()}
@@ -244,6 +271,8 @@ IN_RETEST = (
     "contexts",
     "threshold",
     "truth",
+    "tokenizer",
+    "use_whole_budget",
     "prices",
     "seed",
     "budget_queries",

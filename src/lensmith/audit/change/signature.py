@@ -125,7 +125,8 @@ def _checked(
     contexts = stage.contexts(read_out)
     first = contexts.take(_START, _START + _REPEATED)
     reader = reader_for(read_out, stage.probed)
-    chosen = named(reader, stage.probed, stage.meter, first[0], _wanted(image, reader, first, stage))
+    wanted = _wanted(image, reader, first, stage)
+    chosen = named(reader, stage.probed, stage.meter, first[0], wanted, tokens=stage.config.tokens)
     reader, wanted = chosen.reader, chosen.columns
     outputs = _affordable(stage, reader, len(wanted), outputs)
     readings = []

@@ -99,7 +99,13 @@ def _recorded(
         )
     contexts = stage.contexts(read_out)
     chosen = plan_reading(
-        read_out, stage.probed, meter, contexts.take(0, 4), columns=config.tokens + 1, seed=config.session.seed
+        read_out,
+        stage.probed,
+        meter,
+        contexts.take(0, 4),
+        columns=config.tokens + 1,
+        seed=config.session.seed,
+        tokens=config.session.tokens,
     )
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.columns)
     matrix.grow(meter, config.contexts, matrix.most_columns, on_progress)

@@ -10,6 +10,7 @@ from lensmith.audit.findings.wording import public_target
 from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.querying.price import PriceList
+from lensmith.audit.querying.tokens import TokenBytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class SessionConfig:
 
     `folder` takes the event log and what is read, so that an interrupted session goes on. `form`: how contexts are put;
     None for the first form that the endpoint answers. `prices`: None for the list that ships. `retest`: the command
-    that checks a cure, as reports print it.
+    that checks a cure, as reports print it. `tokens`: what the model's own tokenizer calls its tokens, for a server
+    that names them by text. `use_whole_budget`: greedy answers are read though the budget is too small for a width.
     """
 
     target: str
@@ -30,6 +32,8 @@ class SessionConfig:
     seed: int = 0
     prices: PriceList | None = None
     retest: str = ""
+    tokens: TokenBytes | None = None
+    use_whole_budget: bool = False
 
     def header(self, **subject: str) -> Mapping[str, Any]:
         """What the event log begins with, and so whose it is. No secrets that the target may hold."""

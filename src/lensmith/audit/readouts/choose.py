@@ -11,20 +11,23 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.probe.capabilities import Probed
 from lensmith.audit.querying.meter import Meter, TokenTexts
+from lensmith.audit.querying.tokens import TokenBytes
 from lensmith.audit.readouts.base import LogitReader, greedy
 from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReader
 from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
 from lensmith.audit.readouts.greedy import GreedyReader
+from lensmith.audit.readouts.names import BiasNames, NamedReader
 from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader
 from lensmith.core.arrays import IdArray
 from lensmith.core.endpoint import TEXT_IDS_FROM, Request
-from lensmith.core.errors import InputError
+from lensmith.core.errors import InputError, NotExposedError
 
 _DISTINCT_TEXT = re.compile(r"\s?[A-Za-z]{3,}")
 
@@ -106,24 +109,91 @@ class ReadingPlan:
 
 
 def plan_reading(
-    read_out: ReadOut, probed: Probed, endpoint: Meter, contexts: Sequence[Request], *, columns: int, seed: int
+    read_out: ReadOut,
+    probed: Probed,
+    endpoint: Meter,
+    contexts: Sequence[Request],
+    *,
+    columns: int,
+    seed: int,
+    positions: int = 1,
+    tokens: TokenBytes | None = None,
 ) -> ReadingPlan:
-    """A reader that is ready for `columns` tokens. Asks the endpoint where those cannot be known beforehand."""
+    """A reader that is ready for `columns` tokens. Asks the endpoint where those cannot be known beforehand.
+
+    `positions`: rows from one context, where the read-out can (P3). `tokens`: what the model's tokenizer calls them.
+    """
     reader = reader_for(read_out, probed)
+    if isinstance(reader, TopBiasReader) and positions > 1:
+        reader = replace(reader, positions=positions, own_reference=True)
     ids = columns_for(reader, probed, endpoint, contexts, seed)
-    ready = named(reader, probed, endpoint, contexts[0], ids[:columns])
-    # Tokens beyond those that were named cannot be read; where no names are needed, all can.
-    more = ids[:0] if ready.reader is not reader else ids[columns:]
-    return ReadingPlan(reader=ready.reader, columns=ready.columns, more=more)
+    return named(reader, probed, endpoint, contexts[0], ids, columns=columns, tokens=tokens)
 
 
-def named(reader: LogitReader, probed: Probed, endpoint: Meter, context: Request, ids: IdArray) -> ReadingPlan:
-    """The reader, ready for these tokens, without those that it cannot tell apart: the greedy one must know what each
-    token is called where answers are text alone, and asks for it."""
-    if not isinstance(reader, GreedyReader) or probed.returns_ids:
-        return ReadingPlan(reader=reader, columns=ids, more=ids[:0])
-    texts = _forced_texts(endpoint, context, ids, probed.largest_bias)
-    return ReadingPlan(reader=replace(reader, texts=texts), columns=ids[np.isin(ids, list(texts))], more=ids[:0])
+def named(
+    reader: LogitReader,
+    probed: Probed,
+    endpoint: Meter,
+    context: Request,
+    ids: IdArray,
+    *,
+    columns: int | None = None,
+    tokens: TokenBytes | None = None,
+) -> ReadingPlan:
+    """The reader, ready for these tokens, without those that it cannot tell apart, where answers name tokens by text:
+    names that no tokenizer tells (`tokens`) are asked for."""
+    columns = len(ids) if columns is None else columns
+    if probed.returns_ids:
+        return ReadingPlan(reader=reader, columns=ids[:columns], more=ids[columns:])
+    if isinstance(reader, TopBiasReader):
+        return _with_names(reader, probed, endpoint, context, ids, columns=columns, tokens=tokens)
+    if isinstance(reader, PromptReader) and not probed.takes_token_ids and tokens is not None:
+        texts = tokens.texts(ids)
+        told = ids[np.isin(ids, list(texts))]
+        return ReadingPlan(reader=replace(reader, texts=texts), columns=told[:columns], more=told[columns:])
+    if not isinstance(reader, GreedyReader):
+        return ReadingPlan(reader=reader, columns=ids[:columns], more=ids[columns:])
+    texts = (
+        _forced_texts(endpoint, context, ids[:columns], probed.largest_bias) if tokens is None else tokens.texts(ids)
+    )
+    told = ids[np.isin(ids, list(texts))]
+    return ReadingPlan(reader=replace(reader, texts=texts), columns=told[:columns], more=told[columns:])
+
+
+def _with_names(
+    reader: TopBiasReader,
+    probed: Probed,
+    endpoint: Meter,
+    context: Request,
+    ids: IdArray,
+    *,
+    columns: int,
+    tokens: TokenBytes | None,
+) -> ReadingPlan:
+    """The reader, which learns names as it goes. The first column is the reference, so that its name must be known.
+
+    Raises InputError where a tokenizer gives other names than the endpoint.
+    """
+    by_bias = BiasNames(
+        top=reader.top,
+        bias_limit=reader.bias_limit,
+        biased_ids=reader.biased_ids or reader.top,
+        error_nats=reader.logprob_error_nats,
+    )
+    asked = NamedReader(reader=replace(reader, own_reference=True), learn=by_bias, queries_to_learn=by_bias.queries_for)
+    known = asked.known(endpoint, context, ids[: by_bias.at_once])
+    while not len(known) and len(asked.tried) < len(ids):
+        known = asked.known(endpoint, context, ids[: len(asked.tried) + by_bias.at_once])
+    if not len(known):
+        raise NotExposedError("no biased token's name shows which token it is")
+    named_reader = asked
+    if tokens is not None and endpoint.texts is not None:
+        tokens.check(asked.id_of, endpoint.texts)
+        table = partial(tokens.names, endpoint.texts)
+        named_reader = NamedReader(reader=asked.reader, learn=lambda _, __, wanted: table(wanted))
+        known = named_reader.known(endpoint, context, known)
+    ordered = np.concatenate([known[:1], ids[ids != known[0]]])
+    return ReadingPlan(reader=named_reader, columns=ordered[:columns], more=ordered[columns:])
 
 
 def _forced_texts(endpoint: Meter, context: Request, ids: IdArray, bias: float) -> dict[int, str]:

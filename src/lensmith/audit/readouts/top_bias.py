@@ -21,7 +21,7 @@ Legend: N rows, T positions, M token ids, K top tokens, C targets of one request
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -106,6 +106,8 @@ TIE_STEPS = 4
 FIRST_PAIRS = 8
 """A few logits tell what bias the others need."""
 
+SMALL_BIAS_NATS = 0.5
+
 SPREADS_ABOVE = 4.0
 """How many standard deviations a target is lifted above the natural top, so that it rarely falls short."""
 
@@ -117,12 +119,18 @@ class Base:
     token_id: int
     logprob: float
 
+    @property
+    def has_id(self) -> bool:
+        """Whether it is named by its id, and not by a number that a client gave its text."""
+        return 0 <= self.token_id < TEXT_IDS_FROM
+
 
 @dataclass(frozen=True, kw_only=True)
 class TopBiasReader:
     """P3. `top` is the cap on top logprobs, `bias_limit` on a bias, `biased_ids` on how many ids it may name.
 
     `prior` chooses the biases; without one the first row is read with `START_BIAS_NATS` and gives it to the others.
+    `own_reference`: the first column is the reference of every row, and no row's natural top need be known.
     """
 
     read_out: ClassVar[ReadOut] = ReadOut.P3
@@ -130,6 +138,7 @@ class TopBiasReader:
     bias_limit: float = 100.0
     biased_ids: int | None = None
     positions: int = 1
+    own_reference: bool = False
     prior: Prior | None = None
     batch: int = 256
     logprob_error_nats: float = FLOAT32_ERROR_NATS
@@ -151,8 +160,15 @@ class TopBiasReader:
         """
         ids_M = checked_ids(token_ids)
         asker = Asker(endpoint=endpoint, batch=self.batch)
-        bases = ask_bases(asker, contexts, self.bias_limit, self.logprob_error_nats)
-        first = len(contexts) if self._prior_for(ids_M) is not None else 1
+        if self.own_reference:
+            bases = [Base(token_id=int(ids_M[0]), logprob=math.nan)] * len(contexts)
+        else:
+            bases = ask_bases(asker, contexts)
+            if not all(base.has_id for base in bases):
+                raise NotExposedError("the top token is told by its text, so it cannot be biased by id")
+            if bases:
+                require_moved(asker, contexts[0], bases[0], self.bias_limit, self.logprob_error_nats)
+        first = len(contexts) if self.own_reference or self._prior_for(ids_M) is not None else 1
         parts = [self._rows(asker, contexts[:first], bases[:first], ids_M, self.prior)]
         if first < len(contexts):
             learned = self._reading(parts, ids_M, asker)
@@ -166,9 +182,9 @@ class TopBiasReader:
         Exact where every target enters the top at once and the references are not among the columns.
         """
         contexts = contexts_for(rows, self.positions)
-        requests = contexts * -(-columns // self.targets)
+        requests = contexts * -(-max(1, columns - self.own_reference) // self.targets)
         tokens = cost_of(requests, self.positions, context_tokens).tokens
-        checks = cost_of(contexts + 1, 1, context_tokens)
+        checks = cost_of(0 if self.own_reference else contexts + 1, 1, context_tokens)
         return Cost(queries=requests + checks.queries, tokens=tokens + checks.tokens)
 
     def _prior_for(self, ids_M: IdArray) -> Prior | None:
@@ -178,7 +194,8 @@ class TopBiasReader:
 
     def _reading(self, parts: Sequence[Float64Array], ids_M: IdArray, asker: Asker) -> Reading:
         logits_NM = np.concatenate([part_NTM.reshape(-1, len(ids_M)) for part_NTM in parts])
-        top_N = np.where(np.arange(len(logits_NM)) % self.positions == 0, 0.0, np.nan)
+        is_top_N = (np.arange(len(logits_NM)) % self.positions == 0) & (not self.own_reference)
+        top_N = np.where(is_top_N, 0.0, np.nan)
         return Reading(
             logits_NM=logits_NM,
             token_ids_M=ids_M,
@@ -216,7 +233,9 @@ class TopBiasReader:
 
     def _bias_steps(self, columns: int, prior: Prior | None) -> list[Float64Array]:
         """The biases of each try: expected ones, then larger, then the largest."""
-        if self.positions > 1:  # the reference goes as far above the targets as they go above all others
+        if (
+            self.own_reference or self.positions > 1
+        ):  # the reference goes as far above the targets as they go above all others
             return [np.full(columns, min(START_BIAS_NATS, self.bias_limit / 2))]
         flat = [np.full(columns, min(each, self.bias_limit)) for each in (START_BIAS_NATS, self.bias_limit)]
         if prior is None:
@@ -230,7 +249,8 @@ class TopBiasReader:
     ) -> Request:
         biases = dict(zip(ids_M[columns_C].tolist(), biases_M[columns_C].tolist(), strict=True))
         # Far above all targets where it must be chosen at every position; else near them, where float32 is finest.
-        lift = 2 * max(biases.values()) if self.positions > 1 else min(biases.values()) // 4
+        is_lifted = self.own_reference or self.positions > 1
+        lift = 2 * max(biases.values()) if is_lifted else min(biases.values()) // 4
         biases[base.token_id] = min(lift, self.bias_limit)
         return greedy(context, max_tokens=self.positions, logit_bias=biases, top_logprobs=self.top)
 
@@ -285,7 +305,11 @@ class SingleTopReader:
         """
         ids_M = checked_ids(token_ids)
         asker = Asker(endpoint=endpoint, batch=self.batch)
-        bases = ask_bases(asker, contexts, self.bias_limit, self.logprob_error_nats)
+        bases = ask_bases(asker, contexts)
+        if bases and bases[0].has_id:
+            require_moved(asker, contexts[0], bases[0], self.bias_limit, self.logprob_error_nats)
+        elif bases:
+            require_effect(asker, contexts[0], bases[0], {int(ids_M[0]): self.bias_limit}, self.logprob_error_nats)
         logprob_error_nats = asker.resolution_nats(self.logprob_error_nats)
         work = _TieWork(
             reader=replace(self, logprob_error_nats=logprob_error_nats),
@@ -335,6 +359,8 @@ class _TieWork:
     bases: Sequence[Base]
     logits_NM: Float64Array = field(init=False)
     errors_NM: Float64Array = field(init=False)
+    names_M: dict[int, int] = field(default_factory=dict)
+    tops: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.logits_NM = np.full((len(self.contexts), len(self.ids_M)), np.nan)
@@ -358,7 +384,12 @@ class _TieWork:
             open_pairs = still_open
 
     def kept_errors(self) -> Float64Array:
-        """The errors of what was read; what errs far more than the rest counts as unread from then on."""
+        """The errors of what was read; what errs far more than the rest counts as unread from then on, and so does a
+        token that has the name of a row's top and is another, which no answer tells from it."""
+        for column, name in self.names_M.items():
+            for row, base in enumerate(self.bases):
+                if base.token_id == name and (row, column) not in self.tops:
+                    self.logits_NM[row, column] = self.errors_NM[row, column] = np.nan
         errors = self.errors_NM[np.isfinite(self.errors_NM)]
         if len(errors):
             most = max(_MUCH_WORSE * float(np.median(errors)), self.reader.accepted_nats)
@@ -373,15 +404,28 @@ class _TieWork:
         ]
         ties = []
         for ((row, column), bias), answer in zip(open_pairs, self.asker.ask(requests), strict=True):
-            top = top_of(answer)
-            is_target = top.token_id == int(self.ids_M[column])
-            base = self.bases[row].logprob
-            ties.append(
-                tie_from_answer(
-                    base, top.logprob, bias, is_target=is_target, logprob_error_nats=self.reader.logprob_error_nats
-                )
-            )
+            ties.append(self._tie(row, column, top_of(answer), bias))
         return ties
+
+    def _tie(self, row: int, column: int, top: Base, bias: float) -> Tie:
+        """What an answer said of a token. Where tokens are named by text, another top than before is the token that was
+        biased, and a top that rises as far as its own bias would lift it is that token itself."""
+        base, error_nats = self.bases[row], self.reader.logprob_error_nats
+        if base.has_id:
+            is_target = top.token_id == int(self.ids_M[column])
+        else:
+            is_target = top.token_id != base.token_id
+            if is_target:
+                self.names_M[column] = top.token_id
+            elif top.logprob > base.logprob + 4 * error_nats:
+                if bias > SMALL_BIAS_NATS:  # with a large one all that are lifted are nearly certain
+                    return Tie(logprob=np.nan, error_nats=np.inf, next_bias=SMALL_BIAS_NATS)
+                lifted = base.logprob + bias - np.log1p(np.exp(base.logprob) * np.expm1(bias))
+                if abs(top.logprob - lifted) > 4 * error_nats:
+                    return Tie(logprob=np.nan, error_nats=np.inf, next_bias=bias)
+                self.tops.add((row, column))
+                return Tie(logprob=base.logprob, error_nats=error_nats, next_bias=bias)
+        return tie_from_answer(base.logprob, top.logprob, bias, is_target=is_target, logprob_error_nats=error_nats)
 
     def _first_biases(self, pairs: Sequence[tuple[int, int]]) -> Float64Array:
         """The bias that would make each pair tie, as far as it can be expected."""
@@ -402,17 +446,18 @@ class _TieWork:
 # --- what both need -----------------------------------------------------------------------------------------------
 
 
-def ask_bases(asker: Asker, contexts: Sequence[Request], bias_limit: float, logprob_error_nats: float) -> list[Base]:
-    """Each context's most likely token, and once a check that a bias moves what is told.
+def ask_bases(asker: Asker, contexts: Sequence[Request]) -> list[Base]:
+    """Each context's most likely token."""
+    return [top_of(answer) for answer in asker.ask([greedy(context, top_logprobs=1) for context in contexts])]
 
-    Raises NotExposedError where it does not, or where tokens are told by text, so that they cannot be biased.
-    """
-    bases = [top_of(answer) for answer in asker.ask([greedy(context, top_logprobs=1) for context in contexts])]
-    if any(not 0 <= base.token_id < TEXT_IDS_FROM for base in bases):
-        raise NotExposedError("the top token is told by its text, so it cannot be biased by id")
-    if bases:
-        _require_moved(asker, contexts[0], bases[0], bias_limit, logprob_error_nats)
-    return bases
+
+def require_effect(asker: Asker, context: Request, base: Base, biases: Mapping[int, float], error_nats: float) -> None:
+    """Lifts tokens that are not known to be the top. Raises NotExposedError where that leaves the top as it was."""
+    (answer,) = asker.ask([greedy(context, logit_bias=biases, top_logprobs=1)])
+    after = top_of(answer)
+    is_moved = abs(after.logprob - base.logprob) > 4 * asker.resolution_nats(error_nats)
+    if after.token_id == base.token_id and not is_moved:
+        raise NotExposedError("the bias does not move the logprobs", actual=f"{after.logprob:.6f}, as without it")
 
 
 def top_of(answer: Answer) -> Base:
@@ -423,7 +468,7 @@ def top_of(answer: Answer) -> Base:
     return Base(token_id=int(logprobs.top_ids_TK[0, 0]), logprob=float(logprobs.top_TK[0, 0]))
 
 
-def _require_moved(asker: Asker, context: Request, base: Base, bias_limit: float, logprob_error_nats: float) -> None:
+def require_moved(asker: Asker, context: Request, base: Base, bias_limit: float, error_nats: float) -> None:
     """Biases the likeliest token, down where it is nearly certain, and looks whether its logprob follows."""
     bias = min(bias_limit, CHECK_BIAS_NATS) * (1.0 if base.logprob < np.log(0.9) else -1.0)
     (answer,) = asker.ask([greedy(context, logit_bias={base.token_id: bias}, top_logprobs=1)])
@@ -433,7 +478,7 @@ def _require_moved(asker: Asker, context: Request, base: Base, bias_limit: float
     if_moved = base.logprob + bias - np.log1p(np.exp(base.logprob) * np.expm1(bias))
     has_moved = abs(after.logprob - if_moved) < abs(after.logprob - base.logprob)
     # A logprob that is rounded to 0 tells no probability from which to expect anything.
-    if not has_moved and abs(after.logprob - base.logprob) <= 4 * asker.resolution_nats(logprob_error_nats):
+    if not has_moved and abs(after.logprob - base.logprob) <= 4 * asker.resolution_nats(error_nats):
         raise NotExposedError(
             "the bias does not move the logprobs, so it cannot bring tokens into the top",
             expected=f"a logprob near {if_moved:.6f} with a bias of {bias:g}",

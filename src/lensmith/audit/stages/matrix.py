@@ -33,10 +33,11 @@ from lensmith.core.files import write_atomic
 class RowStore:
     """Rows (n, m) of one matrix, in a file. `extend` appends; `matrix` is what is there, `resolution_nats` how exact.
 
-    `purpose` and `columns` must be those that the file was begun with: else InputError.
+    `purpose` and `columns` must be those that the file was begun with: else InputError. `rows_at_once` are kept whole:
+    what a crash left of such a group is cut off with the row that was cut short.
     """
 
-    def __init__(self, path: Path, purpose: str, columns: Sequence[int]) -> None:
+    def __init__(self, path: Path, purpose: str, columns: Sequence[int], *, rows_at_once: int = 1) -> None:
         self.path = path
         self.columns = tuple(int(column) for column in columns)
         header = json.dumps({"purpose": purpose, "columns": self.columns, "then": "resolution_nats"}).encode() + b"\n"
@@ -44,6 +45,7 @@ class RowStore:
         if path.exists():
             self._start = _checked_start(path, header)
             rows = (path.stat().st_size - self._start) // self._row_bytes
+            rows -= rows % rows_at_once
             os.truncate(path, self._start + rows * self._row_bytes)
         else:
             write_atomic(path, header)
@@ -100,12 +102,14 @@ class GrowingMatrix:
     """Differences to the reference column, (N, M), of `contexts` by `columns`, read through one read-out.
 
     `columns` are candidates in the order in which they are taken; `columns[0]` is the reference and not in the matrix.
+    A reader of several positions gives so many rows a context.
     """
 
     def __init__(self, folder: Path, contexts: Contexts, reader: LogitReader, columns: IdArray) -> None:
         self.folder = folder
         self.contexts = contexts
         self.reader = reader
+        self._positions = int(getattr(reader, "positions", 1))
         self.columns = columns
         self._groups: dict[int, RowStore] = {}
 
@@ -146,7 +150,8 @@ class GrowingMatrix:
         at_once = max(_LEAST_ROWS, _QUERIES_A_CALL // max(1, self.reader.queries_for(1, len(ids)).queries))
         ends = np.cumsum([len(group.columns) for group in groups])
         while (there := groups[0].num_rows) < rows:
-            contexts = self.contexts.take(there, min(rows, there + at_once))
+            first, last = there // self._positions, -(-min(rows, there + at_once) // self._positions)
+            contexts = self.contexts.take(first, last)
             reading = self.reader.read(endpoint, contexts, ids)
             logits_NM = reading.logits_NM
             parts = np.split(logits_NM[:, 1:] - logits_NM[:, :1], ends[:-1], axis=1)
@@ -197,6 +202,7 @@ class GrowingMatrix:
             return self._groups[start]
         ids = [int(token_id) for token_id in self.columns[1 + start : 1 + stop]]
         purpose = f"{self.contexts.form.value} {self.contexts.seed} minus {int(self.columns[0])}"
-        store = RowStore(self._path(start, stop), purpose, ids)
+        purpose += f", {self._positions} positions" if self._positions > 1 else ""
+        store = RowStore(self._path(start, stop), purpose, ids, rows_at_once=self._positions)
         self._groups[start] = store
         return store

@@ -68,13 +68,19 @@ def _one_query(stage: AuditStage) -> Cost:
 def prove(stage: AuditStage, read_out: ReadOut) -> Proof:
     """Reads a small block twice through `read_out`. Raises BudgetError where the budget does not reach for that."""
     before = stage.meter.spent
-    if read_out is ReadOut.P5 and not stage.probed.takes_token_ids:
+    if read_out is ReadOut.P5 and not stage.probed.takes_token_ids and stage.config.tokens is None:
         return Proof(findings=(_echo_leak(stage),))
     contexts = stage.contexts(read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
     again = [replace(context, seed=SECOND_SEED) for context in contexts]
     try:
         chosen = plan_reading(
-            read_out, stage.probed, stage.meter, contexts, columns=BLOCK_COLUMNS, seed=stage.config.seed
+            read_out,
+            stage.probed,
+            stage.meter,
+            contexts,
+            columns=BLOCK_COLUMNS,
+            seed=stage.config.seed,
+            tokens=stage.config.tokens,
         )
         first = chosen.reader.read(stage.meter, contexts, chosen.columns)
         second = chosen.reader.read(stage.meter, again, chosen.columns)

@@ -18,11 +18,11 @@ from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut,
 from lensmith.audit.findings.wording import ratio
 from lensmith.audit.querying.meter import BudgetError, Meter
 from lensmith.audit.readouts.base import LogitReader
-from lensmith.audit.readouts.choose import plan_reading
+from lensmith.audit.readouts.choose import plan_reading, reader_for
 from lensmith.audit.stages.matrix import GrowingMatrix
 from lensmith.audit.stages.stage import BLOCK_COLUMNS, AuditStage
 
-_WATCHED = (ReadOut.P1, ReadOut.P2)
+_WATCHED = (ReadOut.P1, ReadOut.P2, ReadOut.P3)
 """Read-outs that tell what the model computed, to the precision of a float32."""
 
 
@@ -35,6 +35,12 @@ _COLUMNS_PER_ROW = 1.25
 _MOST_COLUMNS = 16_384
 
 _MOST_ROWS_PER_COLUMN = 4
+
+_USUAL_ROWS = 1094
+"""Contexts that show a width of 768, and somewhat more."""
+_POSITIONS = (1, 2, 4, 8, 16, 32)
+_SHARE = 0.6
+"""Of the budget that is left, for the rows of a usual width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +90,21 @@ def find_width(
     """Reads a growing matrix through `read_out` until its rank shows, the budget ends, or it cannot grow."""
     before = stage.meter.spent
     contexts = stage.contexts(read_out)
-    most = min(_MOST_COLUMNS, _affordable_columns(stage)) + 1
+    positions = _positions(stage, read_out)
+    most = min(_MOST_COLUMNS, _affordable_columns(stage, read_out, positions)) + 1
+    too_little = "" if stage.config.use_whole_budget else _too_little(stage, read_out)
+    if too_little:
+        return WidthUnresolved(reason=too_little, out_of_budget=True)
     try:
         chosen = plan_reading(
-            read_out, stage.probed, stage.meter, contexts.take(0, 4), columns=most, seed=stage.config.seed
+            read_out,
+            stage.probed,
+            stage.meter,
+            contexts.take(0, 4),
+            columns=most,
+            seed=stage.config.seed,
+            positions=positions,
+            tokens=stage.config.tokens,
         )
     except BudgetError as error:
         return WidthUnresolved(reason=error.problem, out_of_budget=True)
@@ -152,11 +169,42 @@ def _ends_in_noise(estimate: WidthEstimate, rows: int, columns: int) -> bool:
     return bool(estimate.values_K[estimate.rank] <= _FLOAT32_NATS * beyond)
 
 
-def _affordable_columns(stage: AuditStage) -> int:
-    """More columns than this the budget cannot fill, were each logit a query; where a query tells many, all are."""
+def _affordable_columns(stage: AuditStage, read_out: ReadOut, positions: int) -> int:
+    """More columns than this the budget cannot fill; where a query tells all that there are, all are taken."""
     if math.isinf(stage.meter.queries_left) or stage.probed.returns_ids or stage.probed.whole_vocabulary:
         return _MOST_COLUMNS
-    return max(BLOCK_COLUMNS, math.ceil(2 * math.sqrt(stage.meter.queries_left)))
+    reader = reader_for(read_out, stage.probed)
+    told = positions * _MOST_COLUMNS / max(1, reader.queries_for(1, _MOST_COLUMNS).queries)
+    return max(BLOCK_COLUMNS, math.ceil(2 * math.sqrt(stage.meter.queries_left * max(1.0, told))))
+
+
+def _positions(stage: AuditStage, read_out: ReadOut) -> int:
+    """How many rows to take from one context: as few as let the budget reach for a model of a usual width, since rows
+    of one context are more alike than those of several."""
+    if read_out is not ReadOut.P3 or not stage.probed.deterministic:
+        return 1
+    cost = reader_for(read_out, stage.probed).queries_for(_USUAL_ROWS, math.ceil(_COLUMNS_PER_ROW * _USUAL_ROWS))
+    enough = (count for count in _POSITIONS if cost.queries / count <= _SHARE * stage.meter.queries_left)
+    return next(enough, _POSITIONS[-1])
+
+
+def _too_little(stage: AuditStage, read_out: ReadOut) -> str:
+    """Why not to begin: where the budget reaches for the first matrix alone, that shows no width but a tiny one, and
+    all that is read of another proves nothing of use. Only greedy answers are that dear."""
+    if read_out is not ReadOut.P7:
+        return ""
+    reader, left = reader_for(read_out, stage.probed), stage.meter.queries_left
+    first, second = (
+        reader.queries_for(math.ceil(rows), math.ceil(_COLUMNS_PER_ROW * rows) + 1).queries
+        for rows in (FIRST_ROWS, GROWTH * FIRST_ROWS)
+    )
+    if second <= left:
+        return ""
+    return (
+        f"the first matrix, {FIRST_ROWS} contexts through {read_out.value}, takes about {first} queries and shows no "
+        f"width over {FIRST_ROWS - FIRST_ROWS // 4}; the next, {math.ceil(GROWTH * FIRST_ROWS)} contexts, takes about "
+        f"{second}, and {left:.0f} are left: not begun (--use-whole-budget begins all the same)"
+    )
 
 
 def _sizes(reader: LogitReader, most_columns: int) -> list[tuple[int, int]]:

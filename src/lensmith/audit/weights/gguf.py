@@ -11,7 +11,7 @@ Legend: N rows, C columns.
 import functools
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ def gguf_format(kind: int) -> Format | None:
 
 _SIMPLE = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_TOKENIZER, _TOKENS = b"tokenizer.ggml.model", b"tokenizer.ggml.tokens"
 _MAX_DEPTH = 4
 
 
@@ -129,8 +130,22 @@ def read_gguf_header(path: Path) -> dict[str, GgufTensor]:
             return _Cursor(data, path.name).header()
 
 
+def read_gguf_tokens(path: Path) -> tuple[bytes, list[bytes]]:
+    """The kind of tokenizer that the file names, and its tokens by id; empty where it holds none. Raises as
+    `read_gguf_header`."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        cursor = _Cursor(data, path.name, wanted=(_TOKENIZER, _TOKENS))
+        cursor.header()
+        kind = cursor.found.get(_TOKENIZER, [b""])
+        return kind[0], cursor.found.get(_TOKENS, [])
+
+
 class _Cursor:
-    def __init__(self, data: mmap.mmap, name: str) -> None:
+    """Goes through a header. `found`: of the metadata `wanted`, what are strings or lists of strings."""
+
+    def __init__(self, data: mmap.mmap, name: str, wanted: Sequence[bytes] = ()) -> None:
+        self.wanted = wanted
+        self.found: dict[bytes, list[bytes]] = {}
         self.data = data
         self.name = name
         self.at = 0
@@ -147,6 +162,8 @@ class _Cursor:
             key, kind = self.string(), self.number("I")
             if key == b"general.alignment" and kind == 4:
                 alignment = self.number("I")
+            elif key in self.wanted and kind in {_STRING, _ARRAY}:
+                self.found[key] = self.strings(kind)
             else:
                 self.skip_value(kind)
         found = [self.tensor() for _ in range(tensors)]
@@ -182,6 +199,15 @@ class _Cursor:
 
     def string(self) -> bytes:
         return self.take(self.count(1))
+
+    def strings(self, kind: int) -> list[bytes]:
+        """One string, or a list of them. Raises InputError for a list of anything else."""
+        if kind == _STRING:
+            return [self.string()]
+        inner = self.number("I")
+        if inner != _STRING:
+            raise InputError(f"{self.name}: a list of something else than text", expected=_STRING, actual=inner)
+        return [self.string() for _ in range(self.count(8))]
 
     def skip_value(self, kind: int, depth: int = 0) -> None:
         if kind in _SIMPLE:

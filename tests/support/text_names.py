@@ -1,0 +1,36 @@
+"""A fake endpoint that names tokens by text, as OpenAI's interface does: its client numbers the texts."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from lensmith.core.endpoint import NO_TOKEN
+from lensmith.endpoints.fake.endpoint import FakeEndpoint
+from lensmith.openai_api.vocabulary import TextVocabulary
+
+
+class ByText(FakeEndpoint):
+    """Numbers of texts stand where ids would. `texts` are the client's."""
+
+    def __init__(self, **switches):
+        super().__init__(**switches)
+        self.texts = TextVocabulary()
+
+    def number(self, token_id):
+        return self.texts.number(self.tokens.data(token_id))
+
+    def answer(self, requests):
+        return [self._by_text(answer) for answer in super().answer(requests)]
+
+    def _by_text(self, answer):
+        choices = []
+        for choice in answer.choices:
+            logprobs = choice.logprobs
+            if logprobs is not None:
+                logprobs = replace(logprobs, top_ids_TK=self._numbers(logprobs.top_ids_TK))
+            choices.append(replace(choice, token_ids_T=self._numbers(choice.token_ids_T), logprobs=logprobs))
+        return replace(answer, choices=tuple(choices))
+
+    def _numbers(self, ids):
+        flat = [NO_TOKEN if each == NO_TOKEN else self.number(each) for each in ids.ravel().tolist()]
+        return np.array(flat, dtype=np.int64).reshape(ids.shape)
