@@ -68,7 +68,7 @@ def measure(width: int, top: int) -> Row:
     ):
         budget = Budget(queries_per_s=None, max_queries=MOST_QUERIES, max_tokens=None)
         config = SessionConfig(target=url, model="fake", folder=Path(folder), budget=budget)
-        with open_session(client, config, texts=client.vocabulary) as session:
+        with open_session(client, config, config.header(), texts=client.vocabulary) as session:
             stage = session.whole_stage()
             outcome = find_width(stage, ReadOut.P3)
             spent = stage.meter.spent
