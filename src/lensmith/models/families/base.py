@@ -65,7 +65,6 @@ class Family:
     title: str
     recognises: Callable[[Source], bool]
     load: Callable[..., Loaded]
-    processor: type[VisionLanguageProcessor] = VisionLanguageProcessor
     options: Mapping[str, Option[Any]] = field(default_factory=dict)
     shipped: Mapping[str, Path] = field(default_factory=dict)
     published: tuple[str, ...] = ()

@@ -33,7 +33,6 @@ FAMILY = Family(
     title="DeepSeek-VL",
     recognises=is_deepseek_vl,
     load=_load,
-    processor=DeepseekVlProcessor,
     options=OPTIONS,
     published=tuple(
         f"{owner}/deepseek-vl-{size}-chat" for size in SIZES for owner in ("deepseek-ai", "deepseek-community")
