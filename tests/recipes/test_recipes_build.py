@@ -15,7 +15,7 @@ from lensmith.models.pictures import prepare_pictures
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.recipes import RECIPES, recipe_named
 from lensmith.recipes.sightseer import SightseerRecipe, build_model, build_tokenizer
-from lensmith.train.objectives.reading import Reader
+from lensmith.train.objectives.reading import ReadingModel
 
 MILLION = 1_000_000
 
@@ -45,7 +45,7 @@ def test_a_recipe_is_a_whole_configuration(name):
 def test_a_recipe_builds_a_model_that_can_be_trained(name, tokenizer):
     recipe = recipe_named(name)
     model = build_model(recipe, tokenizer)
-    reader = Reader(model, recipe.reading)
+    reader = ReadingModel(model, recipe.reading)
     assert reader.tower.config == recipe.tower
     assert model.config.image_token_id == tokenizer.convert_tokens_to_ids(IMAGE)
     processor = VisionLanguageProcessor.for_model(model.config, tokenizer, recipe.picture, IMAGE)

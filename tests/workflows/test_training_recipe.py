@@ -26,7 +26,7 @@ from lensmith.recipes import recipe_named
 from lensmith.recipes.sightseer import Lesson, SightseerRecipe, build_model, build_tokenizer
 from lensmith.train import StopReason, load_weights
 from lensmith.train.log import read
-from lensmith.train.objectives.reading import Reader
+from lensmith.train.objectives.reading import ReadingModel
 from lensmith.workflows.training import run_recipe, set_lesson
 
 NAME = "sightseer_test"
@@ -60,7 +60,7 @@ def with_pages(finished, tmp_path):
 
 def fresh_reader():
     recipe = recipe_named(NAME)
-    return Reader(build_model(recipe, build_tokenizer(recipe)), recipe.reading)
+    return ReadingModel(build_model(recipe, build_tokenizer(recipe)), recipe.reading)
 
 
 def losses(out, stage):

@@ -21,6 +21,9 @@ from lensmith.models.towers import TOWERS, TowerConfig
 
 Component = TypeVar("Component")
 
+IGNORED_LABEL = -100
+"""Stands where no target does; the cross entropies of torch and transformers skip it."""
+
 # What transformers itself writes into a configuration or passes while it loads one.
 _TRANSFORMERS_KEYS = frozenset(
     {field.name for field in dataclasses.fields(PreTrainedConfig)}

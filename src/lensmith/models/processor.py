@@ -18,10 +18,9 @@ from lensmith.core.config import from_dict, to_dict
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.images import ImageLimits, open_picture
 from lensmith.core.types import Message
-from lensmith.models.config import VisionLanguageConfig
+from lensmith.models.config import IGNORED_LABEL, VisionLanguageConfig
 from lensmith.models.pictures import PictureBatch, PictureConfig, PictureInput, prepare_pictures
 
-IGNORED_LABEL = -100
 Pictures = PictureInput | Sequence[PictureInput] | Sequence[Sequence[PictureInput]]
 
 

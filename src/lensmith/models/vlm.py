@@ -27,13 +27,11 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from lensmith.core.errors import InputError, ShapeError
-from lensmith.models.config import VisionLanguageConfig
+from lensmith.models.config import IGNORED_LABEL, VisionLanguageConfig
 from lensmith.models.connectors import ConnectorOutput
 from lensmith.models.language.causal import build_language_model
 from lensmith.models.splice import placeholders_per_sample, refuse_placeholders, splice
 from lensmith.models.towers import PICTURE_INPUTS, encode
-
-IGNORED_LABEL = -100
 
 
 @dataclass

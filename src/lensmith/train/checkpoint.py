@@ -7,9 +7,8 @@
         random.json             python's, numpy's and torch's random states
         manifest.json           settings of the run, the machine, and size and SHA-256 of the other files
 
-Nothing is pickled: reading a checkpoint runs no code.
-
-The global random states (python's, numpy's, torch's): seeded once, saved as JSON, restored exactly.
+Nothing is pickled: reading a checkpoint runs no code. The global random states (python's, numpy's, torch's) are seeded
+once, saved as JSON, and restored exactly.
 """
 
 import contextlib

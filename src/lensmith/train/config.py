@@ -1,9 +1,8 @@
 """What a training run is: optimizer, schedule, precision, and how often it reports and saves.
 
-Which numbers the forward pass computes in. Weights, gradients' sums and the optimizer stay float32 always.
-
-bfloat16 has float32's range, so no loss scaling is needed; it is chosen only where the machine multiplies it faster
-than it would emulate it.
+Precision is what the forward pass computes in. Weights, gradients' sums and the optimizer stay float32 always. bfloat16
+has float32's range, so no loss scaling is needed; it is chosen only where the machine multiplies it faster than it
+would emulate it.
 """
 
 import contextlib

@@ -1,8 +1,6 @@
-"""The curves of a run: one JSON line a step, and TensorBoard if wanted.
+"""What a run reports: its curves (one JSON line a step, and TensorBoard if wanted), its speed and the time left.
 
 A resumed run cuts the lines after its checkpoint, so that the file is one consistent curve, whatever happened.
-
-How fast a run goes and how long it still takes, and the line on stderr that says so.
 """
 
 import importlib
@@ -115,7 +113,7 @@ _FIELDS = frozenset({"step", "loss", "lr", "samples_per_s"})
 
 
 class StepCounter:
-    """Counts steps; makes the report."""
+    """Counts steps and samples, and makes the report of how fast a run goes and how long it still takes."""
 
     def __init__(self, total_steps: int) -> None:
         self._total_steps = total_steps

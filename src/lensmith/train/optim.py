@@ -1,11 +1,10 @@
-"""AdamW, its learning rate, and gradients made ready for it.
+"""AdamW, its learning rate, gradients made ready for it, and an average of the weights.
 
 Vectors (norms, biases, class tokens kept as vectors) are not decayed, as is usual since GPT-2: decay is for matrices.
 
-An exponential moving average of the weights, which usually scores better than the last weights do.
-
-The decay rises with the step, min(decay, (1 + step) / (10 + step)), so that the average soon forgets the random
-weights it began with. It is a function of the step alone: a resumed average equals an uninterrupted one.
+The exponential moving average usually scores better than the last weights do. Its decay rises with the step,
+min(decay, (1 + step) / (10 + step)), so that it soon forgets the random weights it began with. It is a function of the
+step alone: a resumed average equals an uninterrupted one.
 """
 
 import contextlib

@@ -24,10 +24,10 @@ from lensmith.recipes.sightseer import (
 )
 from lensmith.train import LossFunction, Progress, StopReason, TrainResult, load_weights, train
 from lensmith.train.log import to_stderr
-from lensmith.train.objectives.reading import Reader, character_loss, page_loss
+from lensmith.train.objectives.reading import ReadingModel, character_loss, page_loss
 from lensmith.train.objectives.reading_batches import ReadingBatch, ReadingBatches, ReadingPage, load_pages
 
-LOSSES: dict[Lesson, LossFunction[Reader, ReadingBatch]] = {
+LOSSES: dict[Lesson, LossFunction[ReadingModel, ReadingBatch]] = {
     Lesson.CHARACTERS: character_loss,
     Lesson.PAGES: page_loss,
 }
@@ -82,7 +82,7 @@ def run_recipe(
     save_manifest(manifest, out_dir / "run.json")
     shards = recipe_pages(recipe, out_dir / "shards", on_pages)
     tokenizer = build_tokenizer(recipe)
-    reader = Reader(build_model(recipe, tokenizer), recipe.reading)
+    reader = ReadingModel(build_model(recipe, tokenizer), recipe.reading)
     pages = load_pages(shards.shards)
     for stage in recipe.stages:
         set_lesson(reader, stage.lesson)
@@ -147,14 +147,14 @@ def stage_batches(
     )
 
 
-def set_lesson(reader: Reader, lesson: Lesson) -> None:
+def set_lesson(reader: ReadingModel, lesson: Lesson) -> None:
     """Let learn only what the lesson reaches."""
     for name, parameter in reader.named_parameters():
         in_stem = name.startswith("model.vision_tower.") and not any(part in name for part in BEYOND_THE_STEM)
         parameter.requires_grad_(lesson is Lesson.PAGES or in_stem or name.startswith("character_head."))
 
 
-def load_stage(reader: Reader, stage: StageConfig, checkpoint: Path) -> None:
+def load_stage(reader: ReadingModel, stage: StageConfig, checkpoint: Path) -> None:
     """The weights a finished stage hands on: their average where it kept one."""
     averaged = stage.train.ema_decay is not None
     load_weights(reader, checkpoint / ("average.safetensors" if averaged else "model.safetensors"))

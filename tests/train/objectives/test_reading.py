@@ -15,6 +15,7 @@ from lensmith.data.webpages.export import Columns, pack_boxes, write_shards
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import UTILITIES
 from lensmith.data.webpages.markup.alignment import Alignment
+from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.families.sightseer.processor import IMAGE, markup_pieces, train_tokenizer
 from lensmith.models.pictures import PictureConfig
 from lensmith.models.towers import SiglipTowerConfig
@@ -22,11 +23,10 @@ from lensmith.models.towers.conv import CELL_HEIGHT_PX, CELL_WIDTH_PX
 from lensmith.recipes import recipe_named
 from lensmith.recipes.sightseer import build_model
 from lensmith.train import StepContext
-from lensmith.train.objectives.reading import Reader, ReadingConfig, character_loss, page_loss
+from lensmith.train.objectives.reading import ReadingConfig, ReadingModel, character_loss, page_loss
 from lensmith.train.objectives.reading_batches import (
     CHARACTER_CLASSES,
     CHARACTERS,
-    IGNORED_LABEL,
     ReadingBatches,
     ReadingPage,
     load_pages,
@@ -51,7 +51,7 @@ def pages(tmp_path_factory):
 
 @pytest.fixture
 def reader(tokenizer):
-    return Reader(build_model(RECIPE, tokenizer), RECIPE.reading)
+    return ReadingModel(build_model(RECIPE, tokenizer), RECIPE.reading)
 
 
 def batches_of(pages, tokenizer, **changes):
@@ -371,7 +371,7 @@ def test_the_losses_fall_on_two_pages(pages, tokenizer, reader):
 def test_the_sum_of_the_losses_is_weighted_as_configured(pages, tokenizer):
     batch = batches_of(pages, tokenizer).batch_at(0, 0)
     weights = {"character_weight": 0.25, "piece_weight": 2.0, "pointer_weight": 0.0}
-    reader = Reader(build_model(RECIPE, tokenizer), replace(RECIPE.reading, **weights))
+    reader = ReadingModel(build_model(RECIPE, tokenizer), replace(RECIPE.reading, **weights))
     with torch.no_grad():
         parts = page_loss(reader, batch, CONTEXT)
     scalars = parts.scalars
@@ -396,7 +396,7 @@ def test_the_first_lesson_teaches_the_stem_alone(pages, tokenizer, reader):
 def test_a_tower_without_cells_is_refused(tokenizer):
     tower = SiglipTowerConfig(width=24, hidden_width=48, layers=1, heads=2, patch_px=16, native_px=64)
     with pytest.raises(ConfigError, match="only a convolutional tower") as caught:
-        Reader(build_model(replace(RECIPE, tower=tower), tokenizer), RECIPE.reading)
+        ReadingModel(build_model(replace(RECIPE, tower=tower), tokenizer), RECIPE.reading)
     assert caught.value.actual == "siglip"
 
 
@@ -411,4 +411,4 @@ def test_a_tower_without_cells_is_refused(tokenizer):
 )
 def test_layers_and_heads_that_are_not_there_are_refused(tokenizer, changes, words):
     with pytest.raises(ConfigError, match=words):
-        Reader(build_model(RECIPE, tokenizer), ReadingConfig(**({"pointer_layers": (1,)} | changes)))
+        ReadingModel(build_model(RECIPE, tokenizer), ReadingConfig(**({"pointer_layers": (1,)} | changes)))

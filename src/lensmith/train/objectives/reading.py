@@ -21,11 +21,12 @@ from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from lensmith.core.errors import ConfigError
+from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.towers.base import VisionFeatures
 from lensmith.models.towers.conv import ConvTower
 from lensmith.models.vlm import VisionLanguageModel
 from lensmith.train.interfaces import LossParts, StepContext
-from lensmith.train.objectives.reading_batches import CHARACTER_CLASSES, IGNORED_LABEL, ReadingBatch
+from lensmith.train.objectives.reading_batches import CHARACTER_CLASSES, ReadingBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Helping(NamedTuple):
     right: Tensor
 
 
-class Reader(nn.Module):
+class ReadingModel(nn.Module):
     """A vision-language model with a convolutional tower, and the head that teaches the tower characters.
 
     Raises ConfigError for another tower, or where the language model lacks the layers or heads to be taught.
@@ -208,11 +209,11 @@ def _mean(values: Tensor) -> Tensor:
     return values.sum() / max(1, values.numel())
 
 
-def page_loss(model: Reader, batch: ReadingBatch, context: StepContext) -> LossParts:
+def page_loss(model: ReadingModel, batch: ReadingBatch, context: StepContext) -> LossParts:
     """`LossFunction` of the second stage."""
     return model.pages(batch.to(context.device))
 
 
-def character_loss(model: Reader, batch: ReadingBatch, context: StepContext) -> LossParts:
+def character_loss(model: ReadingModel, batch: ReadingBatch, context: StepContext) -> LossParts:
     """`LossFunction` of the first stage."""
     return model.characters(batch.to(context.device))

@@ -24,12 +24,12 @@ from transformers import PreTrainedTokenizerFast
 from lensmith.core.errors import InputError
 from lensmith.data.webpages.export import unpack_boxes
 from lensmith.data.webpages.markup.alignment import Alignment, characters_by_cell
+from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.pictures import PictureBatch, PictureConfig, prepare_pictures
 from lensmith.models.towers.conv import CELL_HEIGHT_PX, CELL_WIDTH_PX
 
 CHARACTERS = "".join(map(chr, range(33, 127))) + "©“”€£"
 CHARACTER_CLASSES = len(CHARACTERS) + 2  # none, each character, any other
-IGNORED_LABEL = -100
 _INDEX_OF = {char: index + 1 for index, char in enumerate(CHARACTERS)}
 _WINDOW_BATCHES = 32
 # Batches come in few shapes: each new shape costs a kernel set-up, and memory that is not given back.
