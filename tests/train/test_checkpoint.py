@@ -20,6 +20,7 @@ FILES = ["model.safetensors", "average.safetensors", "optimizer.safetensors", "r
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with the checkpoints of steps 21, 28 and 30."""
+    torch.set_num_threads(1)  # made before the test's own fixtures, such as `one_thread`
     folder = tmp_path_factory.mktemp("finished")
     toy_train(folder, toy_config(keep_checkpoints=3))
     return folder
