@@ -12,7 +12,7 @@ PIP_LOG := $(VENV)/pip.log
 # pip warns of much that is no fault of ours; what it says is shown where it fails.
 PIP_INSTALL = $(BIN)/python -m pip install --constraint constraints.txt
 TESTS := $(BIN)/python -m pytest
-ALONE := $(shell grep -rl 'mark\.alone' tests)
+ALONE = $(shell grep -rls 'mark\.alone' tests)
 DIST := dist
 
 .PHONY: help setup browser check test test-all bench demo dist format

@@ -254,20 +254,20 @@ def _private_names(tree: ast.Module) -> Iterator[str]:
 def _reaches(tree: ast.Module, private: set[str]) -> Iterator[tuple[int, str]]:
     ours = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lensmith":
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".", maxsplit=1)[0] == "lensmith":
             ours |= {alias.asname or alias.name for alias in node.names}
             yield from ((node.lineno, f"imports {alias.name}") for alias in node.names if _is_private(alias.name))
+        elif isinstance(node, ast.Import):
+            ours |= {alias.asname for alias in node.names if alias.asname and alias.name.startswith("lensmith.")}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in private:
             if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
                 yield node.lineno, f"reaches for {node.attr}"
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-            first = node.args[0]
-            is_ours = (isinstance(first, ast.Name) and first.id in ours) or (
-                isinstance(first, ast.Constant) and str(first.value).startswith("lensmith.")
-            )
-            if node.func.attr in ("setattr", "patch", "object", "setitem") and is_ours:
-                yield node.lineno, f"patches {ast.unparse(first)}"
+        elif isinstance(node, ast.Call) and node.args:
+            called, first = ast.unparse(node.func).rpartition(".")[2], ast.unparse(node.args[0])
+            is_ours = first in ours or first.startswith(("lensmith.", "'lensmith."))
+            if called in ("setattr", "setitem", "patch", "object") and is_ours:
+                yield node.lineno, f"patches {first}"
 
 
 def _is_private(name: str) -> bool:

@@ -127,6 +127,11 @@ UNSHAPELY = {
         {"tests/test_a.py": "from lensmith import a as b\nmonkeypatch.setattr(b, 'B', 1)\n"},
         "patches b",
     ),
+    "a patch of a module by another name": (
+        {"tests/test_a.py": "import lensmith.a as b\nsetattr(b, 'B', 1)\n"},
+        "patches b",
+    ),
+    "a patch without a fixture": ({"tests/test_a.py": "with patch('lensmith.a.B'): pass\n"}, "patches 'lensmith.a.B'"),
     "a patch of a table": (
         {"tests/test_a.py": "from lensmith.a import B\nmonkeypatch.setitem(B, 'key', 1)\n"},
         "patches B",
