@@ -295,7 +295,7 @@ def main(root: Path) -> int:
     """0 where every rule holds, 1 otherwise (or where there is nothing to check)."""
     found = complaints(root)
     print("\n".join(found) or f"the shape is right: {len(Code(root).modules)} modules, {len(RULES)} rules")
-    return 1 if any(not complaint.endswith("take it out") for complaint in found) else 0
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
