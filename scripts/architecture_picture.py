@@ -19,6 +19,7 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 BAND = 8
 """Packages from which on a package's arrows would hide the others."""
 WIDTH, MARGIN, GAP, ROW_GAP, LINE = 1240, 20, 28, 46, 17
+LANE = 5
 
 STYLE = """
 text{font:13px system-ui,'Segoe UI','Liberation Sans',Arial,sans-serif;fill:#5b6877}
@@ -142,14 +143,15 @@ def _lines(each: Package, width: float) -> list[tuple[str, str]]:
     return [("name", each.name), *(("says", line) for line in says), *(("inside", line) for line in inside)]
 
 
-def path(one: Box, other: Box, placed: Sequence[Box], ends: tuple[float, float]) -> str:
-    """The arrow from one box down to another, between the boxes of the rows that it passes. `ends`: x of both."""
+def path(one: Box, other: Box, placed: Sequence[Box], ends: tuple[float, float], lane: float) -> str:
+    """The arrow from one box down to another, between the boxes of the rows that it passes. `ends`: x of both; `lane`:
+    how far beside the middle of such a gap it runs, so that arrows which share one can be told apart."""
     points = [(ends[0], one.top + one.height)]
     for top in sorted({box.top for box in placed if one.top < box.top < other.top}):
         row = sorted((box for box in placed if box.top == top), key=lambda box: box.left)
         edges = [row[0].left - GAP / 2, *(box.left + box.width + GAP / 2 for box in row)]
         wanted = points[-1][0] + (ends[1] - points[-1][0]) / 2
-        x = min(edges, key=lambda edge: abs(edge - wanted))
+        x = min(edges, key=lambda edge: abs(edge - wanted)) + lane
         points += [(x, top - 6), (x, top + row[0].height + 6)]
     points.append((ends[1], other.top - 3))
     parts = [f"M{points[0][0]:.0f} {points[0][1]:.0f}"]
@@ -179,10 +181,10 @@ def picture(root: Path = ROOT) -> str:
         '<path d="M0 0L8 4L0 8z"/></marker></defs>',
         f'<rect class="ground" width="{WIDTH}" height="{height:.0f}"/>',
     ]
-    for one, other in drawn:
+    for number, (one, other) in enumerate(drawn):
         down = _spread(placed[one], [end for begin, end in drawn if begin == one], other, placed)
         up = _spread(placed[other], [begin for begin, end in drawn if end == other], one, placed)
-        parts.append(path(placed[one], placed[other], list(placed.values()), (down, up)))
+        parts.append(path(placed[one], placed[other], list(placed.values()), (down, up), LANE * (number % 5 - 2)))
     wide = bands(packages)
     for name, box in placed.items():
         kind = "band" if name in wide else "box"

@@ -1,1 +1,1 @@
-"""Where siblings meet: what a command does, from end to end."""
+"""What each command does, from end to end: the only place where packages of one row meet."""
