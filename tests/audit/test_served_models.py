@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lensmith.audit.findings.finding import ReadOut, Verdict
 from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.run import AuditConfig, audit
+from lensmith.audit.weights.head import open_weights
 from lensmith.core.exposure import Exposure, Sampled, Taken, Together
 from lensmith.endpoints.http.client import connect
 from lensmith.models.families.sightseer import load, shipped_model
@@ -98,7 +99,9 @@ def test_the_image_and_the_layer_up_to_a_rotation_follow(answering, tmp_path):
     weights = answering.model.state_dict()
     truth = tmp_path / "model.safetensors"
     save_file({name: weights[name].contiguous() for name in ("lm_head.weight", "model.norm.weight")}, truth)
-    report = audited(answering, EVERYTHING, tmp_path, read_outs=(ReadOut.P1,), truth=truth, max_queries=3_000)
+    report = audited(
+        answering, EVERYTHING, tmp_path, read_outs=(ReadOut.P1,), truth=open_weights(truth), max_queries=3_000
+    )
     evidence = {finding.code: finding.evidence for finding in report.findings}
     assert evidence["ROTATION"]["rank"] == WIDTH
     assert evidence["ROTATION"]["error_up_to_rotation"] < SMALL < evidence["ROTATION"]["error_of_linear_map"]

