@@ -20,6 +20,8 @@ from lensmith.core.errors import InputError
 LOG = logging.getLogger("lensmith.serve")
 _UVICORN = logging.getLogger("uvicorn.error")
 BACKLOG = 2048
+API_PATH = "/v1"
+"""Below which an API is, as clients are given it; a server of pages announces another."""
 KEEP_ALIVE_S = 120
 """How long a connection may be idle.
 
@@ -56,13 +58,15 @@ class ReadyServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve_until_signal(config: uvicorn.Config, listening: socket.socket, *, on_ready: Callable[[str], None]) -> None:
+def serve_until_signal(
+    config: uvicorn.Config, listening: socket.socket, *, on_ready: Callable[[str], None], path: str = API_PATH
+) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what was accepted.
 
-    `on_ready` is told the base URL (with /v1) once requests are answered. Raises InputError where it never came to it,
+    `on_ready` is told the URL of `path` once requests are answered. Raises InputError where it never came to it,
     and KeyboardInterrupt where a second SIGINT cut off what was accepted.
     """
-    server = ReadyServer(config, lambda: on_ready(url_of(listening)))
+    server = ReadyServer(config, lambda: on_ready(url_of(listening, path)))
     try:
         server.run(sockets=[listening])
     finally:
@@ -75,7 +79,7 @@ def serve_until_signal(config: uvicorn.Config, listening: socket.socket, *, on_r
 
 @contextlib.contextmanager
 def in_thread(config: uvicorn.Config, listening: socket.socket) -> Iterator[str]:
-    """Serves from a thread until the block is left; gives the base URL (with /v1). Raises InputError."""
+    """Serves from a thread until the block is left; gives the API's base URL (with /v1). Raises InputError."""
     ready = threading.Event()
     server = ReadyServer(config, ready.set)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), name="lensmith-serve")
@@ -121,10 +125,10 @@ def _cannot_listen(host: str, port: int, error: Exception) -> InputError:
     )
 
 
-def url_of(listening: socket.socket) -> str:
-    """The base URL, with /v1."""
+def url_of(listening: socket.socket, path: str = API_PATH) -> str:
+    """Where `path` of this server is."""
     host, port = listening.getsockname()[:2]
-    return f"http://{_in_url(host)}:{port}/v1"
+    return f"http://{_in_url(host)}:{port}{path}"
 
 
 def _in_url(host: str) -> str:

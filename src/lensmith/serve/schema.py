@@ -81,6 +81,7 @@ _SHARED: dict[str, Any] = {
     "logprob_token_ids": {**_IDS, "uniqueItems": True, "description": "Ids whose logprobs are told, as in vLLM."},
     "allowed_token_ids": {**_IDS, "minItems": 1, "description": "The only ids that can be chosen, as in vLLM."},
     "return_tokens_as_token_ids": {"type": "boolean", "description": "Tokens are called token_id:123, as in vLLM."},
+    "return_token_ids": {"type": "boolean", "description": "The ids of prompt and answer are given, as in vLLM."},
     "user": {"type": "string"},
 }
 CHAT = {
