@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lensmith.core.endpoint import Answer, Logprobs
+from lensmith.core.endpoint import Answer
 from lensmith.core.errors import LensmithError
 from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
@@ -84,7 +84,7 @@ def chunks(wires: Sequence[WireRequest], answers: Sequence[Answer], endpoint: Fa
         for choice in answer.choices:
             ids = choice.token_ids_T.tolist()
             for place, token_id in enumerate(ids):
-                told = None if choice.logprobs is None else at(choice.logprobs, place)
+                told = None if choice.logprobs is None else choice.logprobs.part(slice(place, place + 1))
                 finish = choice.finish if place == len(ids) - 1 else None
                 delta = Delta(
                     index=index,
@@ -100,18 +100,6 @@ def chunks(wires: Sequence[WireRequest], answers: Sequence[Answer], endpoint: Fa
         usage = Usage(prompt_tokens=1, completion_tokens=1)
         result.append(sse(write_usage_chunk(wires[0], answer_id="x", created=7, usage=usage)))
     return [*result, SSE_DONE]
-
-
-def at(logprobs: Logprobs, place: int) -> Logprobs:
-    one = slice(place, place + 1)
-    whole = logprobs.vocabulary_TV
-    return Logprobs(
-        sampled_T=logprobs.sampled_T[one],
-        top_ids_TK=logprobs.top_ids_TK[one],
-        top_TK=logprobs.top_TK[one],
-        wanted_TW=logprobs.wanted_TW[one],
-        vocabulary_TV=None if whole is None else whole[one],
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

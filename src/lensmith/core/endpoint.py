@@ -15,10 +15,12 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Unpack, runtime_checkable
+
+import numpy as np
 
 from lensmith.core.arrays import FloatArray, IdArray
-from lensmith.core.errors import InputError, NotExposedError
+from lensmith.core.errors import ErrorParts, InputError, NotExposedError
 from lensmith.core.types import Message
 
 NO_TOKEN = -1
@@ -132,6 +134,34 @@ class Logprobs:
     vocabulary_TV: FloatArray | None = None
     """Of every token, by id."""
 
+    @classmethod
+    def untold(cls, request: "Request", vocabulary_size: int, *, positions: int) -> "Logprobs":
+        """Positions of which nothing is told, with the columns that the request asks for."""
+        shape_TK = (positions, min(request.top_logprobs, vocabulary_size))
+        return cls(
+            sampled_T=np.full(positions, np.nan),
+            top_ids_TK=np.full(shape_TK, NO_TOKEN, dtype=np.int64),
+            top_TK=np.full(shape_TK, np.nan),
+            wanted_TW=np.full((positions, len(request.wanted_ids)), np.nan),
+            vocabulary_TV=(
+                np.full((positions, vocabulary_size), np.nan) if Reveal.VOCABULARY in request.reveal else None
+            ),
+        )
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Logprobs]") -> "Logprobs":
+        """The positions of all parts in turn, of one request; at least one part."""
+        columns: dict[str, list[Any]] = {name: [vars(part)[name] for part in parts] for name in vars(parts[0])}
+        joined: dict[str, Any] = {
+            name: None if each[0] is None else np.concatenate(each) for name, each in columns.items()
+        }
+        return cls(**joined)
+
+    def part(self, positions: slice) -> "Logprobs":
+        """Those of some positions."""
+        cut: dict[str, Any] = {name: None if each is None else each[positions] for name, each in vars(self).items()}
+        return Logprobs(**cut)
+
 
 class Finish(enum.Enum):
     """Why an answer ended."""
@@ -212,23 +242,9 @@ class RefusedError(NotExposedError):
     `feature` is NOTHING where the endpoint did not say which.
     """
 
-    def __init__(
-        self,
-        problem: str,
-        *,
-        feature: Feature = Feature.NOTHING,
-        expected: object = None,
-        actual: object = None,
-        hint: str | None = None,
-    ) -> None:
+    def __init__(self, problem: str, *, feature: Feature = Feature.NOTHING, **parts: Unpack[ErrorParts]) -> None:
         self.feature = feature
-        super().__init__(problem, expected=expected, actual=actual, hint=hint)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        rebuild = functools.partial(
-            type(self), feature=self.feature, expected=self.expected, actual=self.actual, hint=self.hint
-        )
-        return rebuild, (self.problem,)
+        super().__init__(problem, **parts)
 
 
 @runtime_checkable

@@ -4,7 +4,8 @@ One small tree. `exit_code` is what the command line returns when the error reac
 2 for bad usage or input, 3 when the answer could not be told.
 """
 
-from typing import ClassVar
+import functools
+from typing import ClassVar, TypedDict
 
 
 class LensmithError(Exception):
@@ -38,13 +39,16 @@ class LensmithError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # The default would call the class with the message alone and lose the parts between processes.
-        return _rebuild, (type(self), self.problem, self.expected, self.actual, self.hint)
+        parts = {name: part for name, part in vars(self).items() if name != "__notes__"}
+        return functools.partial(type(self), **parts), ()
 
 
-def _rebuild(
-    kind: type[LensmithError], problem: str, expected: object, actual: object, hint: str | None
-) -> LensmithError:
-    return kind(problem, expected=expected, actual=actual, hint=hint)
+class ErrorParts(TypedDict, total=False):
+    """What an error says beside its problem."""
+
+    expected: object
+    actual: object
+    hint: str | None
 
 
 class InputError(LensmithError):

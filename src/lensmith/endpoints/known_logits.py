@@ -7,12 +7,13 @@ Legend: N contexts, V vocabulary, P prompt positions, K top tokens, W wanted ids
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lensmith.core.arrays import FloatArray
-from lensmith.core.endpoint import NO_TOKEN, Answer, Capabilities, Choice, Feature, Finish, Logprobs, Request, Reveal
+from lensmith.core.endpoint import Answer, Capabilities, Choice, Feature, Finish, Logprobs, Request, Reveal
 from lensmith.core.errors import InputError, ShapeError
 from lensmith.core.exposure import Exposure, Revealed, apply, check
 
@@ -48,17 +49,17 @@ class LogitsEndpoint:
         if not 0 <= row < len(self._logits_NV) or len(request.token_ids) > 2 or request.max_tokens > 1 or request.n > 1:
             raise InputError("these logits answer one token a row", expected=f"a row below {len(self._logits_NV)}")
         revealed = self._revealed(request, row, None)
-        choice = Choice(
-            text="", finish=Finish.LENGTH, token_ids_T=revealed.token_ids_T, logprobs=_float32(revealed.logprobs)
-        )
+        logprobs = None if revealed.logprobs is None else _float32(revealed.logprobs)
+        choice = Choice(text="", finish=Finish.LENGTH, token_ids_T=revealed.token_ids_T, logprobs=logprobs)
+        answer = Answer(choices=(choice,), prompt_tokens=len(request.token_ids))
         if Reveal.PROMPT not in request.reveal:
-            return Answer(choices=(choice,), prompt_tokens=len(request.token_ids))
+            return answer
         scored = [self._revealed(request, row, token_id).logprobs for token_id in request.token_ids[1:]]
-        return Answer(
-            choices=(choice,),
+        blank = Logprobs.untold(request, self._logits_NV.shape[1], positions=1)  # the first token has no context
+        return replace(
+            answer,
             prompt_ids_P=np.array(request.token_ids, dtype=np.int64),
-            prompt_logprobs=_after_a_blank([_float32(part) for part in scored if part is not None], request),
-            prompt_tokens=len(request.token_ids),
+            prompt_logprobs=Logprobs.joined([blank, *(_float32(part) for part in scored if part is not None)]),
         )
 
     def _revealed(self, request: Request, row: int, token_id: int | None) -> Revealed:
@@ -69,25 +70,7 @@ class LogitsEndpoint:
         return apply(row_TV, request, self.exposes, forced_T=forced_T, noise_rng=self._rng, context=context)
 
 
-def _float32(logprobs: Logprobs | None) -> Logprobs | None:
+def _float32(logprobs: Logprobs) -> Logprobs:
     """What is left of logprobs that a server tells in float32."""
-    if logprobs is None:
-        return None
-    values = {
-        name: None if array is None or array.dtype.kind != "f" else array.astype(np.float32).astype(np.float64)
-        for name, array in vars(logprobs).items()
-    }
-    return Logprobs(**{**vars(logprobs), **{name: value for name, value in values.items() if value is not None}})
-
-
-def _after_a_blank(scored: Sequence[Logprobs | None], request: Request) -> Logprobs:
-    """Prompt logprobs: the first position has no context, so nothing is told there."""
-    parts = [part for part in scored if part is not None]
-    count = parts[0].top_TK.shape[1] if parts else 0
-    blank_1K = np.full((1, count), np.nan)
-    return Logprobs(
-        sampled_T=np.concatenate([[np.nan], *(part.sampled_T for part in parts)]),
-        top_ids_TK=np.concatenate([np.full((1, count), NO_TOKEN), *(part.top_ids_TK for part in parts)]),
-        top_TK=np.concatenate([blank_1K, *(part.top_TK for part in parts)]),
-        wanted_TW=np.concatenate([np.full((1, len(request.wanted_ids)), np.nan), *(part.wanted_TW for part in parts)]),
-    )
+    arrays = {name: array for name, array in vars(logprobs).items() if array is not None and array.dtype.kind == "f"}
+    return replace(logprobs, **{name: array.astype(np.float32).astype(np.float64) for name, array in arrays.items()})

@@ -5,10 +5,10 @@ Source: OpenAI's API reference (completions, chat completions) and, for the fiel
 
 import enum
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Unpack
 
 from lensmith.core.endpoint import Request
-from lensmith.core.errors import InputError, LensmithError
+from lensmith.core.errors import ErrorParts, InputError, LensmithError
 
 MASKED_LOGPROB = -9999.0
 """Stands for a logprob that is not told, as OpenAI writes it; also for minus infinity, which JSON lacks."""
@@ -72,21 +72,9 @@ class Usage:
 class WireError(InputError):
     """A request that came over the wire makes no sense. `param` names the field that is wrong."""
 
-    def __init__(
-        self,
-        problem: str,
-        *,
-        param: str | None = None,
-        expected: object = None,
-        actual: object = None,
-        hint: str | None = None,
-    ) -> None:
+    def __init__(self, problem: str, *, param: str | None = None, **parts: Unpack[ErrorParts]) -> None:
         self.param = param
-        super().__init__(problem, expected=expected, actual=actual, hint=hint)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        parts = {"param": self.param, "expected": self.expected, "actual": self.actual, "hint": self.hint}
-        return _rebuild, (type(self), self.problem, parts)
+        super().__init__(problem, **parts)
 
 
 class EndpointError(LensmithError):
@@ -103,28 +91,7 @@ class BusyError(EndpointError):
     """An endpoint cannot answer now. `status` is 429 (a rate limit) or 503 (no room); None: no time is named."""
 
     def __init__(
-        self,
-        problem: str,
-        *,
-        status: int = 429,
-        retry_after_s: float | None = None,
-        expected: object = None,
-        actual: object = None,
-        hint: str | None = None,
+        self, problem: str, *, status: int = 429, retry_after_s: float | None = None, **parts: Unpack[ErrorParts]
     ) -> None:
-        self.status = status
-        self.retry_after_s = retry_after_s
-        super().__init__(problem, expected=expected, actual=actual, hint=hint)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        parts = {"expected": self.expected, "actual": self.actual, "hint": self.hint}
-        return _rebuild, (
-            type(self),
-            self.problem,
-            {"status": self.status, "retry_after_s": self.retry_after_s, **parts},
-        )
-
-
-def _rebuild(kind: Any, problem: str, parts: dict[str, Any]) -> LensmithError:
-    error: LensmithError = kind(problem, **parts)
-    return error
+        self.status, self.retry_after_s = status, retry_after_s
+        super().__init__(problem, **parts)

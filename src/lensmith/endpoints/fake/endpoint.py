@@ -21,7 +21,6 @@ import numpy as np
 
 from lensmith.core.arrays import Float32Array
 from lensmith.core.endpoint import (
-    NO_TOKEN,
     Answer,
     Capabilities,
     Choice,
@@ -97,30 +96,6 @@ class RateLimit:
             wait_s = (min(count, most) - self._left) / self._per_s
             raise BusyError("too many requests", status=429, retry_after_s=wait_s)
         self._left -= count
-
-
-def joined(parts: Sequence[Logprobs]) -> Logprobs:
-    """The positions of all parts in turn."""
-    wholes = [part.vocabulary_TV for part in parts if part.vocabulary_TV is not None]
-    return Logprobs(
-        sampled_T=np.concatenate([part.sampled_T for part in parts]),
-        top_ids_TK=np.concatenate([part.top_ids_TK for part in parts]),
-        top_TK=np.concatenate([part.top_TK for part in parts]),
-        wanted_TW=np.concatenate([part.wanted_TW for part in parts]),
-        vocabulary_TV=np.concatenate(wholes) if wholes else None,
-    )
-
-
-def untold(like: Logprobs) -> Logprobs:
-    """One position of which nothing is told."""
-    whole_TV = like.vocabulary_TV
-    return Logprobs(
-        sampled_T=np.full(1, np.nan),
-        top_ids_TK=np.full((1, like.top_ids_TK.shape[1]), NO_TOKEN, dtype=np.int64),
-        top_TK=np.full((1, like.top_TK.shape[1]), np.nan),
-        wanted_TW=np.full((1, like.wanted_TW.shape[1]), np.nan),
-        vocabulary_TV=None if whole_TV is None else np.full((1, whole_TV.shape[1]), np.nan),
-    )
 
 
 __all__ = ["FakeEndpoint", "FakeTruth", "Lattice", "Norm"]
@@ -355,7 +330,8 @@ class FakeEndpoint:
         logprobs = None
         if sequence.request.wants_logprobs:
             parts = [revealed.logprobs for revealed in sequence.revealed if revealed.logprobs is not None]
-            logprobs = joined(parts) if parts else self._no_logprobs(sequence.request)
+            parts = parts or [Logprobs.untold(sequence.request, self.config.rows, positions=0)]
+            logprobs = Logprobs.joined(parts)
         return Choice(
             text=sequence.text,
             finish=sequence.finish or Finish.LENGTH,
@@ -363,15 +339,9 @@ class FakeEndpoint:
             logprobs=logprobs,
         )
 
-    def _no_logprobs(self, request: Request) -> Logprobs:
-        logits_TV, none_T = np.zeros((0, self.config.rows)), np.empty(0, np.int64)
-        logprobs = apply(logits_TV, request, self.exposes, forced_T=none_T).logprobs
-        assert logprobs is not None
-        return logprobs
-
     def _prompt_logprobs(self, request: Request, prompt: tuple[int, ...]) -> Logprobs:
         """Of the prompt's own tokens; the first has no context, so that its values are NaN."""
-        parts, rows = [], self._model.rows_at_once
+        parts, rows = [Logprobs.untold(request, self.config.rows, positions=1)], self._model.rows_at_once
         request = replace(request, penalties=Penalties())  # they move what is chosen, and nothing is here
         for start in range(1, len(prompt), rows):
             places = range(start, min(start + rows, len(prompt)))
@@ -382,8 +352,7 @@ class FakeEndpoint:
                 logits_PV, request, self.exposes, forced_T=forced_P, noise_rng=self._chance, context=context
             )
             parts += [revealed.logprobs] if revealed.logprobs is not None else []
-        rest = joined(parts) if parts else self._no_logprobs(request)
-        return joined([untold(rest), rest])
+        return Logprobs.joined(parts)
 
 
 def _context(token_ids: Sequence[int]) -> bytes:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from lensmith.core.endpoint import Answer, Choice, Logprobs
+from lensmith.core.endpoint import Answer, Choice
 from lensmith.core.errors import ConfigError, LensmithError
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.openai_api import (
@@ -254,7 +254,7 @@ class FakeServer:
                 index=index,
                 text=choice.text[start:end],
                 token_ids=(token_id,),
-                logprobs=None if choice.logprobs is None else _position(choice.logprobs, place),
+                logprobs=None if choice.logprobs is None else choice.logprobs.part(slice(place, place + 1)),
                 finish=choice.finish if place + 1 == len(ids) else None,
                 offset=start,
                 is_first=place == 0,
@@ -354,18 +354,6 @@ def _usage(answers: list[Answer]) -> Usage:
     return Usage(
         prompt_tokens=sum(answer.prompt_tokens or 0 for answer in answers),
         completion_tokens=sum(len(choice.token_ids_T) for answer in answers for choice in answer.choices),
-    )
-
-
-def _position(logprobs: Logprobs, place: int) -> Logprobs:
-    here = slice(place, place + 1)
-    whole_TV = logprobs.vocabulary_TV
-    return Logprobs(
-        sampled_T=logprobs.sampled_T[here],
-        top_ids_TK=logprobs.top_ids_TK[here],
-        top_TK=logprobs.top_TK[here],
-        wanted_TW=logprobs.wanted_TW[here],
-        vocabulary_TV=None if whole_TV is None else whole_TV[here],
     )
 
 

@@ -1,11 +1,11 @@
 """What becomes of a request piece by piece, and the pieces put together to an answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from lensmith.core.endpoint import Answer, Choice, Finish, Logprobs, Request, Reveal
+from lensmith.core.endpoint import Answer, Choice, Finish, Logprobs, Request
 from lensmith.models.inference.prefill import Prompt
 
 
@@ -106,38 +106,11 @@ class Collector:
         pieces, finish = self._pieces[choice], self.finish(choice)
         assert finish is not None, "an answer is asked for before it is complete"
         parts = [piece.logprobs for piece in pieces if piece.logprobs is not None]
-        parts = parts or [no_logprobs(self._request, self._vocabulary_size)]
+        parts = parts or [Logprobs.untold(self._request, self._vocabulary_size, positions=0)]
         return Choice(
             text=self.text(choice),
             finish=finish,
             token_ids_T=np.array([token for piece in pieces for token in piece.token_ids], dtype=np.int64),
-            logprobs=joined(parts) if self._request.wants_logprobs else None,
+            logprobs=Logprobs.joined(parts) if self._request.wants_logprobs else None,
             offsets_T=np.array([offset for piece in pieces for offset in piece.offsets], dtype=np.int64),
         )
-
-
-def joined(parts: Sequence[Logprobs]) -> Logprobs:
-    """Logprobs of consecutive positions of one request as one; at least one part."""
-    if len(parts) == 1:
-        return parts[0]
-    whole = [part.vocabulary_TV for part in parts if part.vocabulary_TV is not None]
-    return Logprobs(
-        sampled_T=np.concatenate([part.sampled_T for part in parts]),
-        top_ids_TK=np.concatenate([part.top_ids_TK for part in parts]),
-        top_TK=np.concatenate([part.top_TK for part in parts]),
-        wanted_TW=np.concatenate([part.wanted_TW for part in parts]),
-        vocabulary_TV=np.concatenate(whole) if whole else None,
-    )
-
-
-def no_logprobs(request: Request, vocabulary_size: int) -> Logprobs:
-    """Logprobs of no position, for an answer without tokens."""
-    count = min(request.top_logprobs, vocabulary_size)
-    whole = Reveal.VOCABULARY in request.reveal
-    return Logprobs(
-        sampled_T=np.empty(0),
-        top_ids_TK=np.empty((0, count), dtype=np.int64),
-        top_TK=np.empty((0, count)),
-        wanted_TW=np.empty((0, len(request.wanted_ids))),
-        vocabulary_TV=np.empty((0, vocabulary_size)) if whole else None,
-    )

@@ -19,7 +19,7 @@ from lensmith.core.arrays import Float32Array, IdArray
 from lensmith.core.endpoint import Finish, Logprobs, Penalties, Request, Reveal
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.exposure import Exposure, Noise, PrecedingTokens, Revealed, apply, check
-from lensmith.models.inference.answers import Failed, Piece, PromptRead, Sink, joined
+from lensmith.models.inference.answers import Failed, Piece, PromptRead, Sink
 from lensmith.models.inference.kv_cache import SPARE_COLUMNS, SlotCache
 from lensmith.models.inference.prefill import Prefill, Prompt, ReadPrompt
 from lensmith.models.inference.text_stream import Released, TextStream, context_of
@@ -119,7 +119,7 @@ class _Row:
             text=text,
             token_ids=tuple(token.token_id for token in released),
             offsets=tuple(token.offset for token in released),
-            logprobs=joined(logprobs) if logprobs else None,
+            logprobs=Logprobs.joined(logprobs) if logprobs else None,
             finish=self.finish,
         )
 
@@ -343,24 +343,12 @@ class Decoder:
                 parts.append(revealed.logprobs)
 
         read = self.prefill.read_all(prompt, tell)
-        return {row: _Beginning(read=read, logprobs=_after_nothing(parts, request, len(read.logits_V)))}
+        # The first position has no context, so that nothing can be told of it.
+        first = Logprobs.untold(request, len(read.logits_V), positions=1)
+        return {row: _Beginning(read=read, logprobs=Logprobs.joined([first, *parts]))}
 
     def _context(self, keys_P: IdArray, tokens: list[int]) -> bytes:
         """What frozen noise belongs to: the tokens before a position, wherever the prompt ends among them."""
         if not self.exposure.noise_nats or self.exposure.noise is not Noise.FROZEN:
             return b""
         return b"".join(key.to_bytes(8, "big", signed=True) for key in [*keys_P.tolist(), *tokens])
-
-
-def _after_nothing(parts: list[Logprobs], request: Request, vocabulary_size: int) -> Logprobs:
-    """The parts behind a first position without context, of which nothing can be told."""
-    count = min(request.top_logprobs, vocabulary_size)
-    whole = Reveal.VOCABULARY in request.reveal
-    first = Logprobs(
-        sampled_T=np.full(1, np.nan),
-        top_ids_TK=np.full((1, count), -1, dtype=np.int64),
-        top_TK=np.full((1, count), np.nan),
-        wanted_TW=np.full((1, len(request.wanted_ids)), np.nan),
-        vocabulary_TV=np.full((1, vocabulary_size), np.nan) if whole else None,
-    )
-    return joined([first, *parts])
