@@ -8,9 +8,10 @@ import pytest
 from lensmith.audit.findings.cures import GUARD_WORDS, SERVERS, cure
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed, SampledFound, Taken
-from lensmith.audit.querying.price import Abilities, Target, whole_queries
 from lensmith.audit.readouts.choose import reader_for
 from lensmith.core.endpoint import Request
+from lensmith.core.exposure import Exposure
+from lensmith.workflows.defences.study import matrix_queries
 
 GUIDE = Path(__file__).parents[2] / "docs" / "audit.md"
 OPEN = Probed(
@@ -48,8 +49,8 @@ def test_it_has_a_reader_a_price_a_cure_and_words(read_out):
     assert read_out.title
     assert reader_for(read_out, OPEN).read_out is read_out
     few, many = (
-        whole_queries(read_out, width=width, vocabulary=50_000, target=Target.WIDTH, abilities=Abilities(positions=1))
-        for width in (64, 640)
+        matrix_queries(read_out, Exposure.everything(), contexts=contexts, tokens=2 * contexts)
+        for contexts in (64, 640)
     )
     assert 0 < few < many
     assert GUARD_WORDS[read_out]

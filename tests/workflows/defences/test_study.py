@@ -3,6 +3,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.core.endpoint import RefusedError, Request, Reveal
@@ -11,7 +13,7 @@ from lensmith.core.exposure import Exposure, Noise, Sampled, apply, log_softmax
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.known_logits import LogitsEndpoint
 from lensmith.workflows.defences.cases import HONEST, Defence, common_defences
-from lensmith.workflows.defences.study import DefenceLab, study_defences
+from lensmith.workflows.defences.study import DefenceLab, matrix_queries, study_defences
 
 WIDTH, VOCABULARY, CONTEXTS = 16, 160, 96
 
@@ -163,6 +165,40 @@ def test_every_common_defence_has_its_own_name_and_interface():
     defences = common_defences()
     assert len(defences) >= 18
     assert len({one.name for one in defences}) == len({one.exposure for one in defences}) == len(defences)
+
+
+@pytest.mark.parametrize(
+    ("read_out", "published"),
+    [
+        (ReadOut.P1, 5_120),
+        (ReadOut.P2, 330e3),
+        (ReadOut.P3, 2.2e6),
+        (ReadOut.P4A, 42e6),
+        (ReadOut.P4B, 42e6),
+        (ReadOut.P5, 42e6),
+    ],
+)
+def test_the_work_to_show_a_width_of_4096_is_the_papers(read_out, published):
+    found = matrix_queries(read_out, Exposure.everything(), contexts=5_120, tokens=8_192)
+    assert found == pytest.approx(published, rel=0.02)
+
+
+@given(
+    read_out=st.sampled_from((ReadOut.P1, ReadOut.P2, ReadOut.P3, ReadOut.P4A, ReadOut.P4B, ReadOut.P5)),
+    contexts=st.integers(1, 5000),
+    tokens=st.integers(1, 10_000),
+    k=st.integers(2, 20),
+)
+def test_enough_logits_are_paid_for_and_not_many_too_many(read_out, contexts, tokens, k):
+    exposure = dataclasses.replace(Exposure.everything(), top_logprobs=k, wanted_ids=k)
+    found = matrix_queries(read_out, exposure, contexts=contexts, tokens=tokens)
+    logits_a_call = {ReadOut.P1: tokens, ReadOut.P2: k, ReadOut.P3: k - 1}.get(read_out, 1)
+    assert contexts * tokens <= found * logits_a_call <= contexts * (tokens + logits_a_call)
+
+
+def test_what_was_measured_of_a_search_is_its_price():
+    measured = matrix_queries(ReadOut.P7, Exposure.everything(), contexts=100, tokens=50, queries_per_logit=2.0)
+    assert measured == 100 * 50 * 2
 
 
 # --- the endpoint that the study reads ----------------------------------------------------------------------------

@@ -20,16 +20,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lensmith.audit.estimators.noise import FLOAT32_ERROR_NATS
 from lensmith.audit.estimators.width import Status, estimate_width
 from lensmith.audit.findings.cures import exposed_read_outs
 from lensmith.audit.findings.finding import ReadOut
-from lensmith.audit.querying.price import Abilities, Target, whole_queries
+from lensmith.audit.probe.capabilities import Probed
 from lensmith.audit.readouts.base import LogitReader
-from lensmith.audit.readouts.direct import ChosenIdsReader, WholeVocabularyReader
-from lensmith.audit.readouts.forced import Force, ForcedTokenReader, PromptReader
-from lensmith.audit.readouts.greedy import GreedyReader
-from lensmith.audit.readouts.top_bias import SingleTopReader, TopBiasReader
+from lensmith.audit.readouts.choose import reader_for
 from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 from lensmith.core.endpoint import RefusedError, Request, Reveal
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
@@ -44,11 +40,13 @@ _MOST_IDS = 128
 """Chosen ids that one request names where there is no limit: vLLM's own."""
 _MOST_TOP = 20
 _MOST_BIASED = 300
+_LARGEST_BIAS = 100.0
 _SIZES = ((1.25, 2), (2, 4), (4, 8))
 """Contexts and tokens over the width, tried from the cheapest."""
 _REPEATS = (1, 4, 16, 64, 256, 1024)
 _DIRECT = (ReadOut.P1, ReadOut.P2, ReadOut.P4A, ReadOut.P4B, ReadOut.P5)
 """These tell a token's logprob as it is; the others tell it through a difference or a search."""
+_SEARCHED = (ReadOut.P6, ReadOut.P7)
 _EXACT_NATS = 1e-9
 _LEAST_READ = 0.5
 
@@ -177,9 +175,9 @@ class DefenceLab:
         return tuple(self._attack(read_out, exposure) for read_out in left if read_out not in (ReadOut.P0, ReadOut.P9))
 
     def _attack(self, read_out: ReadOut, exposure: Exposure) -> Attack:
-        reader = _reader(read_out, exposure)
-        if reader is None:
+        if read_out is ReadOut.P8:
             return Attack(read_out=read_out)
+        reader = reader_for(read_out, as_probed(exposure))
         # A greedy token is the same whatever is told beside it: read once for each limit on the bias.
         key = (reader, None if read_out is ReadOut.P7 else exposure)
         if key not in self._blocks:
@@ -239,27 +237,15 @@ class DefenceLab:
             if contexts > len(self.logits_NV):
                 continue
             for repeats in _REPEATS if averaged else _REPEATS[:1]:
-                queries = self._queries(attack, exposure, contexts, tokens)
+                queries = matrix_queries(
+                    attack.read_out,
+                    exposure,
+                    contexts=contexts,
+                    tokens=tokens,
+                    queries_per_logit=attack.queries_per_logit if attack.read_out in _SEARCHED else None,
+                )
                 plans.append((queries * repeats, contexts, tokens, repeats))
         return sorted(plans)
-
-    def _queries(self, attack: Attack, exposure: Exposure, contexts: int, tokens: int) -> int:
-        searched = attack.read_out in (ReadOut.P6, ReadOut.P7)
-        found = whole_queries(
-            attack.read_out,
-            width=self.width or 1,
-            vocabulary=self.logits_NV.shape[1],
-            target=Target.WIDTH,
-            abilities=Abilities(
-                top_logprobs=_limit(exposure.top_logprobs, _MOST_TOP),
-                wanted_ids=_limit(exposure.wanted_ids, _MOST_IDS),
-                queries_per_logit=attack.queries_per_logit if searched else None,
-            ),
-            contexts=contexts,
-            tokens=tokens,
-        )
-        assert found is not None
-        return found
 
     def _width_shows(self, attack: Attack, exposure: Exposure, contexts: int, tokens: int, repeats: int) -> bool:
         direct = attack.read_out in _DIRECT
@@ -345,31 +331,32 @@ class DefenceLab:
         )
 
 
-def _reader(read_out: ReadOut, exposure: Exposure) -> LogitReader | None:
-    """The audit's reader of a read-out, set to what the exposure allows; None where there is none (P8)."""
-    bias = min(exposure.logit_bias, 100.0) or 100.0  # an allow-list needs none
-    error_nats = max(
-        FLOAT32_ERROR_NATS,
-        exposure.noise_nats,
-        0.0 if exposure.decimals is None else 10.0**-exposure.decimals / math.sqrt(12),
+def matrix_queries(
+    read_out: ReadOut, exposure: Exposure, *, contexts: int, tokens: int, queries_per_logit: float | None = None
+) -> int:
+    """Requests that a matrix of so many contexts and tokens takes: one for each group of logits that an answer tells
+    (Carlini et al., arXiv 2403.06634, sections 4 and 5), or what was measured, where logits are searched for."""
+    if queries_per_logit is not None:
+        return contexts * max(1, math.ceil(tokens * queries_per_logit))
+    found = as_probed(exposure)
+    # One of the top places is the reference token's.
+    told = {ReadOut.P1: tokens, ReadOut.P2: found.wanted_ids, ReadOut.P3: found.top_logprobs - 1}.get(read_out, 1)
+    return contexts * math.ceil(tokens / max(1, told))
+
+
+def as_probed(exposure: Exposure) -> Probed:
+    """What a probe would find of this interface, as far as readers are chosen by it."""
+    return Probed(
+        context=Request(prompt="x"),
+        returns_ids=True,
+        whole_vocabulary=True,
+        top_logprobs=_limit(exposure.top_logprobs, _MOST_TOP),
+        wanted_ids=_limit(exposure.wanted_ids, _MOST_IDS),
+        largest_bias=min(exposure.logit_bias, _LARGEST_BIAS),
+        biased_ids=_limit(exposure.biased_ids, _MOST_BIASED),
+        spread_nats=exposure.noise_nats,
+        decimals=exposure.decimals,
     )
-    if read_out is ReadOut.P1:
-        return WholeVocabularyReader()
-    if read_out is ReadOut.P2:
-        return ChosenIdsReader(cap=_limit(exposure.wanted_ids, _MOST_IDS), logprob_error_nats=error_nats)
-    if read_out is ReadOut.P3:
-        top = _limit(exposure.top_logprobs, _MOST_TOP)
-        return TopBiasReader(top=top, bias_limit=bias, biased_ids=exposure.biased_ids, logprob_error_nats=error_nats)
-    if read_out in (ReadOut.P4A, ReadOut.P4B):
-        force = Force.BIAS if read_out is ReadOut.P4A else Force.ALLOW_LIST
-        return ForcedTokenReader(force=force, bias=bias, logprob_error_nats=error_nats)
-    if read_out is ReadOut.P5:
-        return PromptReader(logprob_error_nats=error_nats)
-    if read_out is ReadOut.P6:
-        return SingleTopReader(bias_limit=bias, logprob_error_nats=error_nats, accept_nats=20 * error_nats)
-    if read_out is ReadOut.P7:
-        return GreedyReader(bias_limit=bias, biased_ids=_limit(exposure.biased_ids, _MOST_BIASED))
-    return None
 
 
 def _limit(value: int | None, most: int) -> int:
