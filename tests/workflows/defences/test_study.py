@@ -10,8 +10,7 @@ from lensmith.audit.findings.finding import ReadOut
 from lensmith.core.endpoint import RefusedError, Request, Reveal
 from lensmith.core.errors import ConfigError, InputError, ShapeError
 from lensmith.core.exposure import Exposure, Noise, Sampled, apply, log_softmax
-from lensmith.endpoints.fake.endpoint import FakeEndpoint
-from lensmith.endpoints.known_logits import LogitsEndpoint
+from lensmith.endpoints.fake.endpoint import FakeEndpoint, LogitsEndpoint
 from lensmith.workflows.defences.cases import HONEST, Defence, common_defences
 from lensmith.workflows.defences.study import DefenceLab, matrix_queries, study_defences
 

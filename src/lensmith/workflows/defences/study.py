@@ -30,7 +30,7 @@ from lensmith.core.arrays import Float64Array, FloatArray, IdArray
 from lensmith.core.endpoint import RefusedError, Request, Reveal
 from lensmith.core.errors import InputError, NotExposedError, ShapeError
 from lensmith.core.exposure import Exposure, Noise, apply, log_softmax
-from lensmith.endpoints.known_logits import LogitsEndpoint
+from lensmith.endpoints.fake.endpoint import LogitsEndpoint
 from lensmith.workflows.defences.cases import HONEST, Defence, common_defences, refused_requests
 
 _BLOCK_ROWS, _BLOCK_COLUMNS = 4, 48
