@@ -43,7 +43,6 @@ OURS = Exceptions(
         "lensmith.train.prefetch": "a thread of its own, tested on its own",
     },
     classes={
-        "Usage": "tokens of an answer in the API; what a request used, in the price of an audit",
         "Reply": "what the server sends; what a chat shows",
     },
     unused={
