@@ -7,8 +7,7 @@ Carlini et al., arXiv 2403.06634, does, breaks an exact rank).
 Legend: N rows (a context, or a position after it), M token ids (columns). All logits and logprobs are natural.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -43,6 +42,11 @@ class Prior:
             raise ShapeError("a prior has one mean and one spread a column", expected=self.mean_M.shape)
         if not (np.isfinite(self.mean_M).all() and (self.spread_M > 0).all()):
             raise InputError("a prior must be finite, with spreads over 0")
+
+    def require_columns(self, ids_M: IdArray) -> None:
+        """Raises ShapeError unless it is of as many columns."""
+        if len(self.mean_M) != len(ids_M):
+            raise ShapeError("the prior has other columns", expected=len(ids_M), actual=len(self.mean_M))
 
     @classmethod
     def from_rows(cls, reading: "Reading", *, floor_nats: float = 0.5) -> "Prior":
@@ -145,6 +149,26 @@ class Asker:
         """To how many nats the top logprobs are exact: `error_nats`, or what their decimals leave of them."""
         return logprob_resolution_nats(np.concatenate(self.told), error_nats) if self.told else error_nats
 
+    def reading(
+        self,
+        logits_NM: Float64Array,
+        token_ids_M: IdArray,
+        resolution_nats: float,
+        *,
+        top_N: Float64Array | None = None,
+        positions: int = 1,
+    ) -> Reading:
+        """What was read, with what it took. `top_N` None: no row's is told."""
+        return Reading(
+            logits_NM=logits_NM,
+            token_ids_M=token_ids_M,
+            top_N=np.full(len(logits_NM), np.nan) if top_N is None else top_N,
+            resolution_nats=resolution_nats,
+            positions=positions,
+            spent=self.spent,
+            notes=tuple(self.notes),
+        )
+
     def note(self, text: str) -> None:
         """Keeps a sentence for the report, once."""
         if text not in self.notes:
@@ -167,6 +191,11 @@ def logprobs_of(answer: Answer) -> Logprobs:
     if logprobs is None:
         raise NotExposedError("the endpoint answered without the logprobs that were asked for")
     return logprobs
+
+
+def biased_logprob(logprob: float, bias: float) -> float:
+    """What a bias makes of a token's logprob, where logprobs are taken after it."""
+    return float(logprob + bias - np.log1p(np.exp(min(logprob, 0.0)) * np.expm1(bias)))
 
 
 def answer_name(answer: Answer) -> int | str:
@@ -200,18 +229,8 @@ def cost_of(requests: int, written: int, context_tokens: int, *, extrapolated: b
     return Cost(queries=requests, tokens=requests * (context_tokens + written), extrapolated=extrapolated)
 
 
-def contexts_for(rows: int, positions: int) -> int:
-    """How many contexts give that many rows."""
-    return math.ceil(rows / positions)
-
-
 def require_limits(**limits: float | None) -> None:
     """Raises InputError unless each limit is None or over 0."""
     for name, value in limits.items():
         if value is not None and not value > 0:
             raise InputError(f"{name}: must be over 0", actual=value)
-
-
-def columns_by_id(token_ids: IdArray) -> Mapping[int, int]:
-    """Which column each id has."""
-    return {int(token_id): column for column, token_id in enumerate(token_ids.tolist())}

@@ -143,34 +143,25 @@ def named(
     """The reader, ready for these tokens, without those that it cannot tell apart, where answers name tokens by text:
     names that no tokenizer tells (`tokens`) are asked for."""
     columns = len(ids) if columns is None else columns
+    texts: dict[int, str] | None = None
     if probed.returns_ids:
-        return ReadingPlan(reader=reader, columns=ids[:columns], more=ids[columns:])
-    if isinstance(reader, TopBiasReader):
-        return _with_names(reader, probed, endpoint, context, ids, columns=columns, tokens=tokens)
-    if isinstance(reader, PromptReader) and not probed.takes_token_ids and tokens is not None:
+        pass
+    elif isinstance(reader, TopBiasReader):
+        reader, ids = _with_names(reader, endpoint, context, ids, tokens)
+    elif isinstance(reader, GreedyReader):
+        asked = partial(_forced_texts, endpoint, context, ids[:columns], probed.largest_bias)
+        texts = asked() if tokens is None else tokens.texts(ids)
+    elif isinstance(reader, PromptReader) and not probed.takes_token_ids and tokens is not None:
         texts = tokens.texts(ids)
-        told = ids[np.isin(ids, list(texts))]
-        return ReadingPlan(reader=replace(reader, texts=texts), columns=told[:columns], more=told[columns:])
-    if not isinstance(reader, GreedyReader):
-        return ReadingPlan(reader=reader, columns=ids[:columns], more=ids[columns:])
-    texts = (
-        _forced_texts(endpoint, context, ids[:columns], probed.largest_bias) if tokens is None else tokens.texts(ids)
-    )
-    told = ids[np.isin(ids, list(texts))]
-    return ReadingPlan(reader=replace(reader, texts=texts), columns=told[:columns], more=told[columns:])
+    if texts is not None and isinstance(reader, GreedyReader | PromptReader):
+        reader, ids = replace(reader, texts=texts), ids[np.isin(ids, list(texts))]
+    return ReadingPlan(reader=reader, columns=ids[:columns], more=ids[columns:])
 
 
 def _with_names(
-    reader: TopBiasReader,
-    probed: Probed,
-    endpoint: Meter,
-    context: Request,
-    ids: IdArray,
-    *,
-    columns: int,
-    tokens: TokenBytes | None,
-) -> ReadingPlan:
-    """The reader, which learns names as it goes. The first column is the reference, so that its name must be known.
+    reader: TopBiasReader, endpoint: Meter, context: Request, ids: IdArray, tokens: TokenBytes | None
+) -> tuple[NamedReader, IdArray]:
+    """The reader, which learns names as it goes, and the ids with the reference first, whose name must be known.
 
     Raises InputError where a tokenizer gives other names than the endpoint.
     """
@@ -180,20 +171,20 @@ def _with_names(
         biased_ids=reader.biased_ids or reader.top,
         error_nats=reader.logprob_error_nats,
     )
-    asked = NamedReader(reader=replace(reader, own_reference=True), learn=by_bias, queries_to_learn=by_bias.queries_for)
-    known = asked.known(endpoint, context, ids[: by_bias.at_once])
-    while not len(known) and len(asked.tried) < len(ids):
-        known = asked.known(endpoint, context, ids[: len(asked.tried) + by_bias.at_once])
+    named_reader = NamedReader(
+        reader=replace(reader, own_reference=True), learn=by_bias, queries_to_learn=by_bias.queries_for
+    )
+    known = named_reader.known(endpoint, context, ids[: by_bias.at_once])
+    while not len(known) and len(named_reader.tried) < len(ids):
+        known = named_reader.known(endpoint, context, ids[: len(named_reader.tried) + by_bias.at_once])
     if not len(known):
         raise NotExposedError("no biased token's name shows which token it is")
-    named_reader = asked
     if tokens is not None and endpoint.texts is not None:
-        tokens.check(asked.id_of, endpoint.texts)
+        tokens.check(named_reader.id_of, endpoint.texts)
         table = partial(tokens.names, endpoint.texts)
-        named_reader = NamedReader(reader=asked.reader, learn=lambda _, __, wanted: table(wanted))
+        named_reader = NamedReader(reader=named_reader.reader, learn=lambda _, __, wanted: table(wanted))
         known = named_reader.known(endpoint, context, known)
-    ordered = np.concatenate([known[:1], ids[ids != known[0]]])
-    return ReadingPlan(reader=named_reader, columns=ordered[:columns], more=ordered[columns:])
+    return named_reader, np.concatenate([known[:1], ids[ids != known[0]]])
 
 
 def _forced_texts(endpoint: Meter, context: Request, ids: IdArray, bias: float) -> dict[int, str]:

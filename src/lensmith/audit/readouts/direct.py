@@ -27,7 +27,6 @@ from lensmith.audit.readouts.base import (
     Reading,
     checked_ids,
     chunks_of,
-    contexts_for,
     cost_of,
     greedy,
     logprobs_of,
@@ -69,18 +68,12 @@ class WholeVocabularyReader:
                 part_TM, part_T = _pick(logprobs_of(answer), ids_M)
                 logits_NM[first : first + len(part_TM)] = part_TM[: self.positions]
                 top_N[first : first + len(part_T)] = part_T[: self.positions]
-        return Reading(
-            logits_NM=logits_NM,
-            token_ids_M=ids_M,
-            top_N=top_N,
-            resolution_nats=logprob_resolution_nats(logits_NM, self.logprob_error_nats),
-            positions=self.positions,
-            spent=asker.spent,
-        )
+        resolution_nats = logprob_resolution_nats(logits_NM, self.logprob_error_nats)
+        return asker.reading(logits_NM, ids_M, resolution_nats, top_N=top_N, positions=self.positions)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """One request a context, whatever the number of columns."""
-        return cost_of(contexts_for(rows, self.positions), self.positions, context_tokens)
+        return cost_of(math.ceil(rows / self.positions), self.positions, context_tokens)
 
     def common_ids(self, endpoint: Endpoint, contexts: Sequence[Request]) -> IdArray:
         """The ids that every one of these contexts tells, sorted: the columns where ids cannot be chosen beforehand.
@@ -130,23 +123,13 @@ class ChosenIdsReader:
         ]
         logits_NM = np.concatenate(rows) if rows else np.empty((0, len(ids_M)))
         shared = math.sqrt(len(chunks[0])) if asker.notes else 1.0  # the error of a shift is that of all it shifted
-        return Reading(
-            logits_NM=logits_NM,
-            token_ids_M=ids_M,
-            top_N=np.full(len(logits_NM), np.nan),
-            resolution_nats=logprob_resolution_nats(logits_NM, self.logprob_error_nats) * shared,
-            positions=self.positions,
-            spent=asker.spent,
-            notes=tuple(asker.notes),
-        )
+        resolution_nats = logprob_resolution_nats(logits_NM, self.logprob_error_nats) * shared
+        return asker.reading(logits_NM, ids_M, resolution_nats, positions=self.positions)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """One request a context and piece of a row."""
-        requests = contexts_for(rows, self.positions) * self._pieces(columns)
-        return cost_of(requests, self.positions, context_tokens)
-
-    def _pieces(self, columns: int) -> int:
-        return len(self._chunks(np.arange(columns, dtype=np.int64)))
+        pieces = len(self._chunks(np.arange(columns, dtype=np.int64)))
+        return cost_of(math.ceil(rows / self.positions) * pieces, self.positions, context_tokens)
 
     def _chunks(self, ids_M: IdArray) -> list[IdArray]:
         """Pieces of at most `cap` ids that all begin with the first id."""

@@ -23,6 +23,7 @@ from lensmith.audit.findings.finding import Cost, ReadOut
 from lensmith.audit.readouts.base import (
     Asker,
     Reading,
+    biased_logprob,
     checked_ids,
     cost_of,
     greedy,
@@ -79,7 +80,7 @@ class ForcedTokenReader:
         returned_ids_NM = np.array([token_id for token_id, _ in sampled], dtype=np.int64).reshape(shape_NM)
         values_NM = np.where(_stands_there(returned_ids_NM, ids_M), values_NM, np.nan)
         _require_distribution(values_NM)
-        return _reading(values_NM, ids_M, self.logprob_error_nats, asker)
+        return asker.reading(values_NM, ids_M, logprob_resolution_nats(values_NM, self.logprob_error_nats))
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """One request a logit, and two that check what a bias does."""
@@ -128,7 +129,7 @@ class PromptReader:
                 values_NM[row, column] = answer.prompt_logprobs.sampled_T[-1]
         values_NM = np.where(_stands_there(returned_ids_NM, ids_M), real_values(values_NM), np.nan)
         _require_distribution(values_NM)
-        return _reading(values_NM, ids_M, self.logprob_error_nats, asker)
+        return asker.reading(values_NM, ids_M, logprob_resolution_nats(values_NM, self.logprob_error_nats))
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """One request a logit; with texts one more a row, which counts the context's tokens."""
@@ -190,8 +191,7 @@ def _require_unmoved(asker: Asker, context: Request, bias: float) -> None:
     if not 0 <= name < TEXT_IDS_FROM:
         return  # its id is not known, so it cannot be biased; the sum over a row still is a check
     (biased,) = asker.ask([greedy(context, logit_bias={name: bias}, reveal=Reveal.SAMPLED)])
-    probability = np.exp(min(before, 0.0))
-    if_moved = before + bias - np.log1p(probability * np.expm1(bias))
+    if_moved = biased_logprob(before, bias)
     after = _sampled(biased)[1]
     if abs(after - if_moved) < abs(after - before) and abs(if_moved - before) > 1e-4:
         raise NotExposedError(
@@ -211,14 +211,3 @@ def _require_distribution(values_NM: Float64Array) -> None:
             expected="probabilities of different tokens that sum to at most 1",
             actual=f"{sums_N.max():.3g}",
         )
-
-
-def _reading(values_NM: Float64Array, ids_M: IdArray, logprob_error_nats: float, asker: Asker) -> Reading:
-    return Reading(
-        logits_NM=values_NM,
-        token_ids_M=ids_M,
-        top_N=np.full(len(values_NM), np.nan),
-        resolution_nats=logprob_resolution_nats(values_NM, logprob_error_nats),
-        spent=asker.spent,
-        notes=tuple(asker.notes),
-    )

@@ -32,7 +32,7 @@ from lensmith.audit.readouts.base import (
 from lensmith.audit.readouts.intervals import ANCHOR, Intervals, Placement
 from lensmith.core.arrays import Float64Array, IdArray
 from lensmith.core.endpoint import TEXT_IDS_FROM, Endpoint, Request
-from lensmith.core.errors import NotExposedError, ShapeError
+from lensmith.core.errors import NotExposedError
 
 EXPECTED_OVER = 5.0
 """How many tokens of one race are expected to beat the anchor. From 4 to 8 are alike; 1 and 12 take more requests."""
@@ -105,8 +105,8 @@ class GreedyReader:
         Raises NotExposedError where a bias does not change the token.
         """
         ids_M = checked_ids(token_ids)
-        if self.prior is not None and len(self.prior.mean_M) != len(ids_M):
-            raise ShapeError("the prior has other columns", expected=len(ids_M), actual=len(self.prior.mean_M))
+        if self.prior is not None:
+            self.prior.require_columns(ids_M)
         asker = Asker(endpoint=endpoint, batch=self.batch)
         anchors = [answer_name(answer) for answer in asker.ask([greedy(context) for context in contexts])]
         names_M = self._names(asker, contexts, anchors, ids_M)
@@ -167,14 +167,9 @@ class GreedyReader:
     def _reading(self, rows: Sequence["_Row"], ids_M: IdArray, asker: Asker) -> Reading:
         errors = [row.intervals.errors[row.intervals.readable] for row in rows]
         squares = np.concatenate([each**2 for each in errors]) if errors else np.empty(0)
-        return Reading(
-            logits_NM=np.array([row.logits() for row in rows]).reshape(len(rows), len(ids_M)),
-            token_ids_M=ids_M,
-            top_N=np.zeros(len(rows)),
-            resolution_nats=float(np.sqrt(squares.mean())) if len(squares) else math.inf,
-            spent=asker.spent,
-            notes=tuple(asker.notes),
-        )
+        logits_NM = np.array([row.logits() for row in rows]).reshape(len(rows), len(ids_M))
+        resolution_nats = float(np.sqrt(squares.mean())) if len(squares) else math.inf
+        return asker.reading(logits_NM, ids_M, resolution_nats, top_N=np.zeros(len(rows)))
 
 
 @dataclass(kw_only=True)

@@ -33,10 +33,9 @@ from lensmith.audit.readouts.base import (
     Asker,
     Prior,
     Reading,
+    biased_logprob,
     checked_ids,
     chunks_of,
-    columns_by_id,
-    contexts_for,
     cost_of,
     greedy,
     logprobs_of,
@@ -44,7 +43,7 @@ from lensmith.audit.readouts.base import (
 )
 from lensmith.core.arrays import Float64Array, IdArray
 from lensmith.core.endpoint import NO_TOKEN, TEXT_IDS_FROM, Answer, Endpoint, Request
-from lensmith.core.errors import InputError, NotExposedError, ShapeError
+from lensmith.core.errors import InputError, NotExposedError
 
 FAR_STEP_NATS = 12.0
 """How far to go where a bias was so far off that nothing can be seen: float32 sees about this far both ways."""
@@ -168,7 +167,9 @@ class TopBiasReader:
                 raise NotExposedError("the top token is told by its text, so it cannot be biased by id")
             if bases:
                 require_moved(asker, contexts[0], bases[0], self.bias_limit, self.logprob_error_nats)
-        first = len(contexts) if self.own_reference or self._prior_for(ids_M) is not None else 1
+        if self.prior is not None:
+            self.prior.require_columns(ids_M)
+        first = 1 if self.prior is None and not self.own_reference else len(contexts)
         parts = [self._rows(asker, contexts[:first], bases[:first], ids_M, self.prior)]
         if first < len(contexts):
             learned = self._reading(parts, ids_M, asker)
@@ -181,35 +182,21 @@ class TopBiasReader:
 
         Exact where every target enters the top at once and the references are not among the columns.
         """
-        contexts = contexts_for(rows, self.positions)
+        contexts = math.ceil(rows / self.positions)
         requests = contexts * -(-max(1, columns - self.own_reference) // self.targets)
         tokens = cost_of(requests, self.positions, context_tokens).tokens
         checks = cost_of(0 if self.own_reference else contexts + 1, 1, context_tokens)
         return Cost(queries=requests + checks.queries, tokens=tokens + checks.tokens)
 
-    def _prior_for(self, ids_M: IdArray) -> Prior | None:
-        if self.prior is not None and len(self.prior.mean_M) != len(ids_M):
-            raise ShapeError("the prior has other columns", expected=len(ids_M), actual=len(self.prior.mean_M))
-        return self.prior
-
     def _reading(self, parts: Sequence[Float64Array], ids_M: IdArray, asker: Asker) -> Reading:
         logits_NM = np.concatenate([part_NTM.reshape(-1, len(ids_M)) for part_NTM in parts])
         is_top_N = (np.arange(len(logits_NM)) % self.positions == 0) & (not self.own_reference)
-        top_N = np.where(is_top_N, 0.0, np.nan)
-        return Reading(
-            logits_NM=logits_NM,
-            token_ids_M=ids_M,
-            top_N=top_N,
-            resolution_nats=self._resolution(asker),
-            positions=self.positions,
-            spent=asker.spent,
-            notes=tuple(asker.notes),
-        )
-
-    def _resolution(self, asker: Asker) -> float:
-        """A value is a difference to the reference, whose error all targets of a request share."""
+        # A value is a difference to the reference, whose error all targets of a request share.
         scores_nats = float32_nats(asker.largest_bias + _LOGITS_NATS)
-        return math.hypot(asker.resolution_nats(self.logprob_error_nats), scores_nats) * math.sqrt(self.targets + 1)
+        one_nats = math.hypot(asker.resolution_nats(self.logprob_error_nats), scores_nats)
+        resolution_nats = one_nats * math.sqrt(self.targets + 1)
+        top_N = np.where(is_top_N, 0.0, np.nan)
+        return asker.reading(logits_NM, ids_M, resolution_nats, top_N=top_N, positions=self.positions)
 
     def _rows(
         self, asker: Asker, contexts: Sequence[Request], bases: Sequence[Base], ids_M: IdArray, prior: Prior | None
@@ -259,7 +246,7 @@ class TopBiasReader:
         logprobs, biases = logprobs_of(answer), request.logit_bias
         found_TC = np.full((self.positions, len(ids_C)), np.nan)
         written_T = answer.choices[0].token_ids_T
-        column_of = columns_by_id(ids_C)
+        column_of = {token_id: column for column, token_id in enumerate(ids_C.tolist())}
         for position, ids_K in enumerate(logprobs.top_ids_TK[: self.positions].tolist()):
             if position and int(written_T[position - 1]) != reference:
                 break
@@ -331,17 +318,10 @@ class SingleTopReader:
         for row, base in enumerate(bases):
             work.logits_NM[row, ids_M == base.token_id] = base.logprob
         errors = work.kept_errors()
-        return Reading(
-            logits_NM=work.logits_NM,
-            token_ids_M=ids_M,
-            top_N=np.array([base.logprob for base in bases]),
-            resolution_nats=math.hypot(
-                float(np.sqrt((errors**2).mean())) if len(errors) else logprob_error_nats,
-                float32_nats(asker.largest_bias),
-            ),
-            spent=asker.spent,
-            notes=tuple(asker.notes),
-        )
+        error_nats = float(np.sqrt((errors**2).mean())) if len(errors) else logprob_error_nats
+        resolution_nats = math.hypot(error_nats, float32_nats(asker.largest_bias))
+        top_N = np.array([base.logprob for base in bases])
+        return asker.reading(work.logits_NM, ids_M, resolution_nats, top_N=top_N)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """Between one and two requests a logit, counted as two; one a row, and one check."""
@@ -420,8 +400,7 @@ class _TieWork:
             elif top.logprob > base.logprob + 4 * error_nats:
                 if bias > SMALL_BIAS_NATS:  # with a large one all that are lifted are nearly certain
                     return Tie(logprob=np.nan, error_nats=np.inf, next_bias=SMALL_BIAS_NATS)
-                lifted = base.logprob + bias - np.log1p(np.exp(base.logprob) * np.expm1(bias))
-                if abs(top.logprob - lifted) > 4 * error_nats:
+                if abs(top.logprob - biased_logprob(base.logprob, bias)) > 4 * error_nats:
                     return Tie(logprob=np.nan, error_nats=np.inf, next_bias=bias)
                 self.tops.add((row, column))
                 return Tie(logprob=base.logprob, error_nats=error_nats, next_bias=bias)
@@ -475,7 +454,7 @@ def require_moved(asker: Asker, context: Request, base: Base, bias_limit: float,
     after = top_of(answer)
     if after.token_id != base.token_id:
         return  # another token is the top now, so what is ranked has moved
-    if_moved = base.logprob + bias - np.log1p(np.exp(base.logprob) * np.expm1(bias))
+    if_moved = biased_logprob(base.logprob, bias)
     has_moved = abs(after.logprob - if_moved) < abs(after.logprob - base.logprob)
     # A logprob that is rounded to 0 tells no probability from which to expect anything.
     if not has_moved and abs(after.logprob - base.logprob) <= 4 * asker.resolution_nats(error_nats):
