@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
 from lensmith.audit.estimators.layer import recover_layer
 from lensmith.audit.estimators.spectrum import Centring, token_blocks
@@ -106,16 +107,7 @@ def off_image(image: Image, outputs_KM: FloatArray) -> OffImage:
     if outputs_KM.ndim != 2 or outputs_KM.shape[1] != len(image.token_ids_M):
         raise ShapeError("other tokens than the image's", expected=len(image.token_ids_M), actual=outputs_KM.shape)
     coordinates_KR, left_KM = _left(image.basis_MR, _centred(outputs_KM))
-    # First-order perturbation: the direction learned with a singular value s errs by (noise / s) in every token.
-    scaled_KR = coordinates_KR / (image.scale_R * np.sqrt(image.contexts))
-    noise_KK = np.eye(len(scaled_KR)) + scaled_KR @ scaled_KR.T
-    freedom = 1 - (image.rank + 1) / len(image.token_ids_M)
-    return OffImage(
-        left_KM=left_KM,
-        rms_K=np.sqrt((left_KM**2).mean(axis=1)),
-        expected_K=image.noise_nats * np.sqrt(np.diagonal(noise_KK) * max(freedom, 1e-6)),
-        noise_KK=noise_KK,
-    )
+    return _off(image, left_KM, coordinates_KR, image.noise_nats)
 
 
 def off_image_at(
@@ -134,15 +126,21 @@ def off_image_at(
     basis_TR -= basis_TR.mean(axis=0)
     solved_RK = np.linalg.lstsq(basis_TR, centred_KT.T, rcond=None)[0]
     left_KT = centred_KT - (basis_TR @ solved_RK).T
-    scaled_KR = solved_RK.T / (image.scale_R * np.sqrt(image.contexts))
+    return _off(image, left_KT, solved_RK.T, own_nats)
+
+
+def _off(image: Image, left_KM: Float64Array, coordinates_KR: FloatArray, own_nats: float) -> OffImage:
+    """What is left over some tokens of outputs with these coordinates, whose own noise of one value is `own_nats`."""
+    # First-order perturbation: the direction learned with a singular value s errs by (noise / s) in every token.
+    scaled_KR = coordinates_KR / (image.scale_R * np.sqrt(image.contexts))
     learned_KK = scaled_KR @ scaled_KR.T
-    freedom = 1 - (image.rank + 1) / tokens
+    freedom = max(1 - (image.rank + 1) / left_KM.shape[1], 1e-6)
     variance_K = own_nats**2 + image.noise_nats**2 * np.diagonal(learned_KK)
     return OffImage(
-        left_KM=left_KT,
-        rms_K=np.sqrt((left_KT**2).mean(axis=1)),
+        left_KM=left_KM,
+        rms_K=np.sqrt((left_KM**2).mean(axis=1)),
         expected_K=np.sqrt(variance_K * freedom),
-        noise_KK=np.eye(len(left_KT)) + learned_KK,
+        noise_KK=np.eye(len(left_KM)) + learned_KK,
     )
 
 
@@ -165,12 +163,11 @@ def choose_tokens(image: Image, count: int, *, seed: int = 0) -> IdArray:
     candidates_C = np.random.default_rng(seed).permutation(tokens)[:sample]
     constant_C1 = np.full((sample, 1), 1 / np.sqrt(tokens))
     rows_CR = np.concatenate([image.basis_MR[candidates_C].astype(np.float64), constant_C1], axis=1)
-    chosen: list[int] = []
-    remaining = np.ones(sample, dtype=bool)
+    chosen = np.empty(0, dtype=np.int64)
     while len(chosen) < count:  # after a whole basis is chosen, a next one from the tokens that remain
-        for pick in _pivots(rows_CR, remaining, min(rank + 1, count - len(chosen))):
-            chosen.append(pick)
-            remaining[pick] = False
+        remaining = np.setdiff1d(np.arange(sample), chosen)
+        order = qr(rows_CR[remaining].T, mode="r", pivoting=True)[1]
+        chosen = np.concatenate([chosen, remaining[order[: min(rank + 1, count - len(chosen))]]])
     result: IdArray = image.token_ids_M[candidates_C[chosen]]
     return result
 
@@ -277,25 +274,3 @@ def _outputs(basis_MR: NDArray[np.float32], coordinates_KR: Float64Array) -> Flo
     for start in range(0, len(basis_MR), _BLOCK):
         outputs_KM[:, start : start + _BLOCK] = coordinates_KR @ basis_MR[start : start + _BLOCK].T.astype(np.float64)
     return outputs_KM
-
-
-def _pivots(rows_CR: Float64Array, allowed_C: NDArray[np.bool_], count: int) -> list[int]:
-    """The rows that pivoted QR takes, one after the other: each the longest beside those taken."""
-    rest_CR = rows_CR * allowed_C[:, None]
-    length_C = (rest_CR**2).sum(axis=1)
-    taken: list[int] = []
-    directions_KR = np.zeros((count, rows_CR.shape[1]))
-    for number in range(count):
-        pick = int(np.where(allowed_C, length_C, -1.0).argmax())
-        if not allowed_C[pick] or pick in taken or length_C[pick] <= 1e-20:
-            break
-        direction_R = rows_CR[pick] - (rows_CR[pick] @ directions_KR[:number].T) @ directions_KR[:number]
-        direction_R -= (direction_R @ directions_KR[:number].T) @ directions_KR[:number]
-        direction_R /= np.sqrt(direction_R @ direction_R)
-        directions_KR[number] = direction_R
-        length_C = np.maximum(length_C - (rows_CR @ direction_R) ** 2, 0.0)
-        length_C[pick] = 0.0
-        taken.append(pick)
-    if not taken:  # only rows that are all zero remain: any of them
-        taken = [int(index) for index in np.flatnonzero(allowed_C)[:count]]
-    return taken

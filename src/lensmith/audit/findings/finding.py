@@ -42,38 +42,26 @@ class FindingKind(enum.Enum):
 
 
 class ReadOut(enum.Enum):
-    """The ways to read logits through an interface, from the cheapest to the dearest (`title` says what each is)."""
+    """The ways to read logits through an interface, from the cheapest to the dearest, with what each is."""
 
-    P0 = "P0"
-    P1 = "P1"
-    P2 = "P2"
-    P3 = "P3"
-    P4A = "P4a"
-    P4B = "P4b"
-    P5 = "P5"
-    P6 = "P6"
-    P7 = "P7"
-    P8 = "P8"
-    P9 = "P9"
+    title: str
 
-    @property
-    def title(self) -> str:
-        return _TITLES[self]
+    P0 = "P0", "metadata, embeddings or hidden states"
+    P1 = "P1", "logprobs of the whole vocabulary"
+    P2 = "P2", "logprobs of chosen token ids"
+    P3 = "P3", "top logprobs that a bias moves"
+    P4A = "P4a", "the true logprob of a token forced by a bias"
+    P4B = "P4b", "the true logprob of a token forced by an allow-list or a grammar"
+    P5 = "P5", "logprobs of the prompt's tokens (echo)"
+    P6 = "P6", "the single top logprob, moved by a bias"
+    P7 = "P7", "the greedy token, steered by a bias"
+    P8 = "P8", "the order of the top tokens"
+    P9 = "P9", "text alone"
 
-
-_TITLES = {
-    ReadOut.P0: "metadata, embeddings or hidden states",
-    ReadOut.P1: "logprobs of the whole vocabulary",
-    ReadOut.P2: "logprobs of chosen token ids",
-    ReadOut.P3: "top logprobs that a bias moves",
-    ReadOut.P4A: "the true logprob of a token forced by a bias",
-    ReadOut.P4B: "the true logprob of a token forced by an allow-list or a grammar",
-    ReadOut.P5: "logprobs of the prompt's tokens (echo)",
-    ReadOut.P6: "the single top logprob, moved by a bias",
-    ReadOut.P7: "the greedy token, steered by a bias",
-    ReadOut.P8: "the order of the top tokens",
-    ReadOut.P9: "text alone",
-}
+    def __new__(cls, value: str, title: str) -> "ReadOut":
+        read_out = object.__new__(cls)
+        read_out._value_, read_out.title = value, title
+        return read_out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def count(number: float) -> str:
     """`1,300`, `2.2 million`."""
     for size, name in _COUNTS:
         if number >= size:
-            return f"{_three(number / size)} {name}"
+            return f"{figure(number / size)} {name}"
     return f"{number:,.0f}"
 
 
@@ -188,12 +188,3 @@ def _spelt(char: str) -> str:
         return char
     number = ord(char)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def _three(number: float) -> str:
-    """Three significant digits, no exponent."""
-    if not math.isfinite(number):
-        return str(number)
-    digits = max(0, 2 - math.floor(math.log10(number))) if number > 0 else 0
-    text = f"{number:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -8,6 +8,7 @@ import enum
 import io
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
@@ -21,6 +22,7 @@ _WORDS = (
     "shadow hollow gentle seven narrow bright early broken heavy simple under before after while because never always"
 ).split()
 _WORDS_A_TEXT = 10
+_PICTURE_PX = (384, 192)
 _FIRST_IDS = range(3, 90)
 """Token ids that any vocabulary has."""
 
@@ -47,21 +49,15 @@ def route_of(form: ContextForm) -> Route:
 
 
 class Contexts:
-    """An endless sequence of contexts in one form; the same for the same seed.
+    """An endless sequence of contexts in one form; the same for the same seed."""
 
-    `picture_width_px` and `picture_height_px` are those of the pictures.
-    """
-
-    def __init__(
-        self, form: ContextForm, seed: int, *, picture_width_px: int = 384, picture_height_px: int = 192
-    ) -> None:
+    def __init__(self, form: ContextForm, seed: int) -> None:
         self.form = form
         self.seed = seed
-        self._picture_px = (picture_width_px, picture_height_px)
 
     def __getitem__(self, number: int) -> Request:
-        rng = random.Random(f"{self.seed}.{self.form.value}.{number}")
-        return _MAKERS[self.form](rng, self._picture_px)
+        asked = _MAKERS[self.form](random.Random(f"{self.seed}.{self.form.value}.{number}"))
+        return replace(asked, max_tokens=1, temperature=0.0)
 
     def take(self, start: int, stop: int) -> list[Request]:
         return [self[number] for number in range(start, stop)]
@@ -86,22 +82,21 @@ def _text(rng: random.Random) -> str:
     return " ".join(rng.choice(_WORDS) for _ in range(_WORDS_A_TEXT))
 
 
-def _prompt(rng: random.Random, picture_px: tuple[int, int]) -> Request:
-    return Request(prompt=_text(rng), max_tokens=1, temperature=0.0)
+def _prompt(rng: random.Random) -> Request:
+    return Request(prompt=_text(rng))
 
 
-def _messages(rng: random.Random, picture_px: tuple[int, int]) -> Request:
-    return Request(messages=(Message(role="user", parts=(_text(rng),)),), max_tokens=1, temperature=0.0)
+def _messages(rng: random.Random) -> Request:
+    return Request(messages=(Message(role="user", parts=(_text(rng),)),))
 
 
-def _token_ids(rng: random.Random, picture_px: tuple[int, int]) -> Request:
-    ids = tuple(rng.choice(_FIRST_IDS) for _ in range(_WORDS_A_TEXT))
-    return Request(token_ids=ids, max_tokens=1, temperature=0.0)
+def _token_ids(rng: random.Random) -> Request:
+    return Request(token_ids=tuple(rng.choice(_FIRST_IDS) for _ in range(_WORDS_A_TEXT)))
 
 
-def _picture(rng: random.Random, picture_px: tuple[int, int]) -> Request:
-    width_px, height_px = picture_px
-    picture = Image.new("RGB", picture_px, _colour(rng))
+def _picture(rng: random.Random) -> Request:
+    width_px, height_px = _PICTURE_PX
+    picture = Image.new("RGB", _PICTURE_PX, _colour(rng))
     draw = ImageDraw.Draw(picture)
     for _ in range(12):
         left, right = sorted((rng.randrange(width_px), rng.randrange(width_px)))
@@ -109,15 +104,14 @@ def _picture(rng: random.Random, picture_px: tuple[int, int]) -> Request:
         draw.rectangle((left, top, right, bottom), fill=_colour(rng))
     file = io.BytesIO()
     picture.save(file, "PNG", compress_level=1)
-    message = Message(role="user", parts=(Picture(data=file.getvalue()),))
-    return Request(messages=(message,), max_tokens=1, temperature=0.0)
+    return Request(messages=(Message(role="user", parts=(Picture(data=file.getvalue()),)),))
 
 
 def _colour(rng: random.Random) -> tuple[int, int, int]:
     return rng.randrange(256), rng.randrange(256), rng.randrange(256)
 
 
-_MAKERS: Mapping[ContextForm, Callable[[random.Random, tuple[int, int]], Request]] = {
+_MAKERS: Mapping[ContextForm, Callable[[random.Random], Request]] = {
     ContextForm.PROMPT: _prompt,
     ContextForm.MESSAGES: _messages,
     ContextForm.PICTURE: _picture,

@@ -129,13 +129,7 @@ def _finding_dict(finding: Finding) -> dict[str, Any]:
 
 
 def _cost_dict(cost: Cost) -> dict[str, Any]:
-    return {
-        "queries": cost.queries,
-        "tokens": cost.tokens,
-        "seconds": round(cost.seconds, 6),
-        "usd": round(cost.usd, 6),
-        "extrapolated": cost.extrapolated,
-    }
+    return {**vars(cost), "seconds": round(cost.seconds, 6), "usd": round(cost.usd, 6)}
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import lensmith
-from lensmith.audit.estimators.gaps import significant_gaps
+from lensmith.audit.estimators.gaps import is_steep_enough, significant_gaps
 from lensmith.audit.findings import wording
 from lensmith.audit.findings.finding import AuditReport, Cost, Finding, FindingKind, ReadOut, Severity, Verdict
 from lensmith.audit.findings.wording import by_severity, headline, lead, public_target, visible, width_note, width_text
@@ -121,8 +121,6 @@ def capability(key: str, value: object) -> object:
     return "not known" if value is None else value
 
 
-_FEW_VALUES = 40.0
-"""As `gaps.read_rank` asks of the gap that it believes: 41 times after the first value, 1.5 times from 80 values on."""
 _NO_LAYER = (FindingKind.METADATA, FindingKind.WIDTH, FindingKind.IMAGE)
 """Findings whose whole attack stops before the layer."""
 
@@ -355,7 +353,7 @@ def _marks(report: AuditReport) -> list[Mark]:
     """
     values, width = report.singular_values, report.width
     positive = np.array([value for value in values if math.isfinite(value) and value > 0])
-    gaps = [gap for gap in significant_gaps(positive) if width is None or gap.ratio >= 1 + _FEW_VALUES / gap.rank]
+    gaps = [gap for gap in significant_gaps(positive) if width is None or is_steep_enough(gap)]
     marks = {gap.rank: Mark(after=gap.rank, ratio=gap.ratio) for gap in gaps}
     if width is not None and 1 <= width < len(values) and width not in marks:
         ratio = values[width - 1] / values[width] if values[width] > 0 else math.inf

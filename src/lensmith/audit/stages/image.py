@@ -98,13 +98,7 @@ def unrelated_image(image: Image, *, seed: int) -> Image:
     """An image of the same size that has nothing to do with the model: the negative control."""
     random_MR = np.random.default_rng(seed).standard_normal(image.basis_MR.shape)
     basis_MR = np.linalg.qr(random_MR - random_MR.mean(axis=0))[0]
-    return Image(
-        token_ids_M=image.token_ids_M,
-        basis_MR=basis_MR.astype(np.float32),
-        scale_R=image.scale_R,
-        contexts=image.contexts,
-        noise_nats=image.noise_nats,
-    )
+    return replace(image, basis_MR=basis_MR.astype(np.float32))
 
 
 def _tried(image: Image, outputs_KM: Float64Array, tokens_read: int, seed: int) -> _Predicted:
