@@ -182,27 +182,6 @@ _TEXT_OR_OBJECT = Values(words="a name or an object", types=(str, dict))
 _TEXTS = Values(words="texts", types=(str, list), most=4, guard_most=math.inf)
 
 
-def _read(name: str, purpose: Purpose, known_by: Vendor, *off: Any, is_sent: bool = True, **more: Any) -> Field:
-    """A field that our server reads and a guard judges."""
-    server, guard = ServerFate.READ, more.pop("guard", GuardFate.JUDGED)
-    return Field(
-        name=name,
-        purpose=purpose,
-        known_by=known_by,
-        off=off,
-        server=server,
-        guard=guard,
-        is_sent_by_client=is_sent,
-        **more,
-    )
-
-
-def _sent(name: str, known_by: Vendor, values: Values, *off: Any, server: ServerFate = ServerFate.REFUSED) -> Field:
-    """A field that steers tokens, and that honest clients need: a guard sends it on where nothing is read out."""
-    guard = GuardFate.SENT
-    return Field(name=name, purpose=_STEERING, known_by=known_by, off=off, values=values, server=server, guard=guard)
-
-
 def _vendor(
     name: str,
     purpose: Purpose,
@@ -210,20 +189,25 @@ def _vendor(
     *off: Any,
     server: ServerFate | None = None,
     guard: GuardFate | None = None,
-    features: Feature = Feature.NOTHING,
+    **more: Any,
 ) -> Field:
     """A field of other servers that is not done here; by default what its purpose says becomes of it."""
-    is_kept_out = purpose in (_STEERING, _READ_OUT)
-    is_idle = purpose is _BOOKKEEPING
-    return Field(
-        name=name,
-        purpose=purpose,
-        known_by=known_by,
-        off=off,
-        server=server or (ServerFate.IGNORED if is_idle else ServerFate.REFUSED),
-        guard=guard or (GuardFate.WITHHELD if is_kept_out else GuardFate.REMOVED),
-        features=features,
-    )
+    if server is None:
+        server = ServerFate.IGNORED if purpose is _BOOKKEEPING else ServerFate.REFUSED
+    if guard is None:
+        guard = GuardFate.WITHHELD if purpose in (_STEERING, _READ_OUT) else GuardFate.REMOVED
+    return Field(name=name, purpose=purpose, known_by=known_by, off=off, server=server, guard=guard, **more)
+
+
+def _read(name: str, purpose: Purpose, known_by: Vendor, *off: Any, is_sent: bool = True, **more: Any) -> Field:
+    """A field that our server reads and a guard judges."""
+    fates = {"server": ServerFate.READ, "guard": GuardFate.JUDGED, **more}
+    return _vendor(name, purpose, known_by, *off, is_sent_by_client=is_sent, **fates)
+
+
+def _sent(name: str, known_by: Vendor, values: Values, *off: Any, **more: Any) -> Field:
+    """A field that steers tokens, and that honest clients need: a guard sends it on where nothing is read out."""
+    return _vendor(name, _STEERING, known_by, *off, values=values, guard=GuardFate.SENT, **more)
 
 
 _TABLE = (
