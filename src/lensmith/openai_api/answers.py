@@ -27,6 +27,7 @@ from lensmith.openai_api.types import (
     Usage,
     WireError,
     WireRequest,
+    shortened,
 )
 
 _OBJECTS = {
@@ -276,12 +277,7 @@ def _error(message: str, kind: str, param: str | None, code: str | None) -> dict
 
 def _describe(error: LensmithError) -> str:
     parts = [error.problem]
-    parts += [f"expected: {_short(error.expected)}"] if error.expected is not None else []
-    parts += [f"got: {_short(error.actual)}"] if error.actual is not None else []
+    parts += [f"expected: {shortened(str(error.expected), _LONGEST_SHOWN)}"] if error.expected is not None else []
+    parts += [f"got: {shortened(str(error.actual), _LONGEST_SHOWN)}"] if error.actual is not None else []
     parts += [f"try: {error.hint}"] if error.hint else []
     return "; ".join(parts)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lensmith.core.endpoint import Finish
-from lensmith.openai_api.types import MalformedAnswerError
+from lensmith.openai_api.types import MalformedAnswerError, shortened
 
 _LONGEST_SHOWN = 120
 
@@ -113,8 +113,7 @@ class AnswerReader:
 
 def short_repr(value: object) -> str:
     """A value as Python writes it, cut to a line."""
-    shown = repr(value)
-    return shown if len(shown) <= _LONGEST_SHOWN else shown[: _LONGEST_SHOWN - 3] + "..."
+    return shortened(repr(value), _LONGEST_SHOWN)
 
 
 CLIENT = AnswerReader(show=short_repr)

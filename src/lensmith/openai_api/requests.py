@@ -18,7 +18,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Sampled
 from lensmith.core.types import Message, Part, Picture, ToolCall
 from lensmith.openai_api.fields import FIELDS, Bounds, ServerFate, Values
-from lensmith.openai_api.types import Kind, WireError, WireRequest
+from lensmith.openai_api.types import Kind, WireError, WireRequest, shortened
 
 Encode = Callable[[str], tuple[int, ...]]
 
@@ -164,13 +164,11 @@ def _prompt(prompt: object, encode: Encode | None) -> dict[str, Any]:
     if isinstance(prompt, str):
         text = _text(prompt, "prompt")
         token_ids = encode(text) if encode is not None else ()
-        if not prompt and not token_ids:
-            raise WireError("prompt: is empty", param="prompt", expected="text, or at least one token id")
-        return {"token_ids": token_ids} if token_ids else {"prompt": text}
-    token_ids = _token_ids(prompt, "prompt")
-    if not token_ids:
+    else:
+        text, token_ids = "", _token_ids(prompt, "prompt")
+    if not text and not token_ids:
         raise WireError("prompt: is empty", param="prompt", expected="text, or at least one token id")
-    return {"token_ids": token_ids}
+    return {"token_ids": token_ids} if token_ids else {"prompt": text}
 
 
 def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -245,11 +243,8 @@ def _tool_call(call: object, where: str, inner: str) -> ToolCall:
 
 def _part(part: object, where: str) -> Part:
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if isinstance(part, Mapping) and kind == "text":
-        text = part.get("text")
-        return _text(text, f"{where}.text")
-    if isinstance(part, Mapping) and kind == "refusal":
-        return _text(part.get("refusal"), f"{where}.refusal")
+    if isinstance(part, Mapping) and kind in ("text", "refusal"):
+        return _text(part.get(kind), f"{where}.{kind}")
     if isinstance(part, Mapping) and kind == "image_url":
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, Mapping) else None
@@ -374,6 +369,4 @@ def _typed(fields: Mapping[str, Any], name: str, kind: type, usual: Any) -> Any:
 
 
 def _wrong(where: str, expected: str, actual: object) -> WireError:
-    shown = repr(actual)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return WireError(f"{where}: not possible", param=where, expected=expected, actual=shown)
+    return WireError(f"{where}: not possible", param=where, expected=expected, actual=shortened(repr(actual), 80))

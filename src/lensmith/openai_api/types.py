@@ -69,6 +69,11 @@ class Usage:
         }
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, cut to `most` characters where it has more; the last three are then dots."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 class WireError(InputError):
     """A request that came over the wire makes no sense. `param` names the field that is wrong."""
 

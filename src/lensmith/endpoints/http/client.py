@@ -144,10 +144,8 @@ class HttpClient:
 
     def metadata(self) -> dict[str, Any]:
         """The server's entry for this model in its list of models; empty where it has none."""
-        models = self.raw("models").get("data")
-        entries = [entry for entry in models if isinstance(entry, dict)] if isinstance(models, list) else []
-        named = [entry for entry in entries if entry.get("id") == self.model]
-        return dict(named[0]) if named else {}
+        listed = _models_in(self.raw("models"))
+        return next((dict(entry) for entry in listed if entry.get("id") == self.model), {})
 
     def raw(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Sends `body` (None: a GET) to `path` below the base URL and returns the JSON object that comes back."""
@@ -204,8 +202,7 @@ def connect(base_url: str, model: str | None = None, *, api_key: str | None = No
     if model is not None:
         return HttpClient(base_url, model, api_key=api_key, **options)
     with HttpClient(base_url, "", api_key=api_key, **options) as client:
-        listed = client.raw("models").get("data")
-    names = [entry.get("id") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        names = [entry.get("id") for entry in _models_in(client.raw("models"))]
     if len(names) != 1 or not isinstance(names[0], str):
         listed_names = ", ".join(map(str, names)) or "none is listed"
         raise InputError("which model of the endpoint?", expected="the name of one (--model)", actual=listed_names)
@@ -233,7 +230,7 @@ def find_dialect(base_url: str, get: Callable[[str], httpx.Response | None]) -> 
         return DIALECTS["openai"]
     response = get(f"{base_url}/models")
     if response is not None:
-        owner = _owner(response)
+        owner = next((str(entry.get("owned_by")) for entry in _models_in(_json(response))), "")
         if owner in _OWNERS:
             return DIALECTS[_OWNERS[owner]]
         product = str(response.headers.get("server", "")).lower()
@@ -256,10 +253,10 @@ def is_loopback(url: str) -> bool:
         return host == socket.gethostname()
 
 
-def _owner(response: httpx.Response) -> str:
-    models = _json(response).get("data")
-    first = models[0] if isinstance(models, list) and models else None
-    return str(first.get("owned_by")) if isinstance(first, dict) else ""
+def _models_in(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a list of models; none in a body that is none."""
+    listed = body.get("data")
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:

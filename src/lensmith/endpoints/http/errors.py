@@ -14,6 +14,7 @@ from lensmith.core.endpoint import Feature, RefusedError
 from lensmith.core.errors import AccessError, InputError, LensmithError
 from lensmith.openai_api import FIELDS, EndpointError
 from lensmith.openai_api.refusals import Refusal, read_refusal
+from lensmith.openai_api.types import shortened
 
 _PAGE_STATUSES = frozenset({200, 404, 405, 501})
 """With these, a server of pages answers a path that it does not know, or a method."""
@@ -56,7 +57,7 @@ def error_of(response: httpx.Response, body: Mapping[str, Any] | None, asked: Fe
     `body` is what was sent, `asked` the features behind it: a server may need one top logprob for something else.
     """
     refusal, status = read_refusal(response.content), response.status_code
-    message = _short(refusal.message)
+    message = shortened(refusal.message, _LONGEST_MESSAGE)
     if status == 401:
         return AccessError("the endpoint does not know this API key", actual=message, hint="give --api-key")
     if status == 404 or (status == 400 and (refusal.code == "model_not_found" or refusal.path == ("model",))):
@@ -116,7 +117,3 @@ def _asked_by(name: str, body: Mapping[str, Any]) -> Feature:
             return Feature.VOCABULARY_LOGPROBS
         return Feature.TOP_LOGPROBS if value else Feature.SAMPLED_LOGPROB
     return _FEATURES[name]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."
