@@ -44,7 +44,7 @@ from lensmith.core.exposure import (
 )
 from lensmith.core.types import Picture
 from lensmith.endpoints.fake.columns import apply_to_named
-from lensmith.endpoints.fake.model import FakeModelConfig, FakeTruth, Lattice, Norm
+from lensmith.endpoints.fake.model import FakeModel, FakeModelConfig, FakeTruth, Lattice, Norm
 from lensmith.endpoints.fake.tokens import FakeTokens
 from lensmith.openai_api import BusyError
 
@@ -105,30 +105,18 @@ _WIDE_VOCABULARY = 4096  # from here on it pays to give `apply` only the columns
 class FakeEndpoint:
     """A random model behind an interface that reveals `exposes`.
 
-    The model: `vocabulary` tokens, `width`, and the switches of `FakeModelConfig`. The service: `duplicate_texts`
-    tokens share the text of another; `end_id` ends an answer; `replicas` copies that differ by `replica_spread` of the
-    hidden state answer in turns that nobody can foresee; `jitter_nats` is fresh Gaussian noise on each logit;
-    `requests_per_s` raises BusyError beyond that rate (`clock` in seconds); `context_tokens` is the longest prompt with
-    its answer; `metadata` is told where the exposure allows it. Everything follows from `seed` and the order of calls.
+    `model`: the fields of `FakeModelConfig`, of which `vocabulary` and `width` are needed. The service:
+    `duplicate_texts` tokens share the text of another; `end_id` ends an answer; `replicas` copies that differ by
+    `replica_spread` of the hidden state answer in turns that nobody can foresee; `jitter_nats` is fresh Gaussian noise
+    on each logit; `requests_per_s` raises BusyError beyond that rate (`clock` in seconds); `context_tokens` is the
+    longest prompt with its answer; `metadata` is told where the exposure allows it. Everything follows from the model's
+    `seed` and the order of calls.
     """
 
     def __init__(
         self,
         *,
-        vocabulary: int,
-        width: int,
-        seed: int = 0,
         exposes: Exposure = _EVERYTHING,
-        norm: Norm = Norm.RMS,
-        norm_bias: bool = False,
-        head_bias: bool = False,
-        anisotropy: float = 0.5,
-        logit_std: float = 3.0,
-        soft_cap: float | None = None,
-        lattice: Lattice = Lattice.FLOAT32,
-        padded_width: int = 0,
-        padding_amplitude: float = 1e-2,
-        padded_vocabulary: int = 0,
         duplicate_texts: int = 0,
         end_id: int | None = None,
         replicas: int = 1,
@@ -138,22 +126,9 @@ class FakeEndpoint:
         clock: Callable[[], float] = time.monotonic,
         context_tokens: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        **model: Any,
     ) -> None:
-        self.config = FakeModelConfig(
-            vocabulary=vocabulary,
-            width=width,
-            seed=seed,
-            norm=norm,
-            norm_bias=norm_bias,
-            head_bias=head_bias,
-            anisotropy=anisotropy,
-            logit_std=logit_std,
-            soft_cap=soft_cap,
-            lattice=lattice,
-            padded_width=padded_width,
-            padding_amplitude=padding_amplitude,
-            padded_vocabulary=padded_vocabulary,
-        )
+        self.config = FakeModelConfig(**model)
         self.exposes = exposes
         self.queries = 0
         """Requests answered so far."""
@@ -162,8 +137,8 @@ class FakeEndpoint:
         self._limit = None if requests_per_s is None else RateLimit(requests_per_s, clock)
         self._context_tokens = context_tokens
         self._metadata = {"id": "fake", **(metadata or {})}
-        self._model = self.config.build()
-        self._chance = np.random.default_rng([seed, 1])
+        self._model = FakeModel(self.config)
+        self._chance = np.random.default_rng([self.config.seed, 1])
         self._lock = threading.Lock()
 
     # --- the endpoint ---------------------------------------------------------------------------------------------

@@ -90,9 +90,6 @@ class FakeModelConfig:
         """The size of the head: tokens and padding."""
         return self.vocabulary + self.padded_vocabulary
 
-    def build(self) -> "FakeModel":
-        return FakeModel(self)
-
 
 class FakeModel:
     """Logits of contexts. The weights are drawn from the seed at first use."""
