@@ -12,7 +12,7 @@ from lensmith.audit.change.compare import Change, Comparison, Snapshot, compare,
 from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.event_log import asked_anew, mark_finished
 from lensmith.audit.querying.meter import TokenTexts
-from lensmith.audit.readouts.choose import lasting_ids, plan_reading
+from lensmith.audit.readouts.choose import lasting_ids
 from lensmith.audit.session import Session, open_session
 from lensmith.audit.stages.matrix import GrowingMatrix
 from lensmith.audit.stages.proof import first_proven, repeat_difference
@@ -98,15 +98,7 @@ def _recorded(
             "the endpoint tells no logits", hint="what cannot be read cannot be compared; its text can, by hand"
         )
     contexts = stage.contexts(read_out)
-    chosen = plan_reading(
-        read_out,
-        stage.probed,
-        meter,
-        contexts.take(0, 4),
-        columns=config.tokens + 1,
-        seed=config.session.seed,
-        tokens=config.session.tokens,
-    )
+    chosen = stage.plan(read_out, contexts.take(0, 4), columns=config.tokens + 1)
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.columns)
     matrix.grow(meter, config.contexts, matrix.most_columns, on_progress)
     repeat_nats = repeat_difference(stage, chosen)

@@ -165,13 +165,10 @@ class Meter:
 
     def _affordable(self, asked: list[tuple[str, Request]]) -> list[tuple[str, Request]]:
         """As many of them, in order, as the budget reaches for: at least one, which may then be refused."""
-        budget, spent, tokens = self._budget, self.spent, 0
+        tokens = 0
         for count, (_, request) in enumerate(asked):
             tokens += _least_tokens(request) + self._hidden_tokens
-            is_over = (budget.max_queries is not None and spent.queries + count + 1 > budget.max_queries) or (
-                budget.max_tokens is not None and spent.tokens + tokens > budget.max_tokens
-            )
-            if is_over:
+            if self._over(count + 1, tokens) is not None:
                 return asked[: max(1, count)]
         return asked
 
@@ -234,18 +231,25 @@ class Meter:
         self._texts_logged = len(self.texts)
 
     def _reserve(self, queries: int, tokens: int) -> None:
+        error = self._over(queries, tokens)
+        if error is not None:
+            raise error
+
+    def _over(self, queries: int, tokens: int) -> BudgetError | None:
+        """The error where the budget does not reach for so many more."""
         budget, spent = self._budget, self.spent
         for name, limit, had, more in (
             ("queries", budget.max_queries, spent.queries, queries),
             ("tokens", budget.max_tokens, spent.tokens, tokens),
         ):
             if limit is not None and had + more > limit:
-                raise BudgetError(
+                return BudgetError(
                     f"the budget of {name} is spent",
                     expected=f"at most {limit}",
                     actual=f"{had} spent, {more} more needed",
                     hint=f"run the same command with a larger --budget-{name}: nothing that is known is asked again",
                 )
+        return None
 
     def _wait(self, queries: int) -> None:
         if self._budget.queries_per_s is None:
@@ -310,12 +314,9 @@ def _key(request: Request) -> str:
 
 
 def _num_bytes(answer: Answer) -> int:
-    parts = [choice.logprobs for choice in answer.choices] + [answer.prompt_logprobs]
-    return sum(_logprobs_bytes(part) for part in parts if part is not None)
-
-
-def _logprobs_bytes(part: Logprobs) -> int:
-    arrays = [part.sampled_T, part.top_TK, part.wanted_TW, part.vocabulary_TV]
+    """Of its logprobs, without ids."""
+    parts = [part for part in (*(choice.logprobs for choice in answer.choices), answer.prompt_logprobs) if part]
+    arrays = [each for part in parts for each in (part.sampled_T, part.top_TK, part.wanted_TW, part.vocabulary_TV)]
     return sum(array.nbytes for array in arrays if array is not None)
 
 

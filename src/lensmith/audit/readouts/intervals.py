@@ -18,6 +18,7 @@ of all kept races, one race after the other, G grid points.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,44 +34,6 @@ class Placement:
 
     columns_C: NDArray[np.int64]
     biases_C: NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlatRaces:
-    """All kept races as flat arrays: race q has the `sizes_Q[q]` entries from `starts_Q[q]`."""
-
-    columns_E: NDArray[np.int64]
-    biases_E: NDArray[np.float64]
-    starts_Q: NDArray[np.int64]
-    sizes_Q: NDArray[np.int64]
-    winners_Q: NDArray[np.int64]
-    winner_biases_Q: NDArray[np.float64]
-
-
-@dataclass(kw_only=True)
-class RaceHistory:
-    """The last `most` races with a winner."""
-
-    most: int
-    _races: list[tuple[Placement, int]] = field(default_factory=list)
-
-    def add(self, placement: Placement, winner: int) -> None:
-        """`winner` is a place in the placement."""
-        self._races.append((placement, winner))
-        if len(self._races) > self.most:
-            del self._races[: len(self._races) - self.most]
-
-    def joined(self) -> FlatRaces:
-        """Flat arrays of at least one race."""
-        sizes_Q = np.array([len(placement.columns_C) for placement, _ in self._races], dtype=np.int64)
-        return FlatRaces(
-            columns_E=np.concatenate([placement.columns_C for placement, _ in self._races]),
-            biases_E=np.concatenate([placement.biases_C for placement, _ in self._races]),
-            starts_Q=np.cumsum(sizes_Q) - sizes_Q,
-            sizes_Q=sizes_Q,
-            winners_Q=np.array([placement.columns_C[winner] for placement, winner in self._races], dtype=np.int64),
-            winner_biases_Q=np.array([placement.biases_C[winner] for placement, winner in self._races]),
-        )
 
 
 ANCHOR = -1
@@ -107,7 +70,7 @@ class Intervals:
     has_won_M: BoolArray = field(init=False)
     contradicted_M: BoolArray = field(init=False)
     races: int = 0
-    _history: RaceHistory = field(init=False)
+    _won: deque[tuple[Placement, int]] = field(init=False)
     strangers: int = 0
     _mean: float = field(init=False, default=0.0)
     _spread: float = field(init=False, default=1.0)
@@ -118,7 +81,7 @@ class Intervals:
         self.high_M = np.zeros(self.count)
         self.has_won_M = np.zeros(self.count, dtype=bool)
         self.contradicted_M = np.zeros(self.count, dtype=bool)
-        self._history = RaceHistory(most=self.count)
+        self._won = deque(maxlen=max(self.count, 1))
         self._refit()
 
     # --- what is known ------------------------------------------------------------------------------------------
@@ -192,23 +155,24 @@ class Intervals:
         ceiling_C[winner] = self.high_M[column]
         self._lower(columns_C, ceiling_C)
         self.has_won_M[column] = True
-        self._history.add(placement, winner)
+        self._won.append((placement, winner))
         if self.races % RELAX_EVERY == 0:
             self.relax()
 
     def relax(self) -> None:
-        """One sweep over the races that a token won: each still bounds its winner from below and its losers from above.
-
-        Bounds that move here move others in the next sweep (Bellman-Ford).
-        """
-        races, slack = self._history.joined(), self.exact_nats
-        best_Q = np.maximum.reduceat(self.low_M[races.columns_E] + races.biases_E, races.starts_Q)
-        floor_Q = best_Q - races.winner_biases_Q - slack
-        ceiling_Q = self.high_M[races.winners_Q] + races.winner_biases_Q + slack
-        ceiling_E = np.repeat(ceiling_Q, races.sizes_Q) - races.biases_E
-        ceiling_E[races.columns_E == np.repeat(races.winners_Q, races.sizes_Q)] = 0.0
-        np.maximum.at(self.low_M, races.winners_Q, floor_Q)
-        np.minimum.at(self.high_M, races.columns_E, ceiling_E)
+        """One sweep over the last races that a token won: each still bounds its winner from below and its losers from
+        above. Bounds that move here move others in the next sweep (Bellman-Ford)."""
+        columns_E = np.concatenate([race.columns_C for race, _ in self._won])
+        biases_E = np.concatenate([race.biases_C for race, _ in self._won])
+        sizes_Q = np.array([len(race.columns_C) for race, _ in self._won], dtype=np.int64)
+        winners_Q = np.array([race.columns_C[winner] for race, winner in self._won], dtype=np.int64)
+        winner_biases_Q = np.array([race.biases_C[winner] for race, winner in self._won])
+        best_Q = np.maximum.reduceat(self.low_M[columns_E] + biases_E, np.cumsum(sizes_Q) - sizes_Q)
+        ceiling_Q = self.high_M[winners_Q] + winner_biases_Q + self.exact_nats
+        ceiling_E = np.repeat(ceiling_Q, sizes_Q) - biases_E
+        ceiling_E[columns_E == np.repeat(winners_Q, sizes_Q)] = 0.0
+        np.maximum.at(self.low_M, winners_Q, best_Q - winner_biases_Q - self.exact_nats)
+        np.minimum.at(self.high_M, columns_E, ceiling_E)
         self._contradict(np.flatnonzero(self.high_M < self.low_M))
 
     def _lower(self, columns_C: IdArray, ceiling_C: Float64Array) -> None:

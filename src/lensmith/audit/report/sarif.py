@@ -104,7 +104,11 @@ def _rule(code: str, findings: Sequence[Finding]) -> dict[str, Any]:
     title = visible(worst.title)
     relationships = [
         {
-            "target": {"id": taxonomy["taxa"][0]["id"], "index": 0, "toolComponent": _component(index)},
+            "target": {
+                "id": taxonomy["taxa"][0]["id"],
+                "index": 0,
+                "toolComponent": {"name": taxonomy["name"], "index": index},
+            },
             "kinds": ["relevant"],
         }
         for index, taxonomy in enumerate(_TAXONOMIES)
@@ -113,7 +117,7 @@ def _rule(code: str, findings: Sequence[Finding]) -> dict[str, Any]:
         "id": code,
         "name": _pascal(code),
         "shortDescription": {"text": title},
-        "fullDescription": {"text": _full_description(worst)},
+        "fullDescription": {"text": f"{title}. Read-out {worst.read_out.value}: {worst.read_out.title}."},
         "help": {"text": visible(worst.cure) or "See the report."},
         "defaultConfiguration": {"level": _LEVELS[worst.severity]},
         "relationships": relationships,
@@ -197,15 +201,6 @@ def _message(finding: Finding) -> str:
     whole = f" The whole attack: {cost(finding.whole)}." if finding.whole else ""
     cure = f" Cure: {visible(finding.cure)}" if finding.cure else ""
     return f"{visible(finding.was_read)}{whole}{cure}"
-
-
-def _full_description(finding: Finding) -> str:
-    by = f" Read-out {finding.read_out.value}: {finding.read_out.title}."
-    return f"{visible(finding.title)}.{by}"
-
-
-def _component(index: int) -> dict[str, Any]:
-    return {"name": _TAXONOMIES[index]["name"], "index": index}
 
 
 def _utc(moment: datetime) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.findings.wording import figure
 from lensmith.audit.querying.price import with_price
-from lensmith.audit.readouts.choose import ReadingPlan, plan_reading
+from lensmith.audit.readouts.choose import ReadingPlan
 from lensmith.audit.stages.stage import BLOCK_COLUMNS, AuditStage
 from lensmith.core.arrays import Float64Array
 from lensmith.core.endpoint import RefusedError
@@ -73,15 +73,7 @@ def prove(stage: AuditStage, read_out: ReadOut) -> Proof:
     contexts = stage.contexts(read_out).take(_BLOCK_START, _BLOCK_START + _BLOCK_ROWS)
     again = [replace(context, seed=SECOND_SEED) for context in contexts]
     try:
-        chosen = plan_reading(
-            read_out,
-            stage.probed,
-            stage.meter,
-            contexts,
-            columns=BLOCK_COLUMNS,
-            seed=stage.config.seed,
-            tokens=stage.config.tokens,
-        )
+        chosen = stage.plan(read_out, contexts, columns=BLOCK_COLUMNS)
         first = chosen.reader.read(stage.meter, contexts, chosen.columns)
         second = chosen.reader.read(stage.meter, again, chosen.columns)
     except (RefusedError, NotExposedError, InputError) as error:

@@ -1,6 +1,6 @@
 """What every stage of an audit works with, and how what it found becomes a finding with its price and cure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.contexts import ContextForm, Contexts, form_of
 from lensmith.audit.querying.meter import Meter
 from lensmith.audit.querying.price import Price, with_price
+from lensmith.audit.readouts.choose import ReadingPlan, plan_reading
+from lensmith.core.endpoint import Request
 
 BLOCK_COLUMNS = 16
 """Columns of the block that proves a read-out; fewer are read nowhere."""
@@ -36,6 +38,20 @@ class AuditStage:
         """Prompt logprobs need contexts that a token can be put behind; all others take the form that was answered."""
         ids = read_out is ReadOut.P5 and self.probed.takes_token_ids
         return Contexts(ContextForm.TOKEN_IDS if ids else self.form, self.config.seed)
+
+    def plan(self, read_out: ReadOut, contexts: Sequence[Request], *, columns: int, positions: int = 1) -> ReadingPlan:
+        """As `plan_reading`, of what was probed."""
+        config = self.config
+        return plan_reading(
+            read_out,
+            self.probed,
+            self.meter,
+            contexts,
+            columns=columns,
+            seed=config.seed,
+            positions=positions,
+            tokens=config.tokens,
+        )
 
     def spent_since(self, before: Cost) -> Cost:
         """What was asked since the meter stood at `before`, with its price."""

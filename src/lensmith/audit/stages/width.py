@@ -18,7 +18,7 @@ from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut,
 from lensmith.audit.findings.wording import ratio
 from lensmith.audit.querying.meter import BudgetError, Meter
 from lensmith.audit.readouts.base import LogitReader
-from lensmith.audit.readouts.choose import plan_reading, reader_for
+from lensmith.audit.readouts.choose import reader_for
 from lensmith.audit.stages.matrix import GrowingMatrix
 from lensmith.audit.stages.stage import BLOCK_COLUMNS, AuditStage
 
@@ -96,16 +96,7 @@ def find_width(
     if too_little:
         return WidthUnresolved(reason=too_little, out_of_budget=True)
     try:
-        chosen = plan_reading(
-            read_out,
-            stage.probed,
-            stage.meter,
-            contexts.take(0, 4),
-            columns=most,
-            seed=stage.config.seed,
-            positions=positions,
-            tokens=stage.config.tokens,
-        )
+        chosen = stage.plan(read_out, contexts.take(0, 4), columns=most, positions=positions)
     except BudgetError as error:
         return WidthUnresolved(reason=error.problem, out_of_budget=True)
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
