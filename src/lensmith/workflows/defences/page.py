@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -41,20 +40,10 @@ _UNLISTED = (ReadOut.P0, ReadOut.P9)
 _WIDE, _ROW, _NAMES, _VALUES = 1140, 30, 270, 200
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyFiles:
-    """Where a study was written."""
-
-    html: Path
-    json: Path
-
-
-def write_study(study: DefenceStudy, folder: Path) -> StudyFiles:
+def write_study(study: DefenceStudy, folder: Path) -> None:
     """Writes `defences.html` and `defences.json` into `folder`, over older ones."""
-    files = StudyFiles(html=folder / "defences.html", json=folder / "defences.json")
-    write_atomic(files.json, json.dumps(as_dict(study), indent=2, allow_nan=False) + "\n")
-    write_atomic(files.html, as_html(study))
-    return files
+    write_atomic(folder / "defences.json", json.dumps(as_dict(study), indent=2, allow_nan=False) + "\n")
+    write_atomic(folder / "defences.html", as_html(study))
 
 
 def as_dict(study: DefenceStudy) -> dict[str, Any]:

@@ -6,7 +6,7 @@ as an honest user meets them.
 Legend: N contexts, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,10 +101,6 @@ def read_logits(
             raise InputError("the model writes nothing, so there are no logits to study", hint="give another model")
         num_read = sum(map(len, rows))
         on_progress(min(num_read, contexts), contexts)
-    return _existing(rows, contexts)
-
-
-def _existing(rows: Sequence[Float32Array], contexts: int) -> Float32Array:
     logits_NV = np.concatenate(rows)[:contexts]
     exists_V = np.isfinite(logits_NV).all(axis=0)
     return logits_NV if exists_V.all() else logits_NV[:, exists_V]
