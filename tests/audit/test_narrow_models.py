@@ -12,11 +12,11 @@ import pytest
 
 from lensmith.audit.estimators.width import Status, WidthEstimate, estimate_width
 from lensmith.audit.findings.finding import ReadOut
-from lensmith.audit.probe.questions import probe
 from lensmith.audit.querying.contexts import ContextForm, Contexts
 from lensmith.audit.readouts.choose import reader_for
 from lensmith.core.exposure import Exposure, Sampled, Taken, Together
 from lensmith.endpoints.fake.endpoint import FakeEndpoint, Lattice
+from tests.support.fake_audits import probe
 
 CLOSED = replace(Exposure.text_only(), bias_with_logprobs=Together.ALLOWED)
 BIASED = replace(Exposure(), top_logprobs=0, sampled_logprob=Sampled.HIDDEN)

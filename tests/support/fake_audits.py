@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from lensmith.audit.findings.finding import ReadOut
+from lensmith.audit.probe.questions import probe_so_far
 from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig, audit
@@ -25,6 +26,14 @@ def session_in(folder, *, max_queries=None, **options):
     budget = Budget(queries_per_s=None, max_queries=max_queries, max_tokens=None)
     usual = {"target": "http://127.0.0.1:1/v1", "model": "fake", "folder": folder, "budget": budget}
     return SessionConfig(**usual | options)
+
+
+def probe(endpoint, contexts):
+    """What a probe found that could ask all its questions."""
+    outcome = probe_so_far(endpoint, contexts)
+    if outcome.ended_by is not None:
+        raise outcome.ended_by
+    return outcome.found
 
 
 def audited(endpoint, folder, *, max_queries=3_000, read_outs=(ReadOut.P1,), **options):

@@ -185,22 +185,16 @@ def _content(
 ) -> list[dict[str, Any]]:
     """The logprobs of a chat answer: an object for each position."""
     whole = Reveal.VOCABULARY in wire.request.reveal
+
+    def entry(token_id: int, value: float, *, has_bytes: bool) -> dict[str, Any]:
+        data = [*names.data(token_id)] if has_bytes else None
+        return {"token": _name(wire, token_id, names), "logprob": value, "bytes": data}
+
     content = []
     for position, token_id in enumerate(token_ids):
-        entries = [
-            {
-                "token": _name(wire, listed_id, names),
-                "logprob": value,
-                "bytes": None if whole else [*names.data(listed_id)],
-            }
-            for listed_id, value in _listed(wire.request, logprobs, position)
-        ]
-        own = {
-            "token": _name(wire, token_id, names),
-            "logprob": _number(logprobs.sampled_T[position]),
-            "bytes": [*names.data(token_id)],
-        }
-        content.append({**own, "top_logprobs": entries})
+        own = entry(token_id, _number(logprobs.sampled_T[position]), has_bytes=True)
+        listed = _listed(wire.request, logprobs, position)
+        content.append({**own, "top_logprobs": [entry(*each, has_bytes=not whole) for each in listed]})
     return content
 
 

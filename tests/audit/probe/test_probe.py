@@ -6,7 +6,6 @@ import pytest
 
 from lensmith.audit.findings.finding import ReadOut
 from lensmith.audit.probe.capabilities import SampledFound
-from lensmith.audit.probe.questions import probe
 from lensmith.audit.querying.contexts import first_of_each_form
 from lensmith.audit.querying.event_log import EventLog
 from lensmith.audit.querying.meter import Budget, Meter
@@ -15,6 +14,7 @@ from lensmith.core.errors import InputError, NotExposedError
 from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
 from lensmith.endpoints.fake.endpoint import FakeEndpoint, Lattice
 from lensmith.openai_api import EndpointError
+from tests.support.fake_audits import probe
 
 EVERYTHING = Exposure.everything()
 MOST_QUERIES = 140

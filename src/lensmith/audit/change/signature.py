@@ -212,11 +212,10 @@ def _wanted(image: Image, reader: LogitReader, contexts: Sequence[Request], stag
 
 def _affordable(stage: AuditStage, reader: LogitReader, columns: int, outputs: int) -> int:
     """As many outputs as the budget reaches for, beside those that are read again."""
-    while outputs > _LEAST_OUTPUTS:
-        if reader.queries_for(outputs + _REPEATED, columns).queries <= stage.meter.queries_left:
-            break
-        outputs -= 1
-    return outputs
+    left = stage.meter.queries_left
+    fewer = range(outputs, _LEAST_OUTPUTS, -1)
+    reached = (count for count in fewer if reader.queries_for(count + _REPEATED, columns).queries <= left)
+    return next(reached, min(outputs, _LEAST_OUTPUTS))
 
 
 def _centred(logits_KT: Float64Array) -> Float64Array:

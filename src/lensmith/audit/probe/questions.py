@@ -118,19 +118,12 @@ class ProbeOutcome:
     ended_by: LensmithError | None = None
 
 
-def probe(endpoint: Endpoint, contexts: Sequence[Request]) -> Probed:
+def probe_so_far(endpoint: Endpoint, contexts: Sequence[Request]) -> ProbeOutcome:
     """Asks what the interface allows. `contexts`: the same question in several forms; the first that works is kept.
 
-    Raises NotExposedError where no form gets an answer, and what ended it in the middle.
+    Raises NotExposedError where no form gets an answer. What was found stays where the budget or the endpoint ends in
+    the middle.
     """
-    outcome = probe_so_far(endpoint, contexts)
-    if outcome.ended_by is not None:
-        raise outcome.ended_by
-    return outcome.found
-
-
-def probe_so_far(endpoint: Endpoint, contexts: Sequence[Request]) -> ProbeOutcome:
-    """As `probe`, and keeps what was found where the budget or the endpoint ends in the middle."""
     prober = _Prober(endpoint, contexts)
     questions = (
         prober.logprobs,
@@ -144,11 +137,11 @@ def probe_so_far(endpoint: Endpoint, contexts: Sequence[Request]) -> ProbeOutcom
         prober.echo,
         prober.vocabulary,
         prober.facts,
+        prober.end,
     )
     try:
         for question in questions:
             question()
-        prober.end()
     except (BudgetError, EndpointError, AccessError) as error:
         return ProbeOutcome(found=prober.found, ended_by=error)
     return ProbeOutcome(found=prober.found)

@@ -21,10 +21,7 @@ _FINISHED = b'{"event": "finished"}\n'
 
 
 class EventLog:
-    """An audit's JSONL file: a header that says which audit it is, then one event a line, flushed as it is written.
-
-    Raises ConfigError where the file belongs to another audit. A last line that a crash cut short is dropped.
-    """
+    """The file. Raises ConfigError where it belongs to another audit. A last line that a crash cut short is dropped."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.path = path

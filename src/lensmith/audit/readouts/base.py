@@ -75,17 +75,17 @@ class Prior:
 class Reading:
     """Logits of N rows and M columns, up to one constant a row; NaN where a value could not be read.
 
-    Row `i * positions + t` is context i with t tokens of its answer after it. `top_N` is the logit of the row's most
-    likely token on that row's scale (NaN: not told). `resolution_nats`: the root mean square by which a value may miss
-    what the endpoint computed, whether or not it comes out the same again; an error that several values of a row share
-    counts times the square root of their number, since it weighs as much in a matrix.
+    Row `i * positions + t` is context i with t tokens of its answer after it, where a reader takes several positions.
+    `top_N` is the logit of the row's most likely token on that row's scale (NaN: not told). `resolution_nats`: the root
+    mean square by which a value may miss what the endpoint computed, whether or not it comes out the same again; an
+    error that several values of a row share counts times the square root of their number, since it weighs as much in a
+    matrix.
     """
 
     logits_NM: Float64Array
     token_ids_M: IdArray
     top_N: Float64Array
     resolution_nats: float
-    positions: int = 1
     spent: Cost
     notes: tuple[str, ...] = ()
 
@@ -150,13 +150,7 @@ class Asker:
         return logprob_resolution_nats(np.concatenate(self.told), error_nats) if self.told else error_nats
 
     def reading(
-        self,
-        logits_NM: Float64Array,
-        token_ids_M: IdArray,
-        resolution_nats: float,
-        *,
-        top_N: Float64Array | None = None,
-        positions: int = 1,
+        self, logits_NM: Float64Array, token_ids_M: IdArray, resolution_nats: float, top_N: Float64Array | None = None
     ) -> Reading:
         """What was read, with what it took. `top_N` None: no row's is told."""
         return Reading(
@@ -164,7 +158,6 @@ class Asker:
             token_ids_M=token_ids_M,
             top_N=np.full(len(logits_NM), np.nan) if top_N is None else top_N,
             resolution_nats=resolution_nats,
-            positions=positions,
             spent=self.spent,
             notes=tuple(self.notes),
         )

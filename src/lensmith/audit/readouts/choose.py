@@ -93,19 +93,12 @@ def reader_for(read_out: ReadOut, probed: Probed) -> LogitReader:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingPlan:
-    """A reader, and the tokens to read in order; the first is the reference of a growing matrix.
-
-    `more`: tokens that the reader can read too and nobody asked for yet, in their order after `columns`.
-    """
+    """A reader, the tokens to read in order, of which the first is the reference of a growing matrix, and `all_columns`
+    that it can read: the same, and after them those that nobody asked for yet."""
 
     reader: LogitReader
     columns: IdArray
-    more: IdArray
-
-    @property
-    def all_columns(self) -> IdArray:
-        """All tokens that can be read."""
-        return np.concatenate([self.columns, self.more])
+    all_columns: IdArray
 
 
 def plan_reading(
@@ -155,7 +148,7 @@ def named(
         texts = tokens.texts(ids)
     if texts is not None and isinstance(reader, GreedyReader | PromptReader):
         reader, ids = replace(reader, texts=texts), ids[np.isin(ids, list(texts))]
-    return ReadingPlan(reader=reader, columns=ids[:columns], more=ids[columns:])
+    return ReadingPlan(reader=reader, columns=ids[:columns], all_columns=ids)
 
 
 def _with_names(

@@ -69,7 +69,7 @@ class WholeVocabularyReader:
                 logits_NM[first : first + len(part_TM)] = part_TM[: self.positions]
                 top_N[first : first + len(part_T)] = part_T[: self.positions]
         resolution_nats = logprob_resolution_nats(logits_NM, self.logprob_error_nats)
-        return asker.reading(logits_NM, ids_M, resolution_nats, top_N=top_N, positions=self.positions)
+        return asker.reading(logits_NM, ids_M, resolution_nats, top_N)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """One request a context, whatever the number of columns."""
@@ -124,7 +124,7 @@ class ChosenIdsReader:
         logits_NM = np.concatenate(rows) if rows else np.empty((0, len(ids_M)))
         shared = math.sqrt(len(chunks[0])) if asker.notes else 1.0  # the error of a shift is that of all it shifted
         resolution_nats = logprob_resolution_nats(logits_NM, self.logprob_error_nats) * shared
-        return asker.reading(logits_NM, ids_M, resolution_nats, positions=self.positions)
+        return asker.reading(logits_NM, ids_M, resolution_nats)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """One request a context and piece of a row."""

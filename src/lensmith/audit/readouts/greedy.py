@@ -169,7 +169,7 @@ class GreedyReader:
         squares = np.concatenate([each**2 for each in errors]) if errors else np.empty(0)
         logits_NM = np.array([row.logits() for row in rows]).reshape(len(rows), len(ids_M))
         resolution_nats = float(np.sqrt(squares.mean())) if len(squares) else math.inf
-        return asker.reading(logits_NM, ids_M, resolution_nats, top_N=np.zeros(len(rows)))
+        return asker.reading(logits_NM, ids_M, resolution_nats, np.zeros(len(rows)))
 
 
 @dataclass(kw_only=True)

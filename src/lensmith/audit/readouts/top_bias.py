@@ -196,7 +196,7 @@ class TopBiasReader:
         one_nats = math.hypot(asker.resolution_nats(self.logprob_error_nats), scores_nats)
         resolution_nats = one_nats * math.sqrt(self.targets + 1)
         top_N = np.where(is_top_N, 0.0, np.nan)
-        return asker.reading(logits_NM, ids_M, resolution_nats, top_N=top_N, positions=self.positions)
+        return asker.reading(logits_NM, ids_M, resolution_nats, top_N)
 
     def _rows(
         self, asker: Asker, contexts: Sequence[Request], bases: Sequence[Base], ids_M: IdArray, prior: Prior | None
@@ -321,7 +321,7 @@ class SingleTopReader:
         error_nats = float(np.sqrt((errors**2).mean())) if len(errors) else logprob_error_nats
         resolution_nats = math.hypot(error_nats, float32_nats(asker.largest_bias))
         top_N = np.array([base.logprob for base in bases])
-        return asker.reading(work.logits_NM, ids_M, resolution_nats, top_N=top_N)
+        return asker.reading(work.logits_NM, ids_M, resolution_nats, top_N)
 
     def queries_for(self, rows: int, columns: int, *, context_tokens: int = 0) -> Cost:
         """Between one and two requests a logit, counted as two; one a row, and one check."""

@@ -297,24 +297,16 @@ def _finding(finding: Finding, threshold: Severity) -> str:
         if html
     )
     remedies = f'<dl class="remedy">{remedies}</dl>' if remedies else ""
-    evidence = _evidence(finding.evidence)
+    figures = f'<table class="plain">{_rows(finding.evidence)}</table>'
+    evidence = f"<details><summary>Figures</summary>{figures}</details>" if finding.evidence else ""
+    said = f'<p class="meaning">{_text(meaning(finding.kind))}</p>' if meaning(finding.kind) else ""
     return (
         f'<tbody><tr><td><span class="chip {name}">{name}</span>{below}</td>'
         f"<td><h3>{_text(finding.title)}<small>{finding.code}</small></h3>{read_out}"
-        f"{_paragraph(meaning(finding.kind), 'meaning')}<p>{_ticked(finding.was_read)}</p>"
+        f"{said}<p>{_ticked(finding.was_read)}</p>"
         f"{remedies}{evidence}</td>"
         f'<td class="cost">{_cost(finding.spent)}</td><td class="cost">{_cost(finding.whole)}</td></tr></tbody>'
     )
-
-
-def _evidence(values: Mapping[str, Any]) -> str:
-    if not values:
-        return ""
-    return f'<details><summary>Figures</summary><table class="plain">{_rows(values)}</table></details>'
-
-
-def _paragraph(text: str, name: str) -> str:
-    return f'<p class="{name}">{_text(text)}</p>' if text else ""
 
 
 def _cost(cost: Cost | None) -> str:

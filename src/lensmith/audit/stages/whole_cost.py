@@ -51,11 +51,7 @@ def _with_whole_cost(stage: AuditStage, leak: Finding, width: WidthOutcome, laye
     paid = leak.spent
     if isinstance(width, WidthFound) and width.read_out is read_out:
         paid = width.finding.spent
-        queries = max(paid.queries, math.ceil(queries * _paid_share(stage, width)))
+        # What the width's matrix took, as a part of what its reader expected, is what the rest will take of it.
+        expected = reader_for(read_out, stage.probed).queries_for(width.rows, width.columns + 1).queries
+        queries = max(paid.queries, math.ceil(queries * (paid.queries / max(1, expected))))
     return replace(leak, whole=extrapolated(paid, queries, stage.price), evidence=evidence)
-
-
-def _paid_share(stage: AuditStage, width: WidthFound) -> float:
-    """What the width's matrix took, as a part of what its reader expected."""
-    expected = reader_for(width.read_out, stage.probed).queries_for(width.rows, width.columns + 1).queries
-    return width.finding.spent.queries / max(1, expected)

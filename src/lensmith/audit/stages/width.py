@@ -113,7 +113,8 @@ def find_width(
                 if rows_read == rows and is_watched and _may_wait(stage, matrix, sizes[number + 1 :], number):
                     continue
                 # Columns beyond the rows help against noise only, and where there is none cost time.
-                columns = _enough_columns(rows_read, wanted_columns) if is_watched else wanted_columns
+                enough = math.ceil(_COLUMNS_PER_ROW * rows_read)
+                columns = min(wanted_columns, enough) if is_watched else wanted_columns
                 estimate = _estimate(stage, matrix, rows_read, columns)
                 if estimate.heads is Heads.SEVERAL:  # more contexts come from as many heads
                     return WidthUnresolved(reason=estimate.reason, estimate=estimate)
@@ -146,10 +147,6 @@ def _may_wait(stage: AuditStage, matrix: GrowingMatrix, later: Sequence[tuple[in
     if number % 3 == 2 or not later:
         return False
     return matrix.cost_of(*later[0]).queries <= stage.meter.queries_left
-
-
-def _enough_columns(rows: int, columns: int) -> int:
-    return min(columns, math.ceil(_COLUMNS_PER_ROW * rows))
 
 
 def _ends_in_noise(estimate: WidthEstimate, rows: int, columns: int) -> bool:
