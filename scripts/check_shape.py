@@ -52,10 +52,6 @@ OURS = Exceptions(
         "shipped_model": "where the model that ships lies",
     },
     reaches={
-        "audit/estimators/test_heads.py": "to become arguments",
-        "audit/estimators/test_spectrum.py": "to become arguments",
-        "audit/estimators/test_width.py": "to become arguments",
-        "audit/report/test_files.py": "to become arguments",
         "audit/stages/test_early_width.py": "to become arguments",
         "cli/test_audit_command.py": "to become arguments",
         "endpoints/fake/test_endpoint.py": "to become arguments",

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lensmith.audit.estimators import cholesky as smallest_module
 from lensmith.audit.estimators.heads import Heads
-from lensmith.audit.estimators.spectrum import Spectra
+from lensmith.audit.estimators.spectrum import Spectra, WholeLimits
 from lensmith.audit.estimators.width import Status, estimate_width
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from tests.support.fake_audits import EVERYTHING, audited, fake, finding, with_head
@@ -87,20 +86,19 @@ def test_contexts_that_nothing_else_explains_are_no_width_yet():
 
 
 @pytest.mark.parametrize("is_precise", [True, False])
-def test_combinations_that_give_nothing_are_the_same_however_they_are_found(monkeypatch, is_precise):
+def test_combinations_that_give_nothing_are_the_same_however_they_are_found(is_precise):
     outputs = told(make_layer(48, 400, spectrum="moderate", norm=Norm.RMS, seed=0).logits(90, np.random.default_rng(0)))
-    spectra, contexts = Spectra(outputs), np.arange(5, 85)
+    contexts = np.arange(5, 85)
     down_to = 1e-9 if is_precise else 1e-3
-    whole = spectra.nothing(contexts, 32, down_to=down_to)
-    if is_precise:
-        monkeypatch.setattr("lensmith.audit.estimators.spectrum._WHOLE_QR_LIMIT", 0)
-    else:
-        monkeypatch.setattr(smallest_module, "_WHOLE_LIMIT", 0)
-    iterated = spectra.nothing(contexts, 32, down_to=down_to)
+    whole, iterated = (
+        Spectra(outputs, limits=limits).nothing(contexts, 32, down_to=down_to)
+        for limits in (WholeLimits(), WholeLimits(qr_side=0, vectors_side=0))
+    )
     centred = outputs[contexts] - outputs[contexts].mean(axis=1, keepdims=True)
     for space in (whole, iterated):
         np.testing.assert_allclose(space.T @ space, np.eye(32), atol=1e-9)
         assert np.abs(space.T @ centred).max() < 1e-4
+    assert not np.array_equal(whole, iterated)
     np.testing.assert_allclose(whole @ whole.T, iterated @ iterated.T, atol=1e-5)
 
 

@@ -5,21 +5,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensmith.audit.estimators import spectrum as module
 from lensmith.audit.estimators.spectrum import (
     Centring,
     Method,
     Spectra,
     Spectrum,
+    WholeLimits,
     context_gram,
     drop_missing,
     token_blocks,
 )
 from lensmith.core.errors import InputError, ShapeError
 
+_USUAL = WholeLimits()
+_TAIL_ALONE = WholeLimits(qr_side=10)
+_END_ALONE = WholeLimits(values_side=0, end_share=1.0)
 
-def _spectrum(matrix: np.ndarray, centring: Centring = Centring.TOKENS, **options: float) -> Spectrum:
-    return Spectra(matrix).of(centring, **options)
+
+def _spectrum(
+    matrix: np.ndarray,
+    centring: Centring = Centring.TOKENS,
+    *,
+    limits: WholeLimits = _USUAL,
+    **options: float,
+) -> Spectrum:
+    return Spectra(matrix, limits=limits).of(centring, **options)
+
+
+class _WithoutWhole(Spectra):
+    """Of which nobody asks for all values."""
+
+    def of(self, *centring: Centring, **options: float) -> Spectrum:
+        raise AssertionError("all values were computed")
 
 
 def _reference(matrix: np.ndarray, centring: Centring) -> np.ndarray:
@@ -50,62 +67,54 @@ def test_values_equal_a_full_decomposition(contexts, tokens, seed, centring, blo
 
 
 @pytest.mark.parametrize("shape", [(50, 90), (90, 50), (60, 60)])
-@pytest.mark.parametrize("limit", [2600, 10], ids=["whole", "tail"])
+@pytest.mark.parametrize("limits", [_USUAL, _TAIL_ALONE], ids=["whole", "tail"])
 @pytest.mark.parametrize("centring", Centring)
-def test_qr_sees_below_the_floor_of_the_gram_matrix(monkeypatch, shape, limit, centring):
+def test_qr_sees_below_the_floor_of_the_gram_matrix(shape, limits, centring):
     rng = np.random.default_rng(0)
     left = rng.standard_normal((shape[0], 24)) * np.repeat([1.0, 1e-9], 12)
     matrix = left @ rng.standard_normal((24, shape[1]))
-    monkeypatch.setattr(module, "_WHOLE_QR_LIMIT", limit)
-    found = _spectrum(matrix, centring)
-    assert found.method is (Method.QR if limit > 100 else Method.TAIL)
+    found = _spectrum(matrix, centring, limits=limits)
+    assert found.method is (Method.TAIL if limits is _TAIL_ALONE else Method.QR)
     reference = _reference(matrix, centring)
     assert found.values_K[:24] == pytest.approx(reference[:24], rel=1e-3)
     assert found.values_K[24] < 1e-3 * found.values_K[23]
 
 
-def test_the_tail_survives_contexts_that_repeat_one_another(monkeypatch):
-    monkeypatch.setattr(module, "_WHOLE_QR_LIMIT", 10)
+def test_the_tail_survives_contexts_that_repeat_one_another():
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((40, 8)) @ rng.standard_normal((8, 70))
     matrix[:20] = matrix[0]
-    found = _spectrum(matrix)
+    found = _spectrum(matrix, limits=_TAIL_ALONE)
     assert found.values_K[7] / found.values_K[8] > 1e6
 
 
-def test_the_tail_survives_first_contexts_that_explain_badly(monkeypatch):
-    monkeypatch.setattr(module, "_WHOLE_QR_LIMIT", 10)
+def test_the_tail_survives_first_contexts_that_explain_badly():
     rng = np.random.default_rng(0)
     states = rng.standard_normal((260, 200))
     states[199:201] = states[:199].sum(axis=0) + 1e-7 * states[199:201]
     matrix = states @ rng.standard_normal((200, 400)) + 1e-8 * rng.standard_normal((260, 400))
     matrix[:, 0] += 1e5 * rng.standard_normal(260)
-    found = _spectrum(matrix)
+    found = _spectrum(matrix, limits=_TAIL_ALONE)
     assert found.method is Method.TAIL
     assert found.values_K == pytest.approx(_reference(matrix, Centring.TOKENS), rel=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(70, 110), (110, 70)])
 @pytest.mark.parametrize("centring", Centring)
-def test_the_end_of_a_spectrum_equals_that_of_the_whole(monkeypatch, shape, centring):
+def test_the_end_of_a_spectrum_equals_that_of_the_whole(shape, centring):
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((shape[0], 50)) @ rng.standard_normal((50, shape[1]))
     matrix += 1e-4 * rng.standard_normal(shape) + 5
-    monkeypatch.setattr(module, "_LEAST_TO_ITERATE", 0)
-    monkeypatch.setattr(module, "_LARGEST_END", 1.0)
-    monkeypatch.setattr(module, "gram_values", None)  # not asked for
-    end = Spectra(matrix).end(centring, before=40, down_to=1e-6)
+    end = _WithoutWhole(matrix, limits=_END_ALONE).end(centring, before=40, down_to=1e-6)
     count = min(shape[0] - (centring is Centring.TOKENS_AND_CONTEXTS), shape[1] - 1)
     assert end == pytest.approx(_reference(matrix, centring)[40:count], rel=1e-3)
 
 
-def test_values_below_the_floor_are_not_taken_from_the_gram_matrix(monkeypatch):
+def test_values_below_the_floor_are_not_taken_from_the_gram_matrix():
     rng = np.random.default_rng(0)
     left = rng.standard_normal((50, 24)) * np.repeat([1.0, 1e-9], 12)
     matrix = left @ rng.standard_normal((24, 90))
-    monkeypatch.setattr(module, "_LEAST_TO_ITERATE", 0)
-    monkeypatch.setattr(module, "_LARGEST_END", 1.0)
-    end = Spectra(matrix).end(Centring.TOKENS, before=10, down_to=1e-10)
+    end = Spectra(matrix, limits=_END_ALONE).end(Centring.TOKENS, before=10, down_to=1e-10)
     assert end[:14] == pytest.approx(_reference(matrix, Centring.TOKENS)[10:24], rel=1e-3)
 
 

@@ -3,18 +3,16 @@
 import itertools
 import math
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensmith.audit.estimators import spectrum as spectrum_module
-from lensmith.audit.estimators.cholesky import smallest_values
 from lensmith.audit.estimators.gaps import may_hide_a_rival, read_rank, shows_gap_at, significant_gaps
 from lensmith.audit.estimators.rank_watch import RankWatch
-from lensmith.audit.estimators.width import Confirmation, NormType, Status, estimate_width, next_size
+from lensmith.audit.estimators.spectrum import Spectra, WholeLimits
+from lensmith.audit.estimators.width import Confirmation, NormType, Status, estimate_width, next_size, width_of
 from lensmith.core.errors import InputError, ShapeError
 from tests.support.last_layers import PRECISIONS, SPECTRA, Norm, make_layer, told
 
@@ -82,42 +80,43 @@ def test_no_width_is_wrong_as_the_readings_double(width, seed):
     assert outcomes["unresolved"] <= 2
 
 
-def _counted_ends(monkeypatch) -> list[np.ndarray | None]:
-    """What is computed of ends of spectra from now on."""
-    ends = []
+def _noting_spectra() -> tuple[type[Spectra], list[str]]:
+    """Spectra, and what is computed of them and of their parts: "whole" spectra, and "end" for the last values."""
+    computed = []
 
-    def counted(*given):
-        ends.append(smallest_values(*given))
-        return ends[-1]
+    class Noting(Spectra):
+        def of(self, *centring, **options):
+            computed.append("whole")
+            return super().of(*centring, **options)
 
-    monkeypatch.setattr(spectrum_module, "smallest_values", counted)
-    return ends
+        def end(self, *centring, **options):
+            computed.append("end")
+            return super().end(*centring, **options)
+
+    return Noting, computed
 
 
 @pytest.mark.parametrize("norm", Norm)
-def test_the_ends_of_the_spectra_alone_decide_the_same(monkeypatch, norm):
+def test_the_ends_of_the_spectra_alone_decide_the_same(norm):
     """As they do from a thousand contexts on; here for all sizes."""
-    ends = _counted_ends(monkeypatch)
+    noting, computed = _noting_spectra()
     for spectrum, precision in itertools.product(SPECTRA, PRECISIONS):
         outputs = _outputs(64, 90, 140, precision=precision, spectrum=spectrum, norm=norm)
-        whole = estimate_width(outputs)
-        assert not ends
-        with monkeypatch.context() as patched:
-            patched.setattr(spectrum_module, "_LEAST_TO_ITERATE", 0)
-            patched.setattr(spectrum_module, "_LARGEST_END", 1.0)
-            by_ends = estimate_width(outputs)
-        assert replace(by_ends, values_K=whole.values_K) == whole
-        assert (len(ends) > 0) == (whole.rank is not None)
-        assert all(end is not None for end in ends)
-        ends.clear()
+        whole = width_of(noting(outputs))
+        assert computed.count("end") == computed.count("whole") - 1  # each from all values
+        computed.clear()
+        by_ends = width_of(noting(outputs, limits=WholeLimits(values_side=0, end_share=1.0)))
+        assert by_ends == whole
+        assert computed == ["whole"] + (len(computed) - 1) * ["end"]
+        assert (len(computed) > 1) == (whole.rank is not None)
+        computed.clear()
 
 
 @pytest.mark.parametrize("norm", [Norm.RMS, Norm.LAYER_NORM_BIAS])
-def test_a_large_width_from_the_ends_of_its_spectra(monkeypatch, norm):
-    ends = _counted_ends(monkeypatch)
-    found = estimate_width(_outputs(1056, 1096, 1370, norm=norm))
-    assert len(ends) == 3  # without a bias, and the two parts that confirm
-    assert all(end is not None for end in ends)
+def test_a_large_width_from_the_ends_of_its_spectra(norm):
+    noting, computed = _noting_spectra()
+    found = width_of(noting(_outputs(1056, 1096, 1370, norm=norm)))
+    assert computed == ["whole", "end", "end", "end"]  # without a bias, and the two parts that confirm
     assert (found.status, found.width, found.norm) == (Status.EXACT, 1056, _COMMON[norm])
     assert found.rank == 1056
     assert found.confirmation is Confirmation.OVERLAPPING

@@ -149,13 +149,13 @@ def test_secrets_of_an_address_are_left_out():
     assert public_target("http://[broken") == "http://[broken"
 
 
-def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
-    files = write_report(clean_report(), tmp_path)
-    before = files.html.read_text()
-    monkeypatch.setattr(report_module, "as_html", lambda report: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_report(audit_report(), tmp_path)
-    assert files.html.read_text() == before
+def test_a_report_that_cannot_be_written_as_one_of_the_files_leaves_all_old_ones(tmp_path):
+    write_report(clean_report(), tmp_path)
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError):
+        write_report(audit_report(singular_values=("large", "small")), tmp_path)  # JSON holds them, no picture does
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+    assert len(before) == 4
 
 
 def test_the_plot_marks_every_gap_and_breaks_the_line_there():

@@ -20,8 +20,6 @@ _POWER_STEPS = 10
 _SETTLED = 1e-4
 """How far off an eigenvalue may be, relatively, beside rounding: far less than what falls are compared with."""
 _MOST_STEPS = 10
-_WHOLE_LIMIT = 1536
-"""Up to this side all eigenvectors take a second or two."""
 
 
 class Triangle:
@@ -104,10 +102,11 @@ def smallest_values(products_KK: Float64Array, count: int) -> Float64Array | Non
     return None
 
 
-def smallest_vectors(products_KK: Float64Array, count: int) -> Float64Array:
-    """Orthonormal eigenvectors (K, count) of the `count` smallest eigenvalues. Raises LinAlgError as `Factor` does."""
+def smallest_vectors(products_KK: Float64Array, count: int, *, whole_side: int) -> Float64Array:
+    """Orthonormal eigenvectors (K, count) of the `count` smallest eigenvalues, from all of them up to the side
+    `whole_side`. Raises LinAlgError as `Factor` does."""
     side = len(products_KK)
-    if side <= _WHOLE_LIMIT:
+    if side <= whole_side:
         return np.asarray(np.linalg.eigh(products_KK)[1][:, :count], dtype=np.float64)
     space_KT = smallest_space(Factor(products_KK), side, min(side, count + count // 2), steps=3)
     turns_TT = np.linalg.eigh(space_KT.T @ products_KK @ space_KT)[1]

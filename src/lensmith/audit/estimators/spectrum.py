@@ -15,7 +15,7 @@ import enum
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.linalg import LinAlgError
@@ -28,14 +28,9 @@ GRAM_FLOOR = 1e-7
 """Below this part of the largest singular value, values from a Gram matrix are not trusted."""
 _TINY = float(np.finfo(np.float64).tiny)
 _BLOCK = 2048
-_WHOLE_QR_LIMIT = 2600
-"""Up to this many contexts the singular values of R are all computed; beyond, those below the Gram matrix's floor."""
 _LEAST_ENERGY = 0.25
 """Where fewer tokens leave less of the sum of squares, products are computed anew: rounding is that of all tokens."""
 _INVERSE_STEPS = 2
-_LEAST_TO_ITERATE, _LARGEST_END = 1024, 1 / 16
-"""From this many contexts (or tokens, where these are fewer) on, the last values are computed by themselves where they
-are at most this part of all."""
 
 
 class Centring(enum.Enum):
@@ -51,6 +46,21 @@ class Method(enum.Enum):
     GRAM = "gram"
     QR = "qr"
     TAIL = "tail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeLimits:
+    """Up to which side (contexts, or tokens where these are fewer) decompositions are whole.
+
+    Beyond `qr_side`, of the values below the Gram matrix's floor only those are computed; beyond `vectors_side`, of
+    the Gram matrix's vectors those asked for; beyond `values_side`, of its values the last, where these are at most
+    `end_share` of all.
+    """
+
+    qr_side: int = 2600
+    vectors_side: int = 1536
+    values_side: int = 1023
+    end_share: float = 1 / 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +189,10 @@ class Spectra:
     the blocks of a QR decomposition. Raises ShapeError for less than 2 x 2, InputError for values that are not finite.
     """
 
-    def __init__(self, matrix_NM: FloatArray) -> None:
+    def __init__(self, matrix_NM: FloatArray, *, limits: WholeLimits = WholeLimits()) -> None:
         if matrix_NM.ndim != 2 or min(matrix_NM.shape) < 2:
             raise ShapeError("too few outputs", expected="2 contexts x 2 tokens or more", actual=matrix_NM.shape)
-        self.matrix_NM = matrix_NM
+        self.matrix_NM, self.limits = matrix_NM, limits
         self.largest = max(abs(float(matrix_NM.max())), abs(float(matrix_NM.min())))
         """The largest absolute value."""
         if not np.isfinite(self.largest):
@@ -201,22 +211,22 @@ class Spectra:
         values_K = gram_values(products_KK, self._count(centring))
         method = Method.GRAM
         if down_to < GRAM_FLOOR and values_K.size and values_K[-1] < GRAM_FLOOR * values_K[0]:
-            values_K, method = _below_the_floor(self.matrix_NM, centring, products_KK, values_K)
+            values_K, method = _below_the_floor(self.matrix_NM, centring, products_KK, values_K, self.limits)
         return Spectrum(values_K=values_K, centring=centring, method=method, contexts=contexts, tokens=tokens)
 
     def end(self, centring: Centring, *, before: int, down_to: float = 0.0) -> Float64Array:
         """The values after the first `before`, as `of` computes them; without the others where these are few."""
         count, side = self._count(centring) - before, min(self.matrix_NM.shape)
-        if down_to >= GRAM_FLOOR and side >= _LEAST_TO_ITERATE and 0 < count <= _LARGEST_END * side:
+        if down_to >= GRAM_FLOOR and side > self.limits.values_side and 0 < count <= self.limits.end_share * side:
             values_K = smallest_values(self._products(centring), side - before)
             if values_K is not None:
                 return values_K[:count]
         return self.of(centring, down_to=down_to).values_K[before:]
 
-    def part(self, contexts_P: IdArray, tokens_Q: IdArray) -> "Spectra":
+    def part(self, contexts_P: IdArray, tokens_Q: IdArray) -> Self:
         """Of some contexts and tokens; their products are those of all, less what few tokens were left out."""
         rows_PM = self.matrix_NM[contexts_P]
-        part = Spectra(rows_PM[:, tokens_Q])
+        part = type(self)(rows_PM[:, tokens_Q], limits=self.limits)
         tokens = self.matrix_NM.shape[1]
         if self._gram and len(contexts_P) <= len(tokens_Q) and 2 * len(tokens_Q) > tokens:
             gram = self._gram.part(contexts_P, np.delete(rows_PM, tokens_Q, axis=1))
@@ -234,13 +244,13 @@ class Spectra:
         else:
             products_PP = context_gram(token_blocks(part.matrix_NM)).products_NN
         if down_to < 10 * GRAM_FLOOR and len(products_PP) <= part.matrix_NM.shape[1]:
-            if len(products_PP) <= _WHOLE_QR_LIMIT:
+            if len(products_PP) <= self.limits.qr_side:
                 vectors_PP = np.linalg.svd(_triangle(part.matrix_NM, Centring.TOKENS))[2].T
                 return np.ascontiguousarray(vectors_PP[:, -size:])
             space_PT = _tail_space(part.matrix_NM, Centring.TOKENS, products_PP, size)
             if space_PT is not None:
                 return space_PT
-        return smallest_vectors(products_PP, size)
+        return smallest_vectors(products_PP, size, whole_side=self.limits.vectors_side)
 
     def _count(self, centring: Centring) -> int:
         """How many values the centring leaves above zero."""
@@ -270,14 +280,18 @@ def _row_blocks(matrix_NM: FloatArray) -> Iterable[Float64Array]:
 
 
 def _below_the_floor(
-    matrix_NM: FloatArray, centring: Centring, products_KK: Float64Array, gram_values_K: Float64Array
+    matrix_NM: FloatArray,
+    centring: Centring,
+    products_KK: Float64Array,
+    gram_values_K: Float64Array,
+    limits: WholeLimits,
 ) -> tuple[Float64Array, Method]:
     """The values again, from the matrix itself, which shows them down to 1e-15 of the largest instead of 1e-8: all by
     QR where that is cheap, else the smallest by what the matrix makes of their space."""
     side, count = len(products_KK), len(gram_values_K)
     floor = GRAM_FLOOR * gram_values_K[0]
     kept = int((gram_values_K > 10 * floor).sum())
-    space_KT = _tail_space(matrix_NM, centring, products_KK, side - kept) if side > _WHOLE_QR_LIMIT else None
+    space_KT = _tail_space(matrix_NM, centring, products_KK, side - kept) if side > limits.qr_side else None
     if space_KT is not None:
         made = np.concatenate([tall_BK @ space_KT for tall_BK in _tall_blocks(matrix_NM, centring)])
         tail_K = np.linalg.svd(made, compute_uv=False)[: count - kept]

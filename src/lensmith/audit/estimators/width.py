@@ -78,7 +78,7 @@ def _sketch(matrix_NM: FloatArray) -> Float64Array:
     return result
 
 
-__all__ = ["Confirmation", "Needs", "NormType", "Status", "WidthEstimate", "estimate_width", "next_size"]
+__all__ = ["Confirmation", "Needs", "NormType", "Status", "WidthEstimate", "estimate_width", "next_size", "width_of"]
 
 _SMALLEST_SIDE = 16
 _COMMON_MULTIPLE = 8
@@ -181,9 +181,13 @@ def estimate_width(matrix_NM: FloatArray, *, noise_nats: float | None = None, se
             tokens=tokens,
             needs=next_size(*matrix_NM.shape[:2]),
         )
-    found = Spectra(part.matrix_NM)
+    return width_of(Spectra(part.matrix_NM), noise_nats=noise_nats, seed=seed)
+
+
+def width_of(found: Spectra, *, noise_nats: float | None = None, seed: int = 0) -> WidthEstimate:
+    """As `estimate_width`, of a complete matrix's values."""
     whole = found.of(Centring.TOKENS)
-    if whole.values_K[0] <= 1e-12 * math.sqrt(contexts * tokens) * max(found.largest, 1e-100):
+    if whole.values_K[0] <= 1e-12 * math.sqrt(whole.contexts * whole.tokens) * max(found.largest, 1e-100):
         nothing = RankReading(gap=None, gaps=(), count=len(whole.values_K), reason="every token has the same value")
         return _unresolved(found, whole, nothing, noise_nats)
     reading = read_rank(whole.values_K)

@@ -48,10 +48,14 @@ def write_report(report: AuditReport, folder: Path) -> ReportFiles:
         junit=folder / "report.junit.xml",
         sarif=folder / "report.sarif",
     )
-    write_atomic(files.json, as_json(report))
-    write_atomic(files.html, as_html(report))
-    write_atomic(files.junit, as_junit(report))
-    write_atomic(files.sarif, as_sarif(report))
+    texts = {
+        files.json: as_json(report),
+        files.html: as_html(report),
+        files.junit: as_junit(report),
+        files.sarif: as_sarif(report),
+    }
+    for path, text in texts.items():
+        write_atomic(path, text)
     return files
 
 
