@@ -51,13 +51,6 @@ OURS = Exceptions(
         "is_well_formed": "the promise of `repair`, for whoever keeps pages",
         "shipped_model": "where the model that ships lies",
     },
-    reaches={
-        "audit/stages/test_early_width.py": "to become arguments",
-        "cli/test_audit_command.py": "to become arguments",
-        "endpoints/fake/test_endpoint.py": "to become arguments",
-        "guard/test_clients.py": "to become arguments",
-        "support/fake_audits.py": "to become arguments",
-    },
 )
 
 

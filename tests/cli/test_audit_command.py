@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.endpoints.fake.server import FakeServer
-from lensmith.workflows import audit as workflow
 from lensmith.workflows.audit import audit_url
 from tests.support.fake_audits import session_in, write_weights
 
@@ -55,17 +53,9 @@ def test_an_interface_that_is_closed_is_clean_by_every_read_out_that_can_be_name
     assert "only P7 was tried" in (tmp_path / "report.json").read_text() + (tmp_path / "report.html").read_text()
 
 
-def parsed(monkeypatch, line):
-    """What the command line makes of a line: the configuration, what else it hands on, and how to test again."""
-    heard = {}
-
-    def listen(config, **others):
-        heard.update(others, config=config, again=others["retest"]("a model; rm -rf /"))
-        raise InputError("heard enough")
-
-    monkeypatch.setattr(workflow, "audit_url", listen)
-    CliRunner().invoke(command.app, line)
-    return heard
+def parsed(line):
+    """What the command line makes of a line, before anything is run."""
+    return typer.main.get_command(command.app).commands["run"].make_context("run", list(line))
 
 
 @pytest.mark.parametrize(
@@ -85,26 +75,25 @@ def test_the_command_that_tests_again_is_the_one_that_was_typed(tmp_path, monkey
     write_weights(tmp_path / "a folder" / "it's; here.safetensors", lm_head__weight=np.ones((4, 3)))
     shipped = resources.files("lensmith.audit").joinpath("prices.toml").read_text()
     (tmp_path / "$HOME p.toml").write_text(shipped)
-    first = parsed(monkeypatch, [NOWHERE, "--out", "first", *typed])
-    again = shlex.split(first["again"])
+    first = parsed([NOWHERE, "--out", "first", *typed])
+    command_again = command.retest_command(first, "a model; rm -rf /")
+    again = shlex.split(command_again)
     assert again[:2] == ["lensmith", "audit"] and again[-2:] == ["--out", "NEW-FOLDER"]
     assert sorted(typed) == sorted(again[5:-2])
-    second = parsed(monkeypatch, again[2:])
-    assert second["config"].session.model == "a model; rm -rf /"
-    session = replace(second["config"].session, model="", folder=Path("first"))
-    assert replace(second["config"], session=session) == first["config"]
-    assert second["owned"] == first["owned"] and second["again"] == first["again"]
+    second = parsed(again[2:])
+    assert second.params == {**first.params, "model": "a model; rm -rf /", "out": Path("NEW-FOLDER")}
+    assert command.retest_command(second, "a model; rm -rf /") == command_again
 
 
-def test_every_option_that_decides_what_is_found_is_in_the_command_that_tests_again(monkeypatch):
+def test_every_option_that_decides_what_is_found_is_in_the_command_that_tests_again():
     """One that is forgotten there would be dropped in silence."""
     options = {option.name for option in typer.main.get_command(command.app).commands["run"].params}
     assert options - set(command.IN_RETEST) == {"url", "model", "out", "api_key", "as_json"}
 
 
-def test_the_command_that_tests_again_tells_no_secret(monkeypatch):
+def test_the_command_that_tests_again_tells_no_secret():
     line = ["https://me:hunter2@host/v1?key=hunter2", "--api-key", "hunter2"]
-    again = parsed(monkeypatch, line)["again"]
+    again = command.retest_command(parsed(line), "a model")
     assert "hunter2" not in again and "https://host/v1" in again
 
 

@@ -1,4 +1,4 @@
-"""Whole audits of fake endpoints with their weights on disk, and fakes whose last layer is not what it was."""
+"""Whole audits of fake endpoints with their weights on disk."""
 
 import json
 from dataclasses import replace
@@ -57,21 +57,6 @@ def write_weights(path, **tensors):
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
-
-
-def with_head(endpoint, head_VH):
-    """The same fake with another head."""
-    endpoint._model.__dict__["truth"] = replace(endpoint.truth, head_VH=head_VH.astype(np.float32))
-    return endpoint
-
-
-def without_norm(endpoint):
-    """The same fake whose hidden states no norm put on a sphere."""
-    model = endpoint._model
-    model._states = lambda contexts, replica, spread: (
-        model._normal(contexts, model.config.width, "state") * model.truth.gain_H
-    )
-    return endpoint
 
 
 class WithHiddenPrompt:

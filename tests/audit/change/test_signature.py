@@ -14,7 +14,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Noise, Sampled
 from lensmith.endpoints.fake.endpoint import Lattice
 from lensmith.endpoints.fake.server import FakeServer
-from tests.support.fake_audits import EVERYTHING, VOCABULARY, WithHiddenPrompt, audited, fake, session_in, with_head
+from tests.support.fake_audits import EVERYTHING, VOCABULARY, WithHiddenPrompt, audited, fake, session_in
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,9 @@ def checked(endpoint, image, folder, *, max_queries=20_000, **options):
 
 def nudged(rank, size):
     """The same fake with a change of its head of this rank."""
-    endpoint, rng = fake(), np.random.default_rng(1)
-    head_VH = endpoint.truth.head_VH
+    head_VH, rng = fake().truth.head_VH, np.random.default_rng(1)
     change_VH = rng.standard_normal((len(head_VH), rank)) @ rng.standard_normal((rank, head_VH.shape[1]))
-    return with_head(endpoint, head_VH + size * head_VH.std() / change_VH.std() * change_VH)
+    return fake(head_VH=head_VH + size * head_VH.std() / change_VH.std() * change_VH)
 
 
 READ_OUTS = {

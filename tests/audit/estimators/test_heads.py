@@ -10,7 +10,7 @@ from lensmith.audit.estimators.heads import Heads
 from lensmith.audit.estimators.spectrum import Spectra, WholeLimits
 from lensmith.audit.estimators.width import Status, estimate_width
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
-from tests.support.fake_audits import EVERYTHING, audited, fake, finding, with_head
+from tests.support.fake_audits import EVERYTHING, audited, fake, finding
 from tests.support.last_layers import PRECISIONS, SPECTRA, Norm, make_layer, told
 
 _SEVERAL = "more than one head"
@@ -127,7 +127,7 @@ def test_an_audit_behind_a_router_claims_no_width(tmp_path, kind):
     if kind == "quantised":
         head_VH = fake().truth.head_VH
         step = np.abs(head_VH).max(axis=1, keepdims=True) / 128
-        other = with_head(fake(), np.round(head_VH / step) * step)
+        other = fake(head_VH=np.round(head_VH / step) * step)
     else:
         other = FakeEndpoint(vocabulary=256, width=48 if kind == "wider" else 32, seed=9, exposes=EVERYTHING)
     report = audited(_Router(fake(), other), tmp_path)

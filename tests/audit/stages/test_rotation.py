@@ -9,7 +9,7 @@ from lensmith.audit.findings.finding import ReadOut, Severity
 from lensmith.audit.weights.head import open_weights
 from lensmith.core.exposure import Exposure, Noise
 from lensmith.endpoints.fake.endpoint import Lattice, Norm
-from tests.support.fake_audits import EVERYTHING, VOCABULARY, WIDTH, audited, fake, finding, without_norm, write_weights
+from tests.support.fake_audits import EVERYTHING, VOCABULARY, WIDTH, audited, fake, finding, write_weights
 
 
 def weights(endpoint, folder, **more):
@@ -65,7 +65,7 @@ def test_what_the_fit_says_of_its_error_is_so(tmp_path, exposure, switches):
 
 
 def test_states_that_no_norm_put_on_a_sphere_give_no_claim(tmp_path):
-    endpoint = without_norm(fake())
+    endpoint = fake(norm=Norm.NONE)
     report = audited(endpoint, tmp_path, truth=open_weights(weights(endpoint, tmp_path)))
     assert report.width == WIDTH and finding(report, "ROTATION") is None
     assert "no ellipsoid" in finding(report, "LAYER").evidence["up_to_rotation"]

@@ -1,15 +1,17 @@
 """The fake model: each switch does what its name says, and the truth is the truth."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lensmith.core.endpoint import Endpoint, Feature, RefusedError, Request, Reveal
-from lensmith.core.errors import ConfigError, InputError
-from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, log_softmax
+from lensmith.core.errors import ConfigError, InputError, ShapeError
+from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, apply, log_softmax
 from lensmith.core.types import Message, Picture
 from lensmith.endpoints.fake.endpoint import FakeEndpoint, Lattice, Norm
+from lensmith.endpoints.fake.model import FakeModel, FakeModelConfig
 from lensmith.endpoints.fake.tokens import FakeTokens
 from lensmith.openai_api import BusyError
 
@@ -83,6 +85,24 @@ def test_hidden_states_lie_on_a_sphere_before_the_gain():
     states, *_ = np.linalg.lstsq(endpoint.truth.head_VH.astype(np.float64), logits.T, rcond=None)
     plain = states / endpoint.truth.gain_H[:, None]
     assert np.linalg.norm(plain, axis=0) == pytest.approx(np.full(9, np.sqrt(WIDTH)), rel=1e-5)
+
+
+def test_hidden_states_without_a_norm_have_any_length_and_the_same_rank():
+    endpoint = fake(norm=Norm.NONE)
+    logits = np.array([endpoint.true_logits(one(token_ids=(number,))) for number in range(40)], dtype=np.float64)
+    states, *_ = np.linalg.lstsq(endpoint.truth.head_VH.astype(np.float64), logits.T, rcond=None)
+    lengths = np.linalg.norm(states / endpoint.truth.gain_H[:, None], axis=0)
+    assert lengths.max() > 1.5 * lengths.min()
+    assert rank(logits) == WIDTH
+
+
+def test_a_head_that_is_given_takes_the_place_of_the_drawn_one_and_nothing_else_changes():
+    drawn = fake()
+    given = fake(head_VH=2 * drawn.truth.head_VH)
+    assert np.array_equal(given.truth.head_VH, 2 * drawn.truth.head_VH)
+    assert given.true_logits(one()) == pytest.approx(2 * drawn.true_logits(one()), rel=1e-5)
+    with pytest.raises(ShapeError, match=r"\(97, 12\)"):
+        fake(head_VH=drawn.truth.head_VH.T)
 
 
 def test_padding_of_the_width_shows_and_leaves_a_second_gap():
@@ -239,25 +259,29 @@ STEERED = [{}, {"logit_bias": {9: 30.0, 11: -2.0}}, {"allowed_ids": (4, 4000, 17
 
 @pytest.mark.parametrize("taken", Taken)
 @pytest.mark.parametrize("fields", STEERED, ids=range(len(STEERED)))
-def test_a_few_columns_tell_what_all_columns_would(fields, taken, monkeypatch):
+def test_a_few_columns_tell_what_all_columns_would(fields, taken):
     exposes = Exposure(
         top_logprobs=None, wanted_ids=None, allowed_ids=None, sampled_logprob=Sampled.SHOWN, logprobs_taken=taken
     )
+    endpoint = FakeEndpoint(vocabulary=WIDE, width=8, exposes=exposes)
     request = one(wanted_ids=(3, 4999, 4, 9), reveal=Reveal.SAMPLED, max_tokens=3, **fields)
-    few = FakeEndpoint(vocabulary=WIDE, width=8, exposes=exposes).answer([request])[0].choices[0]
-    monkeypatch.setattr("lensmith.endpoints.fake.endpoint._WIDE_VOCABULARY", WIDE + 1)
-    full = FakeEndpoint(vocabulary=WIDE, width=8, exposes=exposes).answer([request])[0].choices[0]
-    assert np.array_equal(few.token_ids_T, full.token_ids_T)
-    assert np.allclose(few.logprobs.sampled_T, full.logprobs.sampled_T, rtol=0, atol=1e-6)
-    finite = np.isfinite(full.logprobs.wanted_TW)
-    assert np.array_equal(np.isfinite(few.logprobs.wanted_TW), finite)
-    # Float32 sums: what differs is the normaliser, by the same amount for each token.
-    assert np.abs(few.logprobs.wanted_TW[finite] - full.logprobs.wanted_TW[finite]).max() < 1e-6
+    few = endpoint.answer([request])[0].choices[0]
+    for place in range(3):
+        now = replace(request, token_ids=(*request.token_ids, *map(int, few.token_ids_T[:place])))
+        full = apply(endpoint.true_logits(now)[None], now, exposes)
+        assert few.token_ids_T[place] == full.token_ids_T[0]
+        assert np.allclose(few.logprobs.sampled_T[place], full.logprobs.sampled_T[0], rtol=0, atol=1e-6)
+        told_W, expected_W = few.logprobs.wanted_TW[place], full.logprobs.wanted_TW[0]
+        finite = np.isfinite(expected_W)
+        assert np.array_equal(np.isfinite(told_W), finite)
+        # Float32 sums: what differs is the normaliser, by the same amount for each token.
+        assert np.abs(told_W[finite] - expected_W[finite]).max() < 1e-6
 
 
-def test_a_large_head_is_computed_in_float32_and_still_has_its_width(monkeypatch):
-    monkeypatch.setattr("lensmith.endpoints.fake.model._LARGEST_IN_FLOAT64", 1)
-    endpoint = FakeEndpoint(vocabulary=WIDE, width=16, seed=2)
-    requests = [one(token_ids=(each,), wanted_ids=tuple(range(0, WIDE, 100))) for each in range(40)]
-    told = np.concatenate([answer.choices[0].logprobs.wanted_TW for answer in endpoint.answer(requests)])
-    assert rank(centred(told), 1e-4) == 16
+def test_a_large_head_is_computed_in_float32_and_still_has_its_width():
+    config = FakeModelConfig(vocabulary=WIDE, width=16, seed=2)
+    contexts = [str(each).encode() for each in range(40)]
+    large, small = (FakeModel(config, float64_entries=entries).logits(contexts) for entries in (1, WIDE * 16))
+    assert rank(centred(large[:, ::100]), 1e-4) == 16
+    assert not np.array_equal(large, small)
+    assert large == pytest.approx(small, abs=1e-4)

@@ -105,18 +105,19 @@ _WIDE_VOCABULARY = 4096  # from here on it pays to give `apply` only the columns
 class FakeEndpoint:
     """A random model behind an interface that reveals `exposes`.
 
-    `model`: the fields of `FakeModelConfig`, of which `vocabulary` and `width` are needed. The service:
-    `duplicate_texts` tokens share the text of another; `end_id` ends an answer; `replicas` copies that differ by
-    `replica_spread` of the hidden state answer in turns that nobody can foresee; `jitter_nats` is fresh Gaussian noise
-    on each logit; `requests_per_s` raises BusyError beyond that rate (`clock` in seconds); `context_tokens` is the
-    longest prompt with its answer; `metadata` is told where the exposure allows it. Everything follows from the model's
-    `seed` and the order of calls.
+    `model`: the fields of `FakeModelConfig`, of which `vocabulary` and `width` are needed; `head_VH` takes the place of
+    the head that the seed gives. The service: `duplicate_texts` tokens share the text of another; `end_id` ends an
+    answer; `replicas` copies that differ by `replica_spread` of the hidden state answer in turns that nobody can
+    foresee; `jitter_nats` is fresh Gaussian noise on each logit; `requests_per_s` raises BusyError beyond that rate
+    (`clock` in seconds); `context_tokens` is the longest prompt with its answer; `metadata` is told where the exposure
+    allows it. Everything follows from the model's `seed` and the order of calls.
     """
 
     def __init__(
         self,
         *,
         exposes: Exposure = _EVERYTHING,
+        head_VH: FloatArray | None = None,
         duplicate_texts: int = 0,
         end_id: int | None = None,
         replicas: int = 1,
@@ -137,7 +138,7 @@ class FakeEndpoint:
         self._limit = None if requests_per_s is None else RateLimit(requests_per_s, clock)
         self._context_tokens = context_tokens
         self._metadata = {"id": "fake", **(metadata or {})}
-        self._model = FakeModel(self.config)
+        self._model = FakeModel(self.config, head_VH=head_VH)
         self._chance = np.random.default_rng([self.config.seed, 1])
         self._lock = threading.Lock()
 

@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmith.core.arrays import Float32Array, Float64Array
-from lensmith.core.errors import ConfigError
+from lensmith.core.arrays import Float32Array, Float64Array, FloatArray
+from lensmith.core.errors import ConfigError, ShapeError
 
-_LARGEST_IN_FLOAT64 = 1 << 25  # entries of the head
 _BLOCK_ENTRIES = 1 << 24  # logits computed at once: 64 MiB
 _MOST_ROWS = 512
 
 
 class Norm(enum.Enum):
-    """The normalisation before the head."""
+    """The normalisation before the head. NONE leaves hidden states as long as they are."""
 
     RMS = "rms"
     LAYER = "layer"
+    NONE = "none"
 
 
 class Lattice(enum.Enum):
@@ -92,10 +92,19 @@ class FakeModelConfig:
 
 
 class FakeModel:
-    """Logits of contexts. The weights are drawn from the seed at first use."""
+    """Logits of contexts. The weights are drawn from the seed at first use, but for a head that is given.
 
-    def __init__(self, config: FakeModelConfig) -> None:
+    Heads of more than `float64_entries` are computed in float32. Raises ShapeError for a head of another size.
+    """
+
+    def __init__(
+        self, config: FakeModelConfig, *, head_VH: FloatArray | None = None, float64_entries: int = 1 << 25
+    ) -> None:
+        shape = (config.rows, config.width)
+        if head_VH is not None and head_VH.shape != shape:
+            raise ShapeError("the head is of another size", expected=shape, actual=head_VH.shape)
         self.config = config
+        self._given_head_VH, self._float64_entries = head_VH, float64_entries
 
     @functools.cached_property
     def truth(self) -> FakeTruth:
@@ -105,6 +114,8 @@ class FakeModel:
         head_VH *= np.float32(config.logit_std / np.sqrt(config.width))
         bias_V = rng.standard_normal(config.rows, dtype=np.float32) * np.float32(config.head_bias)
         head_VH[config.vocabulary :] = 0
+        if self._given_head_VH is not None:
+            head_VH = self._given_head_VH.astype(np.float32)
         bias_V[config.vocabulary :] = 0
         gain_H = np.exp(0.2 * rng.standard_normal(config.width)).astype(np.float32)
         return FakeTruth(width=config.width, norm=config.norm, head_VH=head_VH, gain_H=gain_H, bias_V=bias_V)
@@ -118,8 +129,8 @@ class FakeModel:
         """Logits (N, V) of contexts, each named by its bytes, on the lattice.
 
         A replica is another copy of the service: its hidden states differ by `replica_spread` of their size. Small
-        heads are computed in float64, so that the result is the same for every batch; those of more than 2^25 entries
-        in float32, so that a batch of another size may differ in the last bit.
+        heads are computed in float64, so that the result is the same for every batch; large ones in float32, so that a
+        batch of another size may differ in the last bit.
         """
         states_NH = self._states(contexts, replica, replica_spread)
         head_HV = self._head_HV
@@ -139,7 +150,8 @@ class FakeModel:
         raw_NH = (raw_NH + self._mean_H) * self._scale_H
         if self.config.norm is Norm.LAYER:
             raw_NH -= raw_NH.mean(axis=1, keepdims=True)
-        raw_NH /= np.sqrt((raw_NH**2).mean(axis=1, keepdims=True))
+        if self.config.norm is not Norm.NONE:
+            raw_NH /= np.sqrt((raw_NH**2).mean(axis=1, keepdims=True))
         states_NH: Float64Array = raw_NH * self.truth.gain_H + self._norm_bias_H
         return states_NH
 
@@ -161,7 +173,7 @@ class FakeModel:
     @functools.cached_property
     def _head_HV(self) -> NDArray[Any]:  # noqa: N802 (shape letters)
         head_HV = self.truth.head_VH.T
-        return head_HV if head_HV.size > _LARGEST_IN_FLOAT64 else head_HV.astype(np.float64)
+        return head_HV if head_HV.size > self._float64_entries else head_HV.astype(np.float64)
 
     @functools.cached_property
     def _padding_PV(self) -> Float64Array:  # noqa: N802 (shape letters)
