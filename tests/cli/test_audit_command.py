@@ -91,6 +91,14 @@ def test_every_option_that_decides_what_is_found_is_in_the_command_that_tests_ag
     assert options - set(command.IN_RETEST) == {"url", "model", "out", "api_key", "as_json"}
 
 
+def test_findings_say_how_they_are_tested_again(tmp_path):
+    with FakeServer(FakeEndpoint(vocabulary=64, width=8)) as url:
+        line = [url, "--seed", "3", "--rate", "10000.0", "--read-out", "p1"]
+        result = CliRunner().invoke(command.app, [*line, "--out", str(tmp_path), "--json"])
+    again = shlex.join(["lensmith", "audit", url, "--model", "fake", *line[1:], "--out", "NEW-FOLDER"])
+    assert {finding["retest"] for finding in json.loads(result.stdout)["findings"]} == {again}
+
+
 def test_the_command_that_tests_again_tells_no_secret():
     line = ["https://me:hunter2@host/v1?key=hunter2", "--api-key", "hunter2"]
     again = command.retest_command(parsed(line), "a model")
