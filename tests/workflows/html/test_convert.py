@@ -1,6 +1,8 @@
 """Screenshot to HTML with the model that ships, on pages it was not trained on."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,3 +149,11 @@ def test_the_difference_shows_where_and_how_much() -> None:
     grown = np.asarray(Image.open(io.BytesIO(difference_picture(png(first), png(taller)))))
     assert (grown[:3] == 255).all()
     assert (grown[3:] < 255).all()
+
+
+def test_who_asks_an_endpoint_waits_for_no_torch() -> None:
+    code = (
+        "import sys, lensmith.workflows.html.convert, lensmith.workflows.html.writers\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

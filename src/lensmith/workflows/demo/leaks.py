@@ -25,7 +25,8 @@ from lensmith.serve.run import running
 from lensmith.workflows.audit import audit_url
 from lensmith.workflows.html.convert import Converter
 from lensmith.workflows.html.gallery import Chapter
-from lensmith.workflows.html.writers import LocalWriter, endpoint_writer
+from lensmith.workflows.html.local import LocalWriter
+from lensmith.workflows.html.writers import endpoint_writer
 
 SLOTS = 8
 LEAK_STEPS = 3

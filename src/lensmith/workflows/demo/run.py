@@ -17,7 +17,7 @@ from lensmith.workflows.demo.leaks import LEAK_STEPS, LeaksResult, leaks_chapter
 from lensmith.workflows.html.convert import CAPTURE, Converter
 from lensmith.workflows.html.evaluate import ScoredPage, TargetPage, report_page
 from lensmith.workflows.html.gallery import write_report
-from lensmith.workflows.html.writers import LocalWriter
+from lensmith.workflows.html.local import LocalWriter
 
 DEMO_SEED = 2_000_003
 GENERATED_PAGES = 6

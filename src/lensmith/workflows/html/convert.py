@@ -24,7 +24,7 @@ from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.markup.repair import repair
 from lensmith.evaluate.visual.score import PictureScore, score_pictures
 from lensmith.render import Capture, RenderConfig, Renderer
-from lensmith.workflows.html.writers import Completion, LocalWriter, PageWriter
+from lensmith.workflows.html.writers import Completion, PageWriter
 
 CAPTURE = Capture.PICTURE | Capture.TEXTS
 
@@ -98,6 +98,8 @@ class Converter:
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Self:
         """The model in `folder`, or the one that ships. Raises InputError where there is none."""
+        from lensmith.workflows.html.local import LocalWriter  # noqa: PLC0415 - an endpoint's pages need no torch
+
         return cls(LocalWriter.load(folder))
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Who writes the HTML of a screenshot: a model in this process, or any OpenAI-compatible endpoint that reads pictures.
+"""Who writes the HTML of a screenshot: any endpoint that reads pictures, behind a URL or in this process (`local.py`).
 
 What a general model wraps around its page (an explanation, a Markdown fence) is left out; a bare answer is taken whole.
 """
@@ -8,24 +8,17 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 from PIL import Image
 
 from lensmith.core.endpoint import Choice, Endpoint, Finish, Request
-from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
 from lensmith.endpoints.http.client import connect
-from lensmith.models.families.registry import resolved
-from lensmith.models.inference.endpoint import Answering, LocalEndpoint
-from lensmith.models.inference.loading import load_vision_language
 
 MAX_NEW_TOKENS = 1024
 TEMPERATURE = 0.5
 TOP_P = 0.95
-PAGES_AT_ONCE = 16
-"""How many pages a model in this process writes together."""
 INSTRUCTION = (
     "Write one complete HTML document whose rendering looks like this screenshot: the same text, colours and layout. "
     "Put all CSS inside it, load nothing, and answer with the HTML alone."
@@ -74,29 +67,30 @@ class EndpointWriter:
         max_tokens: int = MAX_NEW_TOKENS,
         png_compression: int = 6,
     ) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._png_compression = png_compression
         self._instruction = instruction
         self._max_tokens = max_tokens
 
     def greedy(self, picture: Image.Image, on_text: OnText) -> Completion:
         pieces = []
-        for piece in self._endpoint.stream(self._request(picture)):
+        for piece in self.endpoint.stream(self.request(picture)):
             pieces.append(piece)
             on_text(piece)
         return _unwrapped(_streamed(pieces))
 
     def sampled(self, picture: Image.Image, samples: int, seed: int) -> list[Completion]:
-        request = replace(self._request(picture), temperature=TEMPERATURE, top_p=TOP_P)
+        request = replace(self.request(picture), temperature=TEMPERATURE, top_p=TOP_P)
         # One request a sample, each with its seed: many servers take no n, and all answer several requests at once.
         requests = [replace(request, seed=seed + number) for number in range(samples)]
-        return [_completion(answer.choices[0]) for answer in self._endpoint.answer(requests)]
+        return [completion_of(answer.choices[0]) for answer in self.endpoint.answer(requests)]
 
     def greedy_many(self, pictures: Sequence[Image.Image]) -> list[Completion]:
-        answers = self._endpoint.answer([self._request(picture) for picture in pictures])
-        return [_completion(answer.choices[0]) for answer in answers]
+        answers = self.endpoint.answer([self.request(picture) for picture in pictures])
+        return [completion_of(answer.choices[0]) for answer in answers]
 
-    def _request(self, picture: Image.Image) -> Request:
+    def request(self, picture: Image.Image) -> Request:
+        """What is asked for a page: greedy, and one answer, until more is said."""
         file = io.BytesIO()
         picture.save(file, "PNG", compress_level=self._png_compression)
         parts = (Picture(data=file.getvalue()), *((self._instruction,) if self._instruction else ()))
@@ -111,35 +105,14 @@ def _streamed(pieces: Sequence[str]) -> Completion:
     return Completion(text=text, finish=Finish.STOP if whole else Finish.LENGTH)
 
 
-def _completion(choice: Choice) -> Completion:
+def completion_of(choice: Choice) -> Completion:
+    """The page in an answer, without what was wrapped around it."""
     return _unwrapped(Completion(text=choice.text, finish=choice.finish))
 
 
 def _unwrapped(completion: Completion) -> Completion:
     fence = _FENCE.search(completion.text)
     return completion if fence is None else replace(completion, text=fence.group(1))
-
-
-class LocalWriter(EndpointWriter):
-    """A vision-language model in this process. Pages of one picture read it once."""
-
-    def __init__(self, answering: Answering) -> None:
-        super().__init__(LocalEndpoint.around(answering, slots=PAGES_AT_ONCE), png_compression=1)
-        self.answering = answering
-
-    @classmethod
-    def load(cls, source: str | Path | None = None) -> Self:
-        """The model in a folder, or the one that ships. Raises InputError where there is none that reads pictures."""
-        source = resolved(source)
-        loaded = load_vision_language(source)
-        if loaded is None:
-            raise InputError("there is no model that reads pictures", expected="a model's folder", actual=source)
-        return cls(Answering.of(*loaded, name=Path(source).name))
-
-    def sampled(self, picture: Image.Image, samples: int, seed: int) -> list[Completion]:
-        request = replace(self._request(picture), temperature=TEMPERATURE, top_p=TOP_P, seed=seed, n=samples)
-        [answer] = self._endpoint.answer([request])
-        return [_completion(choice) for choice in answer.choices]
 
 
 @contextlib.contextmanager
