@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.images import orientation
 from lensmith.core.types import Message, Part, Picture
 from lensmith.models.inference.loading import dtype_named, given_options
+from lensmith.models.scoring.likelihood import OptionScore, Scored
 from lensmith.models.scoring.model import ScoredModel
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -41,6 +42,29 @@ def load_model(
         max_length=None if max_length is None else int(max_length),
         options=given_options(exact=exact, picture_decoding=picture_decoding),
     )
+
+
+def option_scores(
+    model: ScoredModel,
+    requests: Sequence[Any],
+    prepare: Callable[[Sequence[tuple[Any, ...]]], Scored],
+    *,
+    question: Callable[[tuple[Any, ...]], Hashable],
+    at_once: int,
+) -> Iterator[tuple[int, OptionScore]]:
+    """Number and score of every request of one option, `at_once` questions at a time.
+
+    Requests whose arguments have an equal `question` are options of one, which `prepare` makes of all their arguments:
+    it is read once for all of them.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault(question(request.args), []).append(index)
+    indices = list(groups.values())
+    for some in (indices[first : first + at_once] for first in range(0, len(indices), at_once)):
+        scores = model.score([prepare([requests[index].args for index in group]) for group in some])
+        for group, of_group in zip(some, scores, strict=True):
+            yield from zip(group, of_group, strict=True)
 
 
 def chat_request(text: str, pictures: Iterable[Any], **settings: Any) -> Request:

@@ -21,7 +21,7 @@ from lm_eval.utils import (  # type: ignore[import-not-found]
     make_disjoint_window,
 )
 
-from lensmith.adapters.common import chat_request, load_model, writing_settings
+from lensmith.adapters.common import chat_request, load_model, option_scores, writing_settings
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.models.inference.prefill import Prompt
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @register_model(NAME)
 class LensmithLM(LM):  # type: ignore[misc]  # Any, where the framework is not installed
-    """A model that `lensmith serve` can load. `pretrained`: its folder; the other arguments as for `serve`."""
+    """A model that `lensmith serve` can load. `pretrained`: its folder; `loading`: see `load_model`."""
 
     MULTIMODAL = True
 
@@ -44,29 +44,17 @@ class LensmithLM(LM):  # type: ignore[misc]  # Any, where the framework is not i
         self,
         pretrained: str,
         *,
-        dtype: str = "float32",
         device: str | None = None,
-        cache_mib: int = 512,
-        max_length: int | None = None,
-        exact: str | None = None,
-        picture_decoding: str | None = None,
         batch_size: Any = None,
         max_batch_size: Any = None,
+        **loading: Any,
     ) -> None:
         """`batch_size` is the harness's to give, and not needed: batches follow from memory."""
         super().__init__()
         if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             _log.warning("there is no %s, which the harness asks for by itself: the CPU is used", device)
             device = None
-        self.model: ScoredModel = load_model(
-            pretrained,
-            dtype=dtype,
-            device=device,
-            cache_mib=cache_mib,
-            max_length=max_length,
-            exact=exact,
-            picture_decoding=picture_decoding,
-        )
+        self.model: ScoredModel = load_model(pretrained, device=device, **loading)
 
     @property
     def tokenizer_name(self) -> str:
@@ -91,14 +79,12 @@ class LensmithLM(LM):  # type: ignore[misc]  # Any, where the framework is not i
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """For each request the logprob of its continuation, and whether greedy writing would give it."""
         found: list[tuple[float, bool] | None] = [None] * len(requests)
-        groups = list(_same_question(requests).values())
-        for first in range(0, len(groups), _QUESTIONS_AT_ONCE):
-            some = groups[first : first + _QUESTIONS_AT_ONCE]
-            scores = self.model.score([self._prepared([requests[index].args for index in group]) for group in some])
-            for group, of_group in zip(some, scores, strict=True):
-                for index, score in zip(group, of_group, strict=True):
-                    found[index] = (score.total, score.is_greedy)
-                    self.cache_hook.add_partial("loglikelihood", requests[index].args, found[index])
+        scored = option_scores(
+            self.model, requests, self._prepared, question=_same_question, at_once=_QUESTIONS_AT_ONCE
+        )
+        for index, score in scored:
+            found[index] = (score.total, score.is_greedy)
+            self.cache_hook.add_partial("loglikelihood", requests[index].args, found[index])
         return [each for each in found if each is not None]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
@@ -166,12 +152,9 @@ class LensmithLM(LM):  # type: ignore[misc]  # Any, where the framework is not i
         return not (begin and text.startswith(begin))
 
 
-def _same_question(requests: Sequence[Any]) -> dict[tuple[Any, ...], list[int]]:
-    """Indices of requests by what comes before the continuation. The harness gives one dictionary to all of a doc."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, request in enumerate(requests):
-        groups.setdefault((request.args[0], *map(id, request.args[2:])), []).append(index)
-    return groups
+def _same_question(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What comes before the continuation. The harness gives one dictionary to all of a doc."""
+    return arguments[0], *map(id, arguments[2:])
 
 
 def _pictures(arguments: tuple[Any, ...]) -> list[Any]:

@@ -20,7 +20,7 @@ from lmms_eval.api.instance import GenerationResult  # type: ignore[import-not-f
 from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
 from lmms_eval.models.registry_v2 import ModelManifest  # type: ignore[import-not-found]
 
-from lensmith.adapters.common import chat_request, load_model, writing_settings
+from lensmith.adapters.common import chat_request, load_model, option_scores, writing_settings
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.models.scoring.likelihood import Scored
@@ -32,7 +32,7 @@ _QUESTIONS_AT_ONCE = 4
 
 
 class LensmithLmms(lmms):  # type: ignore[misc]  # Any, where the framework is not installed
-    """A model that `lensmith serve` can load. `pretrained`: its folder; the other arguments as for `serve`."""
+    """A model that `lensmith serve` can load. `pretrained`: its folder; `loading`: see `load_model`."""
 
     is_simple = True
 
@@ -40,42 +40,26 @@ class LensmithLmms(lmms):  # type: ignore[misc]  # Any, where the framework is n
         self,
         pretrained: str,
         *,
-        dtype: str = "float32",
-        device: str | None = None,
-        cache_mib: int = 512,
-        max_length: int | None = None,
-        exact: str | None = None,
-        picture_decoding: str | None = None,
         normalise: str = "option",
         batch_size: Any = None,
         max_batch_size: Any = None,
+        **loading: Any,
     ) -> None:
         """`batch_size` is the framework's to give, and not needed: batches follow from memory."""
         super().__init__()
         if normalise not in ("option", "sum"):
             raise InputError("normalise: no such loss", expected="option or sum", actual=normalise)
         self.normalise = normalise
-        self.model: ScoredModel = load_model(
-            pretrained,
-            dtype=dtype,
-            device=device,
-            cache_mib=cache_mib,
-            max_length=max_length,
-            exact=exact,
-            picture_decoding=picture_decoding,
-        )
+        self.model: ScoredModel = load_model(pretrained, **loading)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """For each request the loss of its continuation (smaller is likelier), and whether it is greedy, as `text`."""
         found: list[tuple[float, bool] | None] = [None] * len(requests)
-        groups = list(_same_question(requests).values())
-        for first in range(0, len(groups), _QUESTIONS_AT_ONCE):
-            some = groups[first : first + _QUESTIONS_AT_ONCE]
-            scores = self.model.score([self._prepared([requests[index].args for index in group]) for group in some])
-            for group, of_group in zip(some, scores, strict=True):
-                for index, score in zip(group, of_group, strict=True):
-                    value = score.total if self.normalise == "sum" else score.mean
-                    found[index] = (-value, score.is_greedy)
+        scored = option_scores(
+            self.model, requests, self._prepared, question=_same_question, at_once=_QUESTIONS_AT_ONCE
+        )
+        for index, score in scored:
+            found[index] = (-(score.total if self.normalise == "sum" else score.mean), score.is_greedy)
         return [GenerationResult(text=each) for each in found]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
@@ -124,12 +108,9 @@ class LensmithLmms(lmms):  # type: ignore[misc]  # Any, where the framework is n
         return self.task_dict[task][split][doc_id]
 
 
-def _same_question(requests: Sequence[Any]) -> dict[tuple[Any, ...], list[int]]:
-    """Indices of requests by context, document, task and split: pictures are fetched and read once for all options."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, request in enumerate(requests):
-        groups.setdefault((request.args[0], *request.args[3:6]), []).append(index)
-    return groups
+def _same_question(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Context, document, task and split."""
+    return arguments[0], *arguments[3:6]
 
 
 def manifest() -> ModelManifest:

@@ -10,6 +10,7 @@ tables and puts the same question.
 """
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ _MOST_TOKENS = 512
 
 
 class LensmithVLM(BaseModel):  # type: ignore[misc]  # Any, where the framework is not installed
-    """A model that `lensmith serve` can load, greedy. `model_path`: its folder."""
+    """A model that `lensmith serve` can load, greedy. `model_path`: its folder; `loading`: see `load_model`."""
 
     INSTALL_REQ = False
     INTERLEAVE = True
@@ -34,26 +35,14 @@ class LensmithVLM(BaseModel):  # type: ignore[misc]  # Any, where the framework 
         self,
         model_path: str,
         *,
-        dtype: str = "float32",
-        device: str | None = None,
-        cache_mib: int = 512,
-        exact: str | None = None,
-        picture_decoding: str | None = None,
         max_new_tokens: int = _MOST_TOKENS,
-        **ignored: Any,
+        **loading: Any,
     ) -> None:
-        if ignored:
-            raise InputError("unknown arguments", actual=", ".join(ignored))
+        if unknown := loading.keys() - inspect.signature(load_model).parameters.keys():
+            raise InputError("unknown arguments", actual=", ".join(sorted(unknown)))
         super().__init__()
         self.max_new_tokens = max_new_tokens
-        self.model = load_model(
-            model_path,
-            dtype=dtype,
-            device=device,
-            cache_mib=cache_mib,
-            exact=exact,
-            picture_decoding=picture_decoding,
-        )
+        self.model = load_model(model_path, **loading)
 
     def generate_inner(self, message: Sequence[Mapping[str, str]], dataset: str | None = None) -> str:
         """The answer to a list of `{"type": "text" | "image", "value": text or path}`."""
