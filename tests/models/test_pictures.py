@@ -160,4 +160,44 @@ def test_impossible_settings_are_refused(values):
 def test_settings_are_saved_and_read():
     config = PictureConfig(too_tall=TooTall.CROP, drop_repeated_patches=True)
     assert from_dict(PictureConfig, to_dict(config)) == config
-    assert config.geometry.layout(1000, 500).columns == 24
+    assert config.layout(1000, 500).columns == 24
+
+
+@pytest.mark.parametrize(
+    ("size", "picture", "cells"),
+    [
+        ((32, 32), (32, 32), (2, 2)),  # whole patches: no padding
+        ((33, 31), (33, 31), (3, 2)),  # rounded up by padding
+        ((1, 1), (1, 1), (1, 1)),
+        ((384, 512), (384, 512), (24, 32)),  # exactly the limits
+        ((768, 512), (384, 256), (24, 16)),  # too wide: halved
+        ((384, 1024), (192, 512), (12, 32)),  # too high: halved
+        ((1000, 999), (384, 384), (24, 24)),  # 383.6 rounds up
+        ((385, 5), (384, 5), (24, 1)),
+        ((100_000, 1), (384, 1), (24, 1)),  # never less than a pixel
+    ],
+)
+def test_layouts_of_pictures(size, picture, cells):
+    layout = PictureConfig(patch_px=16, max_width_px=384, max_height_px=512).layout(*size)
+    assert (layout.picture_width_px, layout.picture_height_px) == picture
+    assert (layout.columns, layout.rows) == cells
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000), st.integers(1, 20), st.integers(1, 40), st.integers(1, 40))
+def test_every_layout_holds_the_picture_and_keeps_the_limits(width, height, patch, columns, rows):
+    config = PictureConfig(patch_px=patch, max_width_px=columns * patch, max_height_px=rows * patch)
+    layout = config.layout(width, height)
+    assert 1 <= layout.columns <= columns and 1 <= layout.rows <= rows
+    assert layout.picture_width_px >= 1 and layout.columns * patch - layout.picture_width_px in range(patch)
+    assert layout.picture_height_px >= 1 and layout.rows * patch - layout.picture_height_px in range(patch)
+    # The aspect ratio is kept to the rounding of one side to a whole pixel, and never less than one.
+    scale = min(config.max_width_px / width, config.max_height_px / height, 1)
+    assert layout.picture_width_px == pytest.approx(max(1, width * scale), abs=0.5001)
+    assert layout.picture_height_px == pytest.approx(max(1, height * scale), abs=0.5001)
+    assert config.layout(layout.picture_width_px, layout.picture_height_px) == layout
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
+def test_a_size_without_area_is_an_image_error(size):
+    with pytest.raises(ImageError, match="no pixels"):
+        PictureConfig(patch_px=16, max_width_px=32, max_height_px=32).layout(*size)

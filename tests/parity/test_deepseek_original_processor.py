@@ -22,8 +22,6 @@ from transformers.image_utils import PILImageResampling, load_image
 
 from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.families.deepseek_vl.pictures import (
-    CLIP_MEAN,
-    CLIP_STD,
     HALF,
     Decoding,
     DeepseekPictureConfig,
@@ -34,6 +32,7 @@ from lensmith.models.families.deepseek_vl.pictures import (
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.prompt import Turn, chat_prompt, original_prompt, read_conversations
 from lensmith.models.families.deepseek_vl.tokenizer import END, IMAGE, tiny_tokenizer
+from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODELS = {"1.3b": DeepseekPictureConfig(), "7b": DeepseekPictureConfig.hybrid()}
@@ -84,8 +83,8 @@ def transformers_hybrid(image_px=1024, low_px=384):
         high_res_size={"height": image_px, "width": image_px},
         image_mean=HALF,
         image_std=HALF,
-        high_res_image_mean=CLIP_MEAN,
-        high_res_image_std=CLIP_STD,
+        high_res_image_mean=HIGH_MEAN,
+        high_res_image_std=HIGH_STD,
         resample=PILImageResampling.BILINEAR,
     )
 

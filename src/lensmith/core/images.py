@@ -165,9 +165,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             actual=f"mode {image.mode}",
             hint="save it with 8 or 16 bits a channel",
         )
+    return on_white(image)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """As RGB; what is transparent shows white."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba)
     return image.convert("RGB")
 
 

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lensmith.core.errors import ConfigError, ImageError
-from lensmith.core.geometry import NativeAspect, Resize
-from lensmith.core.images import open_picture
+from lensmith.core.images import on_white, open_picture
 
 PictureInput = Image.Image | NDArray[np.uint8] | bytes | str | os.PathLike[str]
 Pixels = NDArray[np.float32]
@@ -36,6 +35,16 @@ class TooTall(enum.Enum):
     SHRINK = "shrink"
     CROP = "crop"
     REFUSE = "refuse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The size to which a picture is scaled, and the patches that it then lies on, from their top left."""
+
+    picture_width_px: int
+    picture_height_px: int
+    columns: int
+    rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +67,32 @@ class PictureConfig:
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
             raise ConfigError("std: cannot be divided by", expected="> 0", actual=self.std)
-        self.geometry.layout(1, 1)  # refuses limits that are not whole patches
+        for name in ("patch_px", "max_width_px", "max_height_px"):
+            side_px = getattr(self, name)
+            if side_px < 1 or side_px % self.patch_px:
+                raise ConfigError(
+                    f"{name}: not whole patches", expected=f"a multiple of patch_px = {self.patch_px}", actual=side_px
+                )
 
-    @property
-    def geometry(self) -> NativeAspect:
-        """How a picture is laid out, without looking at it. It counts patches before any are dropped."""
-        return NativeAspect(
-            patch_px=self.patch_px,
-            max_width_px=self.max_width_px,
-            max_height_px=self.max_height_px,
-            resize=Resize.SHRINK,
-        )
+    def layout(self, width_px: int, height_px: int) -> Layout:
+        """How a picture of this size is laid out, in whole numbers only, so that it is the same everywhere.
+
+        It counts patches before any are dropped. Raises ImageError for a size without area.
+        """
+        if width_px < 1 or height_px < 1:
+            raise ImageError("the picture has no pixels", actual=f"{width_px} x {height_px}")
+        if width_px > self.max_width_px or height_px > self.max_height_px:
+            if width_px * self.max_height_px >= height_px * self.max_width_px:
+                width_px, height_px = self.max_width_px, _scaled(height_px, self.max_width_px, width_px)
+            else:
+                width_px, height_px = _scaled(width_px, self.max_height_px, height_px), self.max_height_px
+        columns, rows = -(-width_px // self.patch_px), -(-height_px // self.patch_px)
+        return Layout(picture_width_px=width_px, picture_height_px=height_px, columns=columns, rows=rows)
+
+
+def _scaled(length_px: int, limit_px: int, longest_px: int) -> int:
+    """`length_px * limit_px / longest_px`, rounded half up, at least one pixel."""
+    return max(1, (2 * length_px * limit_px + longest_px) // (2 * longest_px))
 
 
 class PictureBatch(NamedTuple):
@@ -143,33 +167,31 @@ def informative_patches(pixels_HW3: NDArray[np.uint8], patch_px: int) -> Mask:
 
 def _to_rgb(picture: PictureInput) -> Image.Image:
     if isinstance(picture, np.ndarray):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
-            raise ImageError(
-                "an array is not a picture",
-                expected="(height, width, 3), uint8",
-                actual=f"{picture.shape}, {picture.dtype}",
-            )
-        return Image.fromarray(picture)
+        return image_of(picture)
     if not isinstance(picture, Image.Image):
         return open_picture(picture)
-    if picture.mode == "RGB":
-        return picture
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else on_white(picture)
+
+
+def image_of(array: NDArray[np.uint8]) -> Image.Image:
+    """Raises ImageError for an array that is no picture."""
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise ImageError(
+            "an array is not a picture", expected="(height, width, 3), uint8", actual=f"{array.shape}, {array.dtype}"
+        )
+    return Image.fromarray(array)
 
 
 def _to_patches(picture: Image.Image, config: PictureConfig) -> _Patched:
     visible_px = visible_height_px(*picture.size, config)
     if visible_px < picture.height:
         picture = picture.crop((0, 0, picture.width, visible_px))
-    layout = config.geometry.layout(*picture.size)
+    layout = config.layout(*picture.size)
     size = (layout.picture_width_px, layout.picture_height_px)
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     pixels_HW3 = np.asarray(picture)
-    below, right = layout.canvas_height_px - size[1], layout.canvas_width_px - size[0]
+    below, right = layout.rows * config.patch_px - size[1], layout.columns * config.patch_px - size[0]
     if below or right:
         pixels_HW3 = np.pad(pixels_HW3, ((0, below), (0, right), (0, 0)), mode="edge")
     if config.drop_repeated_patches:

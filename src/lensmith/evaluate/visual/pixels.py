@@ -16,6 +16,7 @@ from PIL import Image
 
 from lensmith.core.arrays import Float64Array
 from lensmith.core.errors import ShapeError
+from lensmith.core.images import on_white
 
 PictureLike = Image.Image | NDArray[np.uint8] | bytes
 RgbArray = NDArray[np.uint8]
@@ -44,11 +45,7 @@ def rgb_array(picture: PictureLike) -> RgbArray:
         if picture.ndim == 3 and picture.shape[2] == 3:
             return picture
         return rgb_array(Image.fromarray(picture.squeeze()))
-    if picture.mode != "RGB":
-        coloured = picture.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, (*_WHITE, 255))
-        picture = Image.alpha_composite(white, coloured).convert("RGB")
-    return np.asarray(picture)
+    return np.asarray(picture if picture.mode == "RGB" else on_white(picture))
 
 
 def background_colour(rgb: RgbArray) -> Float64Array:

@@ -14,17 +14,18 @@ from lensmith.models.families.deepseek_vl.config import tiny_config
 from lensmith.models.families.deepseek_vl.convert import convert
 from lensmith.models.families.deepseek_vl.loading import published_pictures
 from lensmith.models.families.deepseek_vl.options import Exactness
-from lensmith.models.families.deepseek_vl.pictures import CLIP_MEAN, CLIP_STD, DeepseekPictureConfig, prepare_squares
+from lensmith.models.families.deepseek_vl.pictures import DeepseekPictureConfig, prepare_squares
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
+from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD
 
 THEIRS = Exactness.TRANSFORMERS
 ORIGINALS = {
     "image_processor_type": "VLMImageProcessor",
     "image_size": 64,
     "min_size": 14,
-    "image_mean": list(CLIP_MEAN),
-    "image_std": list(CLIP_STD),
+    "image_mean": list(HIGH_MEAN),
+    "image_std": list(HIGH_STD),
     "rescale_factor": 0.00392156862745098,
     "do_normalize": False,
     "background_color": [1, 2, 3],
@@ -64,7 +65,7 @@ def test_of_the_other_codes_folder_what_means_the_same_counts(tmp_path):
     plain = ORIGINALS | {"do_normalize": False}
     one = DeepseekPictureConfig(image_px=64, exact=THEIRS)
     assert published_pictures(write(tmp_path, plain), one) == replace(
-        one, mean=CLIP_MEAN, std=CLIP_STD, normalise=False
+        one, mean=HIGH_MEAN, std=HIGH_STD, normalise=False
     )
 
 

@@ -26,19 +26,25 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from lensmith.core.errors import ConfigError, ImageError
-from lensmith.core.images import DEFAULT_LIMITS, ImageLimits, decode_picture, open_picture, orientation, upright
+from lensmith.core.images import (
+    DEFAULT_LIMITS,
+    ImageLimits,
+    decode_picture,
+    on_white,
+    open_picture,
+    orientation,
+    upright,
+)
 from lensmith.models.families.deepseek_vl.options import Decoding, Exactness
-from lensmith.models.pictures import PictureInput, Pixels
+from lensmith.models.pictures import PictureInput, Pixels, image_of
+from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD
 
 Colour = tuple[float, float, float]
 Size = tuple[int, int]
 
-CLIP_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD: Colour = (0.26862954, 0.26130258, 0.27577711)
 HALF: Colour = (0.5, 0.5, 0.5)
 
 _log = logging.getLogger("lensmith.pictures")
@@ -81,7 +87,7 @@ class DeepseekPictureConfig:
         cls, *, image_px: int = 1024, low_px: int = 384, exact: Exactness = Exactness.ORIGINAL, min_px: int = 14
     ) -> "DeepseekPictureConfig":
         """Of the 7B models: SAM's square with the mean and deviation of CLIP, and SigLIP's with 0.5."""
-        return cls(image_px=image_px, low_px=low_px, min_px=min_px, mean=CLIP_MEAN, std=CLIP_STD, exact=exact)
+        return cls(image_px=image_px, low_px=low_px, min_px=min_px, mean=HIGH_MEAN, std=HIGH_STD, exact=exact)
 
     @property
     def background(self) -> tuple[int, int, int]:
@@ -179,18 +185,10 @@ def _pixels(picture: Image.Image, mean: Colour | None, std: Colour | None) -> Pi
 
 def _to_image(picture: PictureInput, config: DeepseekPictureConfig) -> Image.Image:
     if isinstance(picture, np.ndarray):
-        return Image.fromarray(_checked(picture))
+        return image_of(picture)
     if not isinstance(picture, Image.Image):
         return open_as(picture, config.reads)
     return _decoded(picture, config.reads)
-
-
-def _checked(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
-        raise ImageError(
-            "an array is not a picture", expected="(height, width, 3), uint8", actual=f"{array.shape}, {array.dtype}"
-        )
-    return array
 
 
 def _decoded(picture: Image.Image, decoding: Decoding) -> Image.Image:
@@ -198,9 +196,8 @@ def _decoded(picture: Image.Image, decoding: Decoding) -> Image.Image:
         picture = upright(picture)
     elif orientation(picture) != 1:
         say_once("a picture that its EXIF tag says to turn is read as it is stored")
-    if decoding is Decoding.AS_SEEN and picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+    if decoding is Decoding.AS_SEEN:
+        return on_white(picture)
     if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         say_once("a picture is read without its transparency: what lies under it shows")
     return picture.convert("RGB")
