@@ -36,36 +36,46 @@ class ProblemError(Exception):
         param: str | None = None,
         retry_after_s: int = 0,
     ) -> None:
-        self.status, self.reason, self.kind, self.retry_after_s = status, reason, kind, retry_after_s
+        self.status, self.reason = status, reason
         self.body: Json = {"error": {"message": message, "type": kind, "param": param, "code": reason}}
+        self._headers = {"retry-after": str(retry_after_s)} if retry_after_s else {}
+        self._headers |= {"accept-encoding": ACCEPTED} if reason == "content_encoding" and status == 415 else {}
         super().__init__(message)
+
+    def response(self) -> Response:
+        return json_response(self.body, self.status, self._headers)
 
 
 class ClientGone(Exception):  # noqa: N818 (an event, not a fault)
     """The client went away before its request was complete."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """A problem as it is written: status, body, headers, and its label in the metrics."""
-
-    status: int
-    body: Json
-    headers: Mapping[str, str]
-    reason: str
-
-
-def write_problem(error: ProblemError | LensmithError) -> Written:
+def as_problem(error: ProblemError | LensmithError) -> ProblemError:
     """Errors of the core as `openai_api` writes them, and the guard's own problems."""
     if isinstance(error, ProblemError):
-        headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
-        headers |= {"accept-encoding": ACCEPTED} if error.reason == "content_encoding" and error.status == 415 else {}
-        return Written(status=error.status, body=error.body, headers=headers, reason=error.reason)
+        return error
     status, body = write_error(error)
-    after_s = getattr(error, "retry_after_s", None) if isinstance(error, BusyError) else None
-    headers = {} if after_s is None else {"retry-after": str(min(_MOST_RETRY_S, max(1, round(after_s))))}
+    after_s = error.retry_after_s if isinstance(error, BusyError) else None
+    after_s = 0 if after_s is None else min(_MOST_RETRY_S, max(1, round(after_s)))
     reason = body["error"]["code"] or body["error"]["type"]
-    return Written(status=status, body=body, headers=headers, reason=reason)
+    problem = ProblemError(status, body["error"]["message"], reason=reason, retry_after_s=after_s)
+    problem.body = body
+    return problem
+
+
+_UPSTREAM = {
+    "unparsable_answer": (502, "the upstream server's answer could not be read"),
+    "upstream_failed": (502, "the upstream server failed"),
+    "upstream_timeout": (504, "the upstream server did not answer in time"),
+    "upstream_unauthorized": (502, "the upstream server does not accept this guard"),
+    "upstream_unreachable": (502, "the upstream server cannot be reached"),
+}
+
+
+def upstream_problem(reason: str) -> ProblemError:
+    """What a client is told where the server behind the guard is at fault."""
+    status, message = _UPSTREAM[reason]
+    return ProblemError(status, message, reason=reason, kind="upstream_error")
 
 
 def json_response(body: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -11,9 +11,8 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 from starlette.applications import Starlette
@@ -33,12 +32,13 @@ from lensmith.guard.http import (
     EventStream,
     NotingSend,
     ProblemError,
+    as_problem,
     client_name,
     expand_body,
     json_response,
     read_body,
     read_headers,
-    write_problem,
+    upstream_problem,
 )
 from lensmith.guard.metrics import CONTENT_TYPE, GuardMetrics
 from lensmith.guard.patterns import ClientStatistics
@@ -47,6 +47,7 @@ from lensmith.guard.strict_json import Json, read_object, write_object
 from lensmith.guard.upstream import Upstream, parse
 from lensmith.hosting.bodies import Coding
 from lensmith.hosting.keys import ApiKeys
+from lensmith.hosting.run import unless_gone
 from lensmith.openai_api import FIELDS, SSE_DONE, BusyError, Kind, MalformedAnswerError
 from lensmith.openai_api.events import DONE, EventReader
 
@@ -146,7 +147,7 @@ class Guard:
             return await self._listed_models()
         except MalformedAnswerError:
             self.metrics.unparsable_answers.inc()
-            raise _malformed() from None
+            raise upstream_problem("unparsable_answer") from None
 
     async def _model_names(self) -> list[str]:
         """The names that the upstream lists; none where it lists nothing that can be read."""
@@ -188,10 +189,10 @@ class Guard:
         try:
             decision = await self._admit(kind, HTTPConnection(scope), receive, slot)
         except (ProblemError, LensmithError) as error:
-            written = write_problem(error)
-            self.metrics.refused.labels(reason=written.reason).inc()
-            await json_response(written.body, written.status, written.headers)(scope, receive, send)
-            return written.status
+            problem = as_problem(error)
+            self.metrics.refused.labels(reason=problem.reason).inc()
+            await problem.response()(scope, receive, send)
+            return problem.status
         headers = {STRIPPED_HEADER: ", ".join(decision.stripped)} if decision.stripped else {}
 
         async def answer() -> int:
@@ -202,7 +203,11 @@ class Guard:
             await response(scope, receive, send)
             return response.status_code
 
-        return await _while_connected(receive, send, answer())
+        # Cancelled where the client goes away, and with it the upstream request.
+        status = await unless_gone(receive, answer(), is_answered=lambda: send.is_complete)
+        if status is None:
+            raise ClientGone
+        return status
 
     async def _admit(
         self, kind: Kind, connection: HTTPConnection, receive: Receive, slot: contextlib.ExitStack
@@ -244,8 +249,7 @@ class Guard:
         except (ProblemError, MalformedAnswerError, TimeoutError) as error:
             problem = self._upstream_problem(error)
         if not stream.is_started:
-            written = write_problem(problem)
-            return json_response(written.body, written.status, written.headers)
+            return problem.response()
         await stream.write(b"data: " + write_object(problem.body) + b"\n\n")
         await stream.close()
         return None
@@ -255,10 +259,9 @@ class Guard:
         if isinstance(error, MalformedAnswerError):
             self.metrics.unparsable_answers.inc()
             log.warning("an upstream answer was not passed on: %s", error.problem)
-            return _malformed()
+            return upstream_problem("unparsable_answer")
         if isinstance(error, TimeoutError):
-            message = "the upstream server did not answer in time"
-            error = ProblemError(504, message, reason="upstream_timeout", kind="upstream_error")
+            error = upstream_problem("upstream_timeout")
         self.metrics.upstream_errors.labels(kind=error.reason).inc()
         return error
 
@@ -281,16 +284,11 @@ class Guard:
     async def _pass_event(self, event: bytes, rewriter: Rewriter, stream: EventStream) -> None:
         body = parse(event)
         if "error" in body:
-            raise ProblemError(502, "the upstream server failed", reason="upstream_failed", kind="upstream_error")
+            raise upstream_problem("upstream_failed")
         chunk = rewriter.chunk(body)
         if chunk is not None:
             await stream.write(b"data: " + write_object(chunk) + b"\n\n")
             self.metrics.events.inc()
-
-
-def _malformed() -> ProblemError:
-    message = "the upstream server's answer could not be read"
-    return ProblemError(502, message, reason="unparsable_answer", kind="upstream_error")
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
@@ -301,35 +299,13 @@ async def _drain(pieces: AsyncIterator[bytes]) -> None:
                 pass
 
 
-async def _while_connected(receive: Receive, send: NotingSend, answering: Coroutine[Any, Any, int]) -> int:
-    """Runs `answering` until it is done or the client goes away, which cancels it, and with it the upstream request."""
-    work = asyncio.ensure_future(answering)
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() and not send.is_complete:  # servers also tell of a disconnection once all is sent
-            raise ClientGone
-        return await work
-    finally:
-        for task in (work, gone):
-            task.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     paths = "no such path here; a guard has at most /v1/chat/completions, /v1/completions and /v1/models"
     message = {404: paths, 405: "another method is needed"}.get(status, "not possible")
-    written = write_problem(ProblemError(status, message, reason="unknown_url"))
-    return json_response(written.body, written.status)
+    return ProblemError(status, message, reason="unknown_url").response()
 
 
 async def _handled(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError | LensmithError)
-    written = write_problem(error)
-    return json_response(written.body, written.status, written.headers)
+    return as_problem(error).response()

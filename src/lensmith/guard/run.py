@@ -14,7 +14,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.exposure import Exposure, Noise, parse_exposure, spell_exposure
 from lensmith.guard.config import GuardConfig
 from lensmith.guard.proxy import Guard
-from lensmith.hosting.run import BACKLOG, KEEP_ALIVE_S, in_thread, listen, serve_until_signal
+from lensmith.hosting.run import in_thread, listen, serve_until_signal, server_config
 
 LOG = logging.getLogger("lensmith.guard")
 STOP_S = 30
@@ -79,16 +79,6 @@ def _text_of(path: Path) -> str:
 
 
 def _server_config(config: GuardConfig) -> uvicorn.Config:
-    return uvicorn.Config(
-        Guard(config).app(),
-        http="h11",  # the strict parser: what it passes has one reading
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=STOP_S,
-        backlog=BACKLOG,
-    )
+    app = Guard(config).app()
+    # h11 is the strict parser: what it passes has one reading.
+    return server_config(app, http="h11", ws="none", proxy_headers=False, timeout_graceful_shutdown=STOP_S)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from lensmith.guard.config import GuardConfig
-from lensmith.guard.http import ProblemError
+from lensmith.guard.http import ProblemError, upstream_problem
 from lensmith.guard.strict_json import Json, MalformedError, read_object, write_object
 from lensmith.openai_api import Kind, MalformedAnswerError
 from lensmith.openai_api.refusals import read_refusal, refused_field
@@ -122,11 +122,9 @@ class _faults:  # noqa: N801 (reads as a statement)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError | httpx.UnsupportedProtocol):
-            message = "the upstream server cannot be reached"
-            raise ProblemError(502, message, reason="upstream_unreachable", kind="upstream_error") from error
+            raise upstream_problem("upstream_unreachable") from error
         if isinstance(error, httpx.TimeoutException):
-            message = "the upstream server did not answer in time"
-            raise ProblemError(504, message, reason="upstream_timeout", kind="upstream_error") from error
+            raise upstream_problem("upstream_timeout") from error
         # A connection that is reset under an answer broke it off, whether or not a part had come.
         if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError | httpx.ReadError):
             raise MalformedAnswerError("the answer broke off, or is no HTTP") from error
@@ -174,9 +172,5 @@ def _problem(response: httpx.Response, body: bytes, asked: Json) -> ProblemError
             status, "the upstream server is busy", reason="upstream_busy", kind=kind, retry_after_s=after_s
         )
     if status in (408, 504):
-        message = "the upstream server did not answer in time"
-        return ProblemError(504, message, reason="upstream_timeout", kind="upstream_error")
-    if status in (401, 403):
-        message = "the upstream server does not accept this guard"
-        return ProblemError(502, message, reason="upstream_unauthorized", kind="upstream_error")
-    return ProblemError(502, "the upstream server failed", reason="upstream_failed", kind="upstream_error")
+        return upstream_problem("upstream_timeout")
+    return upstream_problem("upstream_unauthorized" if status in (401, 403) else "upstream_failed")

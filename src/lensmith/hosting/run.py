@@ -1,4 +1,4 @@
-"""What both servers share: where they listen, how long they keep a connection, and how they run in a thread.
+"""What both servers share: where they listen, how long they keep a connection, how they run, also in a thread.
 
 A thread of this process is for tests, demonstrations, and whoever embeds a server.
 """
@@ -10,15 +10,19 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
+from typing import Any, TypeVar
 
 import uvicorn
+from starlette.types import ASGIApp, Receive
 
 from lensmith.core.errors import InputError
 
 LOG = logging.getLogger("lensmith.serve")
 _UVICORN = logging.getLogger("uvicorn.error")
+Result = TypeVar("Result")
+
 BACKLOG = 2048
 API_PATH = "/v1"
 """Below which an API is, as clients are given it; a server of pages announces another."""
@@ -92,6 +96,42 @@ def in_thread(config: uvicorn.Config, listening: socket.socket) -> Iterator[str]
     finally:
         server.should_exit = True
         thread.join()
+
+
+def server_config(app: ASGIApp, **settings: Any) -> uvicorn.Config:
+    """How every server here runs, and `settings` of uvicorn's of its own."""
+    return uvicorn.Config(
+        app,
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        backlog=BACKLOG,
+        **settings,
+    )
+
+
+async def unless_gone(
+    receive: Receive, work: Coroutine[Any, Any, Result], *, is_answered: Callable[[], bool] = lambda: False
+) -> Result | None:
+    """What `work` gives; None as soon as the client goes away, which cancels it.
+
+    `is_answered`: whether all is sent, for servers tell of a disconnection then too.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() or is_answered() else None
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -24,6 +24,7 @@ from lensmith.core.errors import ImageError, LensmithError
 from lensmith.core.exposure import visible_metadata
 from lensmith.hosting.bodies import ACCEPTED, BodyError, Coding, coding_of, expand
 from lensmith.hosting.keys import ApiKeys
+from lensmith.hosting.run import unless_gone
 from lensmith.openai_api import BusyError, Kind, WireError, WireRequest, read_requests, visible_request, write_error
 from lensmith.serve import schema
 from lensmith.serve.config import Access
@@ -144,7 +145,7 @@ async def _answer(kind: Kind, request: Request, engine: Engine, metrics: ServerM
     if wires[0].stream:
         return _Stream(reply, metrics)
     try:
-        answers = await _or_gone(request, reply.answers())
+        answers = await unless_gone(request.receive, reply.answers())
         if answers is None:
             metrics.disconnects.inc()
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
@@ -185,23 +186,6 @@ async def _read_body(request: Request, most_bytes: int) -> bytes:
     if coding is Coding.IDENTITY:
         return body
     return await asyncio.to_thread(expand, body, coding, most_bytes=most_bytes)
-
-
-async def _or_gone(request: Request, answers: Any) -> Any:
-    """What `answers` gives, or None as soon as the client is gone."""
-    answering = asyncio.ensure_future(answers)
-    leaving = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return answering.result() if answering.done() else None
-    finally:
-        for task in (answering, leaving):
-            task.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 class _Stream(StreamingResponse):
@@ -306,12 +290,9 @@ def _add_error_handlers(app: FastAPI, metrics: ServerMetrics) -> None:
         return _error(500, "the server failed")
 
 
-def _error(
-    status: int, message: str, *, expected: str | None = None, code: str | None = None, param: str | None = None
-) -> Response:
-    text = message if expected is None else f"{message}; expected: {expected}"
+def _error(status: int, message: str, *, code: str | None = None, param: str | None = None) -> Response:
     kind = _ERROR_KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return _json({"error": {"message": text, "type": kind, "param": param, "code": code}}, status)
+    return _json({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -3,9 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-import uvicorn
-
-from lensmith.hosting.run import BACKLOG, KEEP_ALIVE_S, in_thread, listen, serve_until_signal
+from lensmith.hosting.run import in_thread, listen, serve_until_signal, server_config
 from lensmith.models.inference.loading import dtype_named, load_answering
 from lensmith.serve.app import make_app
 from lensmith.serve.config import Access, ServerConfig
@@ -19,7 +17,8 @@ def serve(config: ServerConfig, *, on_ready: Callable[[str], None] = lambda url:
     """
     # Bound before the model is loaded: that a port is taken should not be told after half a minute.
     listening = listen(config.host, config.port)
-    serve_until_signal(_uvicorn(load_engine(config), config.access), listening, on_ready=on_ready)
+    app = make_app(load_engine(config), config.access)
+    serve_until_signal(server_config(app), listening, on_ready=on_ready)
 
 
 def load_engine(config: ServerConfig) -> Engine:
@@ -40,17 +39,6 @@ def load_engine(config: ServerConfig) -> Engine:
 @contextlib.contextmanager
 def running(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, access: Access | None = None) -> Iterator[str]:
     """A server in a thread of this process, for tests and demonstrations; gives its base URL (with /v1)."""
-    with in_thread(_uvicorn(engine, access or Access()), listen(host, port)) as url:
+    app = make_app(engine, access or Access())
+    with in_thread(server_config(app), listen(host, port)) as url:
         yield url
-
-
-def _uvicorn(engine: Engine, access: Access) -> uvicorn.Config:
-    return uvicorn.Config(
-        make_app(engine, access),
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        backlog=BACKLOG,
-    )
