@@ -97,7 +97,7 @@ def test_lost_connection_fails_what_waits_and_what_comes_after():
                 await future
         assert connection.lost
         with pytest.raises(ConnectionLostError):
-            await connection.call("A.call")
+            await connection.send("A.call")
 
     run(scenario)
 

@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 
 from lensmith.core.errors import CheckpointError, InputError
+from lensmith.core.files import lock
 from lensmith.train import OptimConfig, Precision, load_weights, newest
-from lensmith.train.folder import alone_in
+from lensmith.train.loop import LOCK_FILE
 from tests.support.toy_run import ToyModel, curve, same_bits, toy_config, toy_train
 
 FILES = ["model.safetensors", "average.safetensors", "optimizer.safetensors", "random.json", "manifest.json"]
@@ -158,8 +159,10 @@ def test_another_thread_count_is_a_warning(run_folder: Path, caplog: pytest.LogC
 
 
 def test_two_processes_cannot_train_into_one_folder(tmp_path: Path) -> None:
-    with alone_in(tmp_path), pytest.raises(InputError, match="another process is training"):
-        toy_train(tmp_path)
+    with (tmp_path / LOCK_FILE).open("a") as file:
+        lock(file.fileno(), tmp_path)
+        with pytest.raises(InputError, match="another run is writing here"):
+            toy_train(tmp_path)
     assert toy_train(tmp_path).result.step == 30
 
 

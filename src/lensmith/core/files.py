@@ -8,6 +8,7 @@ streams mean the same to every command.
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import secrets
 import stat
@@ -26,6 +27,9 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 """Besides terminals, the devices that may be written into: nothing of anybody's is behind them."""
 
 _MOST_LINKS = 40
+_NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+_log = logging.getLogger(__name__)
 
 
 def write_atomic(path: StrPath, data: bytes | str) -> None:
@@ -152,24 +156,30 @@ def _is_harmless(device: os.stat_result) -> bool:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder, which the system drops even when the process is killed.
-
-    Raises InputError where another process holds it. A file system that has no locks for folders is done without.
-    """
-    import fcntl  # noqa: PLC0415  # not on every system
-
+    """Holds a lock on a folder. Raises as `lock` does."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: another run is writing here", hint="wait, or give another folder") from error
-        except OSError as error:
-            if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP):
-                raise
+        lock(descriptor, folder)
         yield
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int, path: Path) -> None:
+    """Locks an open file or folder until it is closed; the system drops the lock even when the process is killed.
+
+    Raises InputError, which names `path`, where another process holds it. Where there are no such locks, a warning.
+    """
+    try:
+        import fcntl  # noqa: PLC0415  # not on every system
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{path}: another run is writing here", hint="wait for it, or give another place") from error
+    except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        _log.warning("%s cannot be locked (%s): make sure that only one run writes there", path, error)
 
 
 def sha256_of_bytes(data: bytes) -> str:

@@ -66,12 +66,11 @@ class Connection:
         connection._writer = writer
         return connection
 
-    async def call(self, method: str, params: Json | None = None, session: str = "") -> Json:
-        """The answer of `method`. Raises ProtocolError, SessionLostError or ConnectionLostError."""
-        return await self.send(method, params, session)
-
     def send(self, method: str, params: Json | None = None, session: str = "") -> "asyncio.Future[Json]":
-        """Sends at once; the answer may be awaited or, where it does not matter, left alone."""
+        """Sends at once; the answer may be awaited or, where it does not matter, left alone.
+
+        Awaited, it raises ProtocolError, SessionLostError or ConnectionLostError.
+        """
         future = self.expect(session)
         if self._writer is not None and not future.done():
             message: Json = {"id": self._last_id, "method": method, "params": params or {}}

@@ -84,7 +84,7 @@ class Pool:
     async def version(self) -> str:
         """The browser's name and version."""
         browser = await self._running_browser()
-        return str((await browser.connection.call("Browser.getVersion"))["product"])
+        return str((await browser.connection.send("Browser.getVersion"))["product"])
 
     async def close(self) -> None:
         self._closed = True

@@ -91,8 +91,8 @@ class BrowserProcess:
         process = cls(pid, folder, await Connection.open(to_browser, from_browser))
         try:
             async with asyncio.timeout(START_LIMIT_S):
-                await process.connection.call("Browser.getVersion")
-                await process.connection.call("Browser.setDownloadBehavior", {"behavior": "deny"})
+                await process.connection.send("Browser.getVersion")
+                await process.connection.send("Browser.setDownloadBehavior", {"behavior": "deny"})
         except (ConnectionLostError, TimeoutError) as error:
             last_words = process.last_words()
             process.end()

@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from lensmith.core.errors import BrowserNotFoundError, RenderError
@@ -42,9 +41,7 @@ class Renderer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def render(self, html: str | bytes, capture: Capture = DEFAULT_CAPTURE) -> Page:

@@ -58,12 +58,12 @@ class Tab:
     @classmethod
     async def open(cls, connection: Connection, config: RenderConfig) -> "Tab":
         """Raises ProtocolError, SessionLostError or ConnectionLostError."""
-        context = (await connection.call("Target.createBrowserContext"))["browserContextId"]
+        context = (await connection.send("Target.createBrowserContext"))["browserContextId"]
         try:
             where = {"url": "about:blank", "browserContextId": context}
-            target = (await connection.call("Target.createTarget", where))["targetId"]
+            target = (await connection.send("Target.createTarget", where))["targetId"]
             attach = {"targetId": target, "flatten": True}
-            session = (await connection.call("Target.attachToTarget", attach))["sessionId"]
+            session = (await connection.send("Target.attachToTarget", attach))["sessionId"]
             tab = cls(connection, config, target, session, context)
             connection.listen(session, tab._on_event)
             await tab._prepare()
@@ -76,7 +76,7 @@ class Tab:
         """Closes the page and ends its renderer, hung or not. Raises ProtocolError or ConnectionLostError."""
         self.lost = True
         self._connection.drop_session(self._session)
-        await self._connection.call("Target.disposeBrowserContext", {"browserContextId": self._context})
+        await self._connection.send("Target.disposeBrowserContext", {"browserContextId": self._context})
 
     async def crash(self) -> None:
         """Kills the renderer process, as a page that exploits or exhausts it would. For tests."""
@@ -121,9 +121,9 @@ class Tab:
         # Layout sees the emulated metrics. The window itself is tiny, so that the frames which are drawn before and
         # after the capture, and which nobody looks at, cost next to nothing: a quarter of all the work on a page.
         await self._call("Emulation.setDeviceMetricsOverride", metrics)
-        window = await self._connection.call("Browser.getWindowForTarget", {"targetId": self._target})
+        window = await self._connection.send("Browser.getWindowForTarget", {"targetId": self._target})
         size = {"windowId": window["windowId"], "width": WINDOW_PX, "height": WINDOW_PX}
-        await self._connection.call("Browser.setContentsSize", size)
+        await self._connection.send("Browser.setContentsSize", size)
 
     async def _call(self, method: str, params: Json | None = None) -> Json:
         if self.lost:

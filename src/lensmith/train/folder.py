@@ -5,8 +5,6 @@ SHA-256 of every other file and its own hash, so that a torn or rotten checkpoin
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import logging
 import os
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmith.core.errors import CheckpointError, InputError
+from lensmith.core.errors import CheckpointError
 from lensmith.core.files import sha256_of_bytes, sha256_of_file, write_atomic
 
 MANIFEST_FILE = "manifest.json"
@@ -172,26 +170,3 @@ def _verified(path: Path, step: int) -> Checkpoint:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _DamagedError(f"{MANIFEST_FILE} cannot be read") from error
     return Checkpoint(path=path, step=step, notes=manifest["notes"])
-
-
-# --- one writer ---------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which the operating system drops even when the process is killed.
-
-    Raises InputError where another process holds it.
-    """
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process is training into {folder}", hint="wait for it, stop it, or use another folder"
-            ) from error
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            logger.warning("%s cannot be locked (%s): make sure that only one process trains into it", folder, error)
-        yield

@@ -16,18 +16,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lensmith.core.errors import InputError
-from lensmith.train import folder as folders
+from lensmith.core.files import lock
 from lensmith.train import optim
 from lensmith.train.checkpoint import untouched
 from lensmith.train.config import TrainConfig, autocast
@@ -47,6 +47,8 @@ from lensmith.train.interfaces import (
 from lensmith.train.log import StepCounter, StepLog, to_stderr
 from lensmith.train.prefetch import Prefetcher
 from lensmith.train.run import Run
+
+LOCK_FILE = ".lock"
 
 
 def train(
@@ -74,12 +76,12 @@ def train(
     the end the model holds the last weights; the averaged ones are in the checkpoint's `average.safetensors`.
 
     Raises CheckpointError (nothing usable to resume from), DivergedError (before the bad update is made), BatchError
-    (the data function failed), InputError (the model cannot be trained, or another process trains into `out_dir`).
+    (the data function failed), InputError (the model cannot be trained, or another run writes into `out_dir`).
     """
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(folders.alone_in(folder))
+        lock(stack.enter_context((folder / LOCK_FILE).open("a")).fileno(), folder)
         run = Run.begin(model, loss_function, config, folder, identity=identity or {}, allow_changes=allow_changes)
         run.pause_at = None if steps is None else run.step + steps
         log = StepLog(folder, step=run.step, curves=config.curves)
@@ -185,9 +187,7 @@ class StopSignals:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             # None: a handler that was not installed from Python, which Python cannot put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -225,7 +225,8 @@ def update(run: Run, prefetcher: Prefetcher) -> dict[str, float]:
     )
     _require_finite(run, loss, norm)
     lr = optim.lr_at(run.step, peak_lr=optim_config.peak_lr, schedule=run.config.schedule)
-    optim.set_lr(optimizer, lr)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
     optimizer.step()
     if run.state.average is not None:
         run.state.average.update(run.step)
@@ -264,16 +265,12 @@ def _accumulate(run: Run, prefetcher: Prefetcher) -> _Sums:
         raise InputError(f"update {run.step} (counted from 0) has no target token", hint="check the loss mask")
     return _Sums(
         # Read only now, so that an accelerator need not wait between micro-batches.
-        loss=_total(parts.loss_sum for parts in done),
+        loss=math.fsum(float(parts.loss_sum.detach()) for parts in done),
         target_tokens=target_tokens,
         samples=sum(parts.samples for parts in done),
         data_wait_s=data_wait_s,
         scalars=_mean_scalars(done),
     )
-
-
-def _total(values: Iterable[Tensor]) -> float:
-    return math.fsum(float(value.detach()) for value in values)
 
 
 def _mean_scalars(done: list[LossParts]) -> dict[str, float]:

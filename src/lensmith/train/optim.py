@@ -66,12 +66,6 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     )
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
 def scale_and_clip(model: nn.Module, *, target_tokens: int, clip_norm: float) -> Tensor:
     """Gradients of a sum become those of the mean over `target_tokens`; then their norm is limited.
 

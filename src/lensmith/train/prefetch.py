@@ -4,9 +4,8 @@ A bounded row of futures: at most `ahead` batches exist that the loop has not ye
 """
 
 import collections
-from collections.abc import Iterator
+import itertools
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from lensmith.train.interfaces import BatchError, Batches
@@ -38,9 +37,7 @@ class Prefetcher:
         self._fill()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # A batch under way is not waited for after an error: it could hang, and nobody wants it any more.
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
@@ -58,8 +55,5 @@ class Prefetcher:
         return batch
 
     def _fill(self) -> None:
-        for step, micro in self._next(self._ahead - len(self._row)):
+        for step, micro in itertools.islice(self._order, self._ahead - len(self._row)):
             self._row.append(_Wanted(step, micro, self._pool.submit(self._batches.batch_at, step, micro)))
-
-    def _next(self, count: int) -> Iterator[tuple[int, int]]:
-        return (place for _, place in zip(range(count), self._order, strict=False))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lensmith.core.errors import InputError
-from lensmith.core.files import is_stream, open_output
+from lensmith.core.files import is_stream, lock, open_output
 from lensmith.evaluate.choice.answers import READING_VERSION
 from lensmith.evaluate.choice.question import PROMPT_VERSION, HowAsked, Mode, Result
 
@@ -84,7 +84,7 @@ def open_results(path: Path | None, head: ResultsHead) -> Iterator[ResultsFile]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        _lock(file, path)
+        lock(file.fileno(), path)  # two runs at once would answer everything twice
         done = _resume(file, path, head)
         yield ResultsFile(file, head.how, done)
         os.fsync(file.fileno())
@@ -157,15 +157,3 @@ def _short(value: object) -> str:
 
 def _line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values).encode() + b"\n"
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Two runs at once would answer everything twice."""
-    try:
-        import fcntl  # noqa: PLC0415  # not on every system; there two runs are not told apart
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise InputError(f"{path}: another run is writing these results", hint="wait, or give another --out") from error

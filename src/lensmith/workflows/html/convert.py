@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from PIL import Image
@@ -106,10 +105,8 @@ class Converter:
         self.renderer.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.renderer.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self.renderer.close()
 
     def convert(
         self,
