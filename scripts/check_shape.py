@@ -49,7 +49,6 @@ OURS = Exceptions(
         "LensmithLM": "lm-evaluation-harness, which registers it",
         "SERVERS": "the servers that a cure is known for",
         "is_well_formed": "the promise of `repair`, for whoever keeps pages",
-        "shipped_model": "where the model that ships lies",
     },
 )
 

@@ -14,7 +14,7 @@ from lensmith.audit.run import AuditConfig, audit
 from lensmith.audit.weights.head import open_weights
 from lensmith.core.exposure import Exposure, Sampled, Taken, Together
 from lensmith.endpoints.http.client import connect
-from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.models.families.sightseer import SHIPPED, load
 from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.engine import Engine
 from lensmith.serve.run import running
@@ -134,7 +134,7 @@ def test_what_is_blurred_is_right_or_unresolved(answering, tmp_path, exposure):
 
 @pytest.mark.timeout(1800)
 def test_a_vision_language_model_is_read_through_its_pictures(tmp_path):
-    model, processor = load(shipped_model())
+    model, processor = load(SHIPPED["sightseer_nano"])
     answering = Answering.of(model, processor, name="sightseer_nano")
     report = audited(
         answering, replace(EVERYTHING, logit_bias=0.0), tmp_path, form=ContextForm.PICTURE, read_outs=(ReadOut.P1,)

@@ -8,7 +8,7 @@ import torch
 from lensmith.core.config import content_hash, from_dict, to_dict
 from lensmith.core.errors import ConfigError
 from lensmith.data.webpages.grammar.pages import generate_page
-from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.models.families.sightseer import SHIPPED, load
 from lensmith.models.families.sightseer.config import DecoderConfig
 from lensmith.models.families.sightseer.processor import IMAGE
 from lensmith.models.pictures import prepare_pictures
@@ -82,7 +82,7 @@ def test_the_tokenizer_fits_the_recipe_and_reads_pages_it_never_saw(tokenizer):
 
 def test_the_model_that_ships_has_the_recipes_tokenizer_and_configuration(tokenizer):
     recipe = recipe_named("sightseer_nano")
-    model, processor = load(shipped_model())
+    model, processor = load(SHIPPED["sightseer_nano"])
     assert processor.tokenizer.get_vocab() == tokenizer.get_vocab()
     page = generate_page(7, 0).html
     assert processor.tokenizer(page)["input_ids"] == tokenizer(page)["input_ids"]

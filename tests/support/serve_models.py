@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from lensmith.core.exposure import Exposure
-from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.models.families.sightseer import SHIPPED, load
 from lensmith.models.inference.endpoint import Answering
 from lensmith.serve.config import Access, ServerLimits
 from lensmith.serve.engine import Engine
@@ -87,7 +87,7 @@ def tiny_engine(exposure=None, *, slots=4, cache_bytes=4 << 20, max_length=None,
 @functools.cache
 def sightseer():
     torch.set_num_threads(1)
-    return load(shipped_model())
+    return load(SHIPPED["sightseer_nano"])
 
 
 @contextlib.contextmanager

@@ -83,13 +83,17 @@ class VisionLanguageProcessor(ProcessorMixin):
             raise ConfigError(
                 "processor and tower differ in the patch", expected=config.vision.patch_px, actual=pictures.patch_px
             )
-        if processor.image_token_id != config.image_token_id:
+        processor.check_placeholder(config)
+        return processor
+
+    def check_placeholder(self, config: VisionLanguageConfig) -> None:
+        """Raises ConfigError where the model's placeholder is another token."""
+        if self.image_token_id != config.image_token_id:
             raise ConfigError(
                 "tokenizer and model differ in the image placeholder",
                 expected=config.image_token_id,
-                actual=processor.image_token_id,
+                actual=self.image_token_id,
             )
-        return processor
 
     def __call__(
         self,

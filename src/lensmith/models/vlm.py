@@ -144,14 +144,15 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
             inputs_embeds,
             pictures=pictures,
             features_FL=image_features,
-            continues=_length(past_key_values) > 0,
+            continues=past_key_values is not None and past_key_values.get_seq_length() > 0,
         )
         wanted: int | Tensor = logits_to_keep
         targets_BT: Tensor | None = None
         if labels is not None:
             if use_cache is None and past_key_values is None:
                 use_cache = False
-            targets_BT = _next_tokens(labels)
+            # Each position's target is the label of the token after it.
+            targets_BT = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
             wanted = 0 if return_logits else targets_BT != IGNORED_LABEL
             attention_mask = self._without_right_padding(attention_mask, past_key_values)
         outputs = self.language_model(
@@ -167,7 +168,8 @@ class VisionLanguageModel(PreTrainedModel, GenerationMixin):
         loss, logits = None, outputs.logits
         if targets_BT is not None:
             loss = next_token_loss(logits, targets_BT, num_items_in_batch)
-            logits = _last(logits, logits_to_keep) if return_logits else None
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = logits[:, kept] if return_logits else None
         return VisionLanguageOutput(
             loss=loss,
             logits=logits,
@@ -289,16 +291,3 @@ def _fill_unloaded(module: nn.Module, fresh: nn.Module) -> None:
         target: Any = own[name]
         init.copy_(target, tensor)  # leaves alone what came from the checkpoint
         target._is_hf_initialized = True
-
-
-def _next_tokens(labels_BT: Tensor) -> Tensor:
-    """Each position's target: the label of the token after it."""
-    return nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED_LABEL)
-
-
-def _last(logits_BTW: Tensor, keep: int | Tensor) -> Tensor:
-    return logits_BTW[:, slice(-keep, None) if isinstance(keep, int) else keep]
-
-
-def _length(past: Cache | None) -> int:
-    return 0 if past is None else int(past.get_seq_length())

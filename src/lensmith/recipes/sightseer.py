@@ -18,7 +18,7 @@ from lensmith.data.webpages.grammar.stylesheet import UTILITIES
 from lensmith.models import VisionLanguageModel
 from lensmith.models.connectors.mlp import MlpConnectorConfig
 from lensmith.models.families.sightseer.config import DecoderConfig, sightseer_config
-from lensmith.models.families.sightseer.processor import IMAGE, markup_pieces, sightseer_processor, train_tokenizer
+from lensmith.models.families.sightseer.processor import IMAGE, markup_pieces, train_tokenizer
 from lensmith.models.pictures import PictureConfig, TooTall
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.towers.conv import ConvTowerConfig
@@ -88,7 +88,7 @@ def build_processor(
     recipe: SightseerRecipe, model: VisionLanguageModel, tokenizer: PreTrainedTokenizerFast
 ) -> VisionLanguageProcessor:
     """The processor of the recipe's model."""
-    return sightseer_processor(model.config, tokenizer, recipe.picture)
+    return VisionLanguageProcessor.for_model(model.config, tokenizer, recipe.picture, IMAGE)
 
 
 def sightseer_nano() -> SightseerRecipe:

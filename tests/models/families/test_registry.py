@@ -11,8 +11,9 @@ import torch
 
 import lensmith
 from lensmith.core.errors import CheckpointError, ConfigError, InputError
+from lensmith.models.checkpoints.folder import Loaded
 from lensmith.models.families import registry
-from lensmith.models.families.base import Family, Loaded
+from lensmith.models.families.base import Family
 from lensmith.models.inference.loading import load_answering, load_vision_language
 from tests.support.tiny_deepseek import save_own, tiny_model
 

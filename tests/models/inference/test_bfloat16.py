@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from lensmith.core.endpoint import Request, Reveal
 from lensmith.core.types import Message, Picture
-from lensmith.models.families.sightseer import load, shipped_model
+from lensmith.models.families.sightseer import SHIPPED, load
 from lensmith.models.inference.endpoint import LocalEndpoint
 from tests.support.tiny_vlm import tiny_llama
 
@@ -64,7 +64,7 @@ def test_a_batch_is_as_each_alone_and_as_float32(model, tokenizer):
 
 
 def test_the_shipped_model_sees_a_picture():
-    model, processor = load(shipped_model())
+    model, processor = load(SHIPPED["sightseer_nano"])
     buffer = io.BytesIO()
     Image.new("RGB", (160, 120), (200, 30, 30)).save(buffer, "PNG")
     message = Message(role="user", parts=(Picture(data=buffer.getvalue()),))

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoModelForCausalLM, FalconMambaConfig, PreTrainedTokenizerFast
 
 from lensmith.core.errors import InputError
-from lensmith.models.families.sightseer import shipped_model
+from lensmith.models.families.sightseer import SHIPPED
 from lensmith.models.inference.kv_cache import KeysValues, SlotCache
 from lensmith.models.inference.loading import load_answering
 from lensmith.models.inference.lru import ByteLru
@@ -123,7 +123,7 @@ def test_bytes_of_a_sentencepiece_vocabulary():
 
 
 def test_the_shipped_model_is_loaded_by_name_and_by_folder():
-    by_name, by_folder = load_answering(None), load_answering(shipped_model(), name="other", max_length=100)
+    by_name, by_folder = load_answering(None), load_answering(SHIPPED["sightseer_nano"], name="other", max_length=100)
     assert (by_name.name, by_folder.name) == ("sightseer_nano", "other")
     assert by_name.facts()["width"] == by_folder.facts()["width"] == 320
     assert (by_name.max_length, by_folder.max_length) == (4096, 100)

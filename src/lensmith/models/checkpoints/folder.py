@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -45,10 +45,15 @@ def is_saved(folder: str | Path) -> bool:
     return bool(declared(folder, CONFIG, "model_type") == VisionLanguageConfig.model_type)
 
 
-def load_saved(
-    folder: str | Path, *, dtype: torch.dtype, device: str = "cpu"
-) -> tuple[VisionLanguageModel, VisionLanguageProcessor]:
-    """Model, in evaluation mode, and processor that `save_pretrained` wrote. Raises InputError."""
+class Loaded(NamedTuple):
+    """A model, in evaluation mode, and what prepares its input."""
+
+    model: VisionLanguageModel
+    processor: VisionLanguageProcessor
+
+
+def load_saved(folder: str | Path, *, dtype: torch.dtype, device: str = "cpu") -> Loaded:
+    """What `save_pretrained` wrote. Raises InputError."""
     if not (Path(folder) / CONFIG).is_file():
         raise InputError(
             "there is no model in this folder",
@@ -60,7 +65,7 @@ def load_saved(
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     if not isinstance(model, VisionLanguageModel) or not isinstance(processor, VisionLanguageProcessor):
         raise InputError("not a lensmith model", expected="model type lensmith_vlm", actual=type(model).__name__)
-    return model.eval().to(device), processor
+    return Loaded(model.eval().to(device), processor)
 
 
 @contextlib.contextmanager

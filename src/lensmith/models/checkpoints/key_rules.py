@@ -121,17 +121,17 @@ class KeyPlan:
 
 def key_plan(
     shapes: Mapping[str, Shape],
-    place_of: Callable[[str], Place],
+    rules: Sequence[Rule],
     *,
     layout: str,
     unused: Iterable[re.Pattern[str]] = (),
 ) -> KeyPlan:
-    """The plan for a model whose state dict has these names and shapes, of which `place_of` says where each lies.
+    """The plan for a model whose state dict has these names and shapes, of which the `rules` say where each lies.
 
     `layout` names it in errors. Raises CheckpointError for a name that has no place.
     """
     parts: dict[str, dict[int, str]] = {}
-    places = {own: place_of(own) for own in shapes}
+    places = {own: find(rules, own) for own in shapes}
     for own, place in places.items():
         parts.setdefault(place.name, {})[place.part] = own
     stored = {}

@@ -9,22 +9,14 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lensmith.core.errors import InputError
-from lensmith.models.processor import VisionLanguageProcessor
-from lensmith.models.vlm import VisionLanguageModel
+from lensmith.models.checkpoints.folder import Loaded
 
 Source = str | Path
 """A folder, or a name: of a model that ships, or on the Hub."""
 Kind = TypeVar("Kind", bound=enum.Enum)
-
-
-class Loaded(NamedTuple):
-    """A model, in evaluation mode, and what prepares its input."""
-
-    model: VisionLanguageModel
-    processor: VisionLanguageProcessor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import torch
 
 from lensmith.core.errors import InputError
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
-from lensmith.models.checkpoints.folder import is_saved, load_saved
-from lensmith.models.families.base import Loaded, Source
+from lensmith.models.checkpoints.folder import Loaded, is_saved, load_saved
+from lensmith.models.families.base import Source
 from lensmith.models.families.registry import check_options, family_of, options_for, resolved
 from lensmith.models.inference.endpoint import CACHE_BYTES, Answering, Reading
 from lensmith.models.language.loading import GGUF_SUFFIX, load_language_model
@@ -89,7 +89,7 @@ def load_vision_language(
     own = options_for(family, options)
     if family is not None:
         return family.load(source, dtype=dtype, device=device, **own)
-    return Loaded(*load_saved(source, dtype=dtype, device=device)) if is_saved(source) else None
+    return load_saved(source, dtype=dtype, device=device) if is_saved(source) else None
 
 
 def _refuse_missing(device: str) -> None:

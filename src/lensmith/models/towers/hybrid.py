@@ -16,7 +16,7 @@ V width of both tokens together.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -32,8 +32,8 @@ HIGH_MEAN, HIGH_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 LOW_MEAN, LOW_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
-def _siglip_l() -> SiglipTowerConfig:
-    return SiglipTowerConfig(width=1024, hidden_width=4096, layers=24, heads=16, native_px=384, activation="gelu")
+SIGLIP_L = SiglipTowerConfig(width=1024, hidden_width=4096, layers=24, heads=16, native_px=384, activation="gelu")
+"""As DeepSeek-VL of either size has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class HybridTowerConfig:
 
     kind: ClassVar[str] = "hybrid"
     input_names: ClassVar[tuple[str, ...]] = (*INPUT_NAMES, "low_pixel_values")
-    high: SamTowerConfig = field(default_factory=SamTowerConfig)
-    low: SiglipTowerConfig = field(default_factory=_siglip_l)
+    high: SamTowerConfig = SamTowerConfig()  # noqa: RUF009 - frozen
+    low: SiglipTowerConfig = SIGLIP_L
     makes_low: bool = True
 
     def __post_init__(self) -> None:

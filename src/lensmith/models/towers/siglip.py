@@ -23,6 +23,17 @@ from transformers.masking_utils import create_bidirectional_mask
 from lensmith.core.errors import ConfigError
 from lensmith.models.towers.base import INPUT_NAMES, VisionFeatures, picture_extents
 
+_TRANSFORMERS_NAMES = {
+    "width": "hidden_size",
+    "hidden_width": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "patch_px": "patch_size",
+    "native_px": "image_size",
+    "activation": "hidden_act",
+    "norm_eps": "layer_norm_eps",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SiglipTowerConfig:
@@ -48,30 +59,12 @@ class SiglipTowerConfig:
     @classmethod
     def from_transformers(cls, config: SiglipVisionConfig) -> "SiglipTowerConfig":
         """The tower into which the weights of a `SiglipVisionModel` of this configuration fit."""
-        return cls(
-            width=config.hidden_size,
-            hidden_width=config.intermediate_size,
-            layers=config.num_hidden_layers,
-            heads=config.num_attention_heads,
-            patch_px=config.patch_size,
-            native_px=config.image_size,
-            activation=config.hidden_act,
-            norm_eps=config.layer_norm_eps,
-        )
+        return cls(**{own: getattr(config, theirs) for own, theirs in _TRANSFORMERS_NAMES.items()})
 
     def to_transformers(self) -> SiglipVisionConfig:
         """The same as transformers says it, without the pooling head."""
-        return SiglipVisionConfig(
-            hidden_size=self.width,
-            intermediate_size=self.hidden_width,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            patch_size=self.patch_px,
-            image_size=self.native_px,
-            hidden_act=self.activation,
-            layer_norm_eps=self.norm_eps,
-            vision_use_head=False,
-        )
+        values: dict[str, Any] = {theirs: getattr(self, own) for own, theirs in _TRANSFORMERS_NAMES.items()}
+        return SiglipVisionConfig(**values, vision_use_head=False)
 
     def build(self) -> "SiglipTower":
         return SiglipTower(self)

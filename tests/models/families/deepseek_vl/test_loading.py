@@ -473,7 +473,7 @@ def test_how_pictures_are_read_can_be_chosen_and_is_saved(folders, tmp_path):
     for exact, default in (("original", Decoding.STORED), ("transformers", Decoding.UPRIGHT)):
         _, processor = load(folders["mlp", CheckpointLayout.ORIGINAL], exact=exact)
         assert processor.pictures.reads is default
-    model, processor = load(folders["mlp", CheckpointLayout.ORIGINAL], decoding="as-seen")
+    model, processor = load(folders["mlp", CheckpointLayout.ORIGINAL], picture_decoding="as-seen")
     assert processor.exact is Exactness.ORIGINAL
     clear = io.BytesIO()
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(clear, "PNG")
@@ -481,7 +481,7 @@ def test_how_pictures_are_read_can_be_chosen_and_is_saved(folders, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert load(tmp_path)[1].pictures.reads is Decoding.AS_SEEN
-    assert load(tmp_path, decoding=Decoding.STORED)[1].pictures.reads is Decoding.STORED
+    assert load(tmp_path, picture_decoding=Decoding.STORED)[1].pictures.reads is Decoding.STORED
     for exact in ("original", "transformers"):
         again = load(tmp_path, exact=exact)[1]
         assert (again.exact.value, again.pictures.reads) == (exact, Decoding.AS_SEEN), "what was chosen stays"

@@ -1,10 +1,9 @@
 """DeepSeek-VL (arXiv 2403.05525): the published checkpoints, in each of their layouts, computed as published."""
 
-from typing import Any
-
 import torch
 
-from lensmith.models.families.base import Family, Loaded, Source
+from lensmith.models.checkpoints.folder import Loaded
+from lensmith.models.families.base import Family
 from lensmith.models.families.deepseek_vl.checkpoint import is_deepseek_vl
 from lensmith.models.families.deepseek_vl.config import SIZES, deepseek_vl_config, tiny_config
 from lensmith.models.families.deepseek_vl.convert import convert as convert_checkpoint
@@ -14,12 +13,6 @@ from lensmith.models.families.deepseek_vl.options import OPTIONS, Decoding, Exac
 from lensmith.models.families.deepseek_vl.processor import DeepseekVlProcessor
 from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 from lensmith.models.vlm import VisionLanguageModel
-
-
-def _load(
-    source: Source, *, dtype: torch.dtype, device: str, exact: Any = None, picture_decoding: Any = None
-) -> Loaded:
-    return Loaded(*load(source, dtype=dtype, exact=exact, decoding=picture_decoding, device=device))
 
 
 def _tiny() -> Loaded:
@@ -32,7 +25,7 @@ def _tiny() -> Loaded:
 FAMILY = Family(
     title="DeepSeek-VL",
     recognises=is_deepseek_vl,
-    load=_load,
+    load=load,
     options=OPTIONS,
     published=tuple(
         f"{owner}/deepseek-vl-{size}-chat" for size in SIZES for owner in ("deepseek-ai", "deepseek-community")

@@ -19,14 +19,13 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.families.deepseek_vl.checkpoint import PublishedCheckpoint
 from lensmith.models.families.deepseek_vl.config import IMAGE_TOKEN, parts_of
 from lensmith.models.families.deepseek_vl.layouts import CheckpointLayout, Variant
-from lensmith.models.families.deepseek_vl.loading import published_values, read_processor
+from lensmith.models.families.deepseek_vl.loading import GENERATION, PREPROCESSOR, published_values, read_processor
 from lensmith.models.families.deepseek_vl.prompt import DEFAULT_SYSTEM
 from lensmith.models.families.deepseek_vl.tokenizer import load_tokenizer
 from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD, LOW_MEAN, LOW_STD
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-GENERATION = "generation_config.json"
-PREPROCESSOR, TEMPLATE = "preprocessor_config.json", "chat_template.jinja"
+TEMPLATE = "chat_template.jinja"
 _SENTENCEPIECE = "tokenizer.model"
 _BICUBIC, _BILINEAR = 3, 2
 _MIN_SIDE_PX = 14
@@ -116,7 +115,7 @@ def image_processor_values(config: VisionLanguageConfig, layout: CheckpointLayou
         "do_rescale": True,
         "do_resize": True,
         "image_mean": list(LOW_MEAN),
-        "image_processor_type": f"DeepseekVL{_hybrid(parts.variant)}ImageProcessor",
+        "image_processor_type": f"{parts.variant.in_transformers}ImageProcessor",
         "image_std": list(LOW_STD),
         "resample": _BILINEAR if is_hybrid else _BICUBIC,
         "size": {"height": low_px, "width": low_px},
@@ -167,7 +166,7 @@ def processor_values(config: VisionLanguageConfig, layout: CheckpointLayout) -> 
         }
     return {
         "num_image_tokens": parts.tokens_per_picture,
-        "processor_class": f"DeepseekVL{_hybrid(parts.variant)}Processor",
+        "processor_class": f"{parts.variant.in_transformers}Processor",
     }
 
 
@@ -199,7 +198,7 @@ def _tokenizer_values(tokenizer: PreTrainedTokenizerFast, layout: CheckpointLayo
     return values | {
         "extra_special_tokens": {"image_token": IMAGE_TOKEN},
         "image_token": IMAGE_TOKEN,
-        "processor_class": f"DeepseekVL{_hybrid(variant)}Processor",
+        "processor_class": f"{variant.in_transformers}Processor",
     }
 
 
@@ -222,10 +221,6 @@ def _generation(checkpoint: PublishedCheckpoint, layout: CheckpointLayout) -> di
 
 def _background(mean: Sequence[float]) -> list[int]:
     return [int(255 * value) for value in mean]
-
-
-def _hybrid(variant: Variant) -> str:
-    return "Hybrid" if variant is Variant.HYBRID else ""
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

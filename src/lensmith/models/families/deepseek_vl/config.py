@@ -20,7 +20,7 @@ from lensmith.models.connectors.hybrid_mlp import HybridMlpConnectorConfig
 from lensmith.models.families.deepseek_vl.layouts import Variant
 from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.towers import SiglipTowerConfig, TowerConfig
-from lensmith.models.towers.hybrid import HybridTowerConfig
+from lensmith.models.towers.hybrid import SIGLIP_L, HybridTowerConfig
 from lensmith.models.towers.sam import SamTowerConfig
 
 IMAGE_TOKEN, IMAGE_TOKEN_ID = "<image_placeholder>", 100015
@@ -80,12 +80,9 @@ def deepseek_vl_config(size: str, *, exact: Exactness = Exactness.ORIGINAL) -> V
         eos_token_id=EOS_TOKEN_ID,
         pad_token_id=EOS_TOKEN_ID,
     )
-    siglip = SiglipTowerConfig(
-        width=1024, hidden_width=4096, layers=24, heads=16, patch_px=16, native_px=384, activation="gelu"
-    )
     if published.variant is Variant.HYBRID:
-        return hybrid_config(SamTowerConfig(), siglip, language, IMAGE_TOKEN_ID, exact=exact)
-    return mlp_config(siglip, language, IMAGE_TOKEN_ID)
+        return hybrid_config(SamTowerConfig(), SIGLIP_L, language, IMAGE_TOKEN_ID, exact=exact)
+    return mlp_config(SIGLIP_L, language, IMAGE_TOKEN_ID)
 
 
 def tiny_config(

@@ -2,9 +2,7 @@
 
 Four layouts: the original repository's; that of transformers 4.5x, where SigLIP lies one level deeper
 (`vision_model.vision_model`); that of transformers 5; and our own. Two families: `mlp` (1.3B) and `hybrid` (7B).
-`plan_for` says, for each tensor of a checkpoint, which of our tensors it holds. It starts from our own names and
-shapes, so what a checkpoint must hold, what it may hold and what shape each tensor must have are known before a
-weight is read, and `KeyPlan.check` tells all that is wrong at once.
+`plan_for` says, for each tensor of a checkpoint, which of our tensors it holds.
 
 Where we differ from transformers' converter: it drops tensors that it does not know without a word. Here only those
 known to be unused may be there (`UNUSED`): SigLIP's attention pool, the original's two LayerNorms that are never
@@ -13,18 +11,18 @@ called, and buffers that older versions saved.
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lensmith.core.errors import CheckpointError, ConfigError
-from lensmith.models.checkpoints.key_rules import KeyPlan, Place, key_plan
+from lensmith.models.checkpoints.key_rules import KeyPlan, Rule, key_plan
 from lensmith.models.checkpoints.shards import Shape
 from lensmith.models.families.deepseek_vl.published_keys import (
+    ORIGINAL_RULES,
+    TRANSFORMERS_4_RULES,
+    TRANSFORMERS_RULES,
     UNUSED_ORIGINAL,
     UNUSED_TRANSFORMERS,
-    original_place,
-    place_of_nested,
-    transformers_place,
 )
 
 EMBEDDINGS, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
@@ -52,6 +50,11 @@ class Variant(enum.Enum):
 
     MLP = "mlp"
     HYBRID = "hybrid"
+
+    @property
+    def in_transformers(self) -> str:
+        """How the names of transformers' classes for it begin."""
+        return "DeepseekVLHybrid" if self is Variant.HYBRID else "DeepseekVL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +84,11 @@ UNUSED: dict[CheckpointLayout, tuple[re.Pattern[str], ...]] = {
     CheckpointLayout.LENSMITH: (),
 }
 
-_PLACES: dict[CheckpointLayout, Callable[[str], Place]] = {
-    CheckpointLayout.ORIGINAL: original_place,
-    CheckpointLayout.TRANSFORMERS_4: place_of_nested,
-    CheckpointLayout.TRANSFORMERS: transformers_place,
-    CheckpointLayout.LENSMITH: Place,
+_RULES: dict[CheckpointLayout, tuple[Rule, ...]] = {
+    CheckpointLayout.ORIGINAL: ORIGINAL_RULES,
+    CheckpointLayout.TRANSFORMERS_4: TRANSFORMERS_4_RULES,
+    CheckpointLayout.TRANSFORMERS: TRANSFORMERS_RULES,
+    CheckpointLayout.LENSMITH: (Rule("**", "{0}"),),
 }
 
 
@@ -109,4 +112,4 @@ def recognise(names: Iterable[str]) -> CheckpointForm:
 
 def plan_for(shapes: Mapping[str, Shape], layout: CheckpointLayout) -> KeyPlan:
     """The plan for a model whose state dict has these names and shapes. Raises CheckpointError for a name unknown."""
-    return key_plan(shapes, _PLACES[layout], layout=layout.value, unused=UNUSED[layout])
+    return key_plan(shapes, _RULES[layout], layout=layout.value, unused=UNUSED[layout])

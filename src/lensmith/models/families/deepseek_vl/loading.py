@@ -28,7 +28,7 @@ from transformers import GenerationConfig
 
 from lensmith.core.config import from_dict, to_dict
 from lensmith.core.errors import CheckpointError, ConfigError, InputError
-from lensmith.models.checkpoints.folder import PROCESSOR, read_json
+from lensmith.models.checkpoints.folder import PROCESSOR, Loaded, read_json
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.families.deepseek_vl.checkpoint import PublishedCheckpoint, open_checkpoint
 from lensmith.models.families.deepseek_vl.layouts import HEAD, CheckpointLayout
@@ -141,25 +141,25 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     exact: Exactness | str | None = None,
-    decoding: Decoding | str | None = None,
+    picture_decoding: Decoding | str | None = None,
     device: str = "cpu",
-) -> tuple[VisionLanguageModel, DeepseekVlProcessor]:
+) -> Loaded:
     """Model, in evaluation mode, and processor. `source`: a folder of any layout, or a name on the Hub.
 
     `dtype` None: the precision of the file. `exact`: whose numbers; None: the original's, or what a folder that
-    `save_pretrained` wrote says. `decoding`: how pictures are read; None: as `exact` has it. Raises CheckpointError or
-    ConfigError, which list all that does not fit; InputError where there is no such folder and no such name can be
+    `save_pretrained` wrote says. `picture_decoding` None: as `exact` has it. Raises CheckpointError or ConfigError,
+    which list all that does not fit; InputError where there is no such folder and no such name can be
     fetched.
     """
     wanted = None if exact is None else EXACT.read(exact)
-    reads = None if decoding is None else PICTURE_DECODING.read(decoding)
+    reads = None if picture_decoding is None else PICTURE_DECODING.read(picture_decoding)
     folder = as_folder(source)
     checkpoint = open_checkpoint(folder, exact=wanted)
     model = build(checkpoint, dtype=dtype, device=device)
     processor = read_processor(checkpoint, wanted)
     if reads is not None:
         processor.pictures = replace(processor.pictures, decoding=reads)
-    return model, processor
+    return Loaded(model, processor)
 
 
 def load_model(

@@ -19,14 +19,14 @@ from lensmith.core.errors import ConfigError
 from lensmith.core.images import ImageLimits
 from lensmith.core.types import Message
 from lensmith.models.config import VisionLanguageConfig
-from lensmith.models.families.deepseek_vl.config import exactness_of
+from lensmith.models.families.deepseek_vl.config import exactness_of, parts_of
 from lensmith.models.families.deepseek_vl.options import EXACT, Exactness
 from lensmith.models.families.deepseek_vl.pictures import DeepseekPictureConfig, open_as, prepare_squares
 from lensmith.models.families.deepseek_vl.prompt import Conversation, chat_prompt, read_conversations
 from lensmith.models.families.deepseek_vl.tokenizer import IMAGE
 from lensmith.models.pictures import PictureConfig, PictureInput
 from lensmith.models.processor import PictureInputs, VisionLanguageProcessor
-from lensmith.models.towers import HybridTowerConfig, SiglipTowerConfig
+from lensmith.models.towers import HybridTowerConfig
 
 
 class DeepseekVlProcessor(VisionLanguageProcessor):
@@ -68,13 +68,8 @@ class DeepseekVlProcessor(VisionLanguageProcessor):
         given = fitting if pictures is None else pictures
         if not isinstance(given, DeepseekPictureConfig) or _look(given) != _look(fitting):
             raise ConfigError("pictures do not fit the tower", expected=fitting, actual=given)
-        processor = cls(tokenizer, given, _tokens_per_picture(config), image_token)
-        if processor.image_token_id != config.image_token_id:
-            raise ConfigError(
-                "tokenizer and model differ in the image placeholder",
-                expected=config.image_token_id,
-                actual=processor.image_token_id,
-            )
+        processor = cls(tokenizer, given, parts_of(config).tokens_per_picture, image_token)
+        processor.check_placeholder(config)
         return processor
 
     @property
@@ -165,12 +160,11 @@ AutoProcessor.register(DeepseekPictureConfig, DeepseekVlProcessor, exist_ok=True
 
 def _picture_config(config: VisionLanguageConfig, exact: Exactness | None) -> DeepseekPictureConfig:
     tower = config.vision
-    if isinstance(tower, SiglipTowerConfig):
-        return DeepseekPictureConfig(
-            image_px=tower.native_px, patch_px=tower.patch_px, exact=exact or Exactness.ORIGINAL
-        )
     if not isinstance(tower, HybridTowerConfig):
-        raise ConfigError("not a DeepSeek-VL model", expected="vision siglip or hybrid", actual=tower.kind)
+        siglip = parts_of(config).siglip
+        return DeepseekPictureConfig(
+            image_px=siglip.native_px, patch_px=siglip.patch_px, exact=exact or Exactness.ORIGINAL
+        )
     followed = exactness_of(tower)
     if exact not in (None, followed):
         raise ConfigError(
@@ -185,11 +179,3 @@ def _picture_config(config: VisionLanguageConfig, exact: Exactness | None) -> De
 def _look(pictures: DeepseekPictureConfig) -> tuple[object, ...]:
     """What a tower depends on."""
     return pictures.image_px, pictures.low_px, pictures.exact
-
-
-def _tokens_per_picture(config: VisionLanguageConfig) -> int:
-    tower = config.vision
-    if isinstance(tower, HybridTowerConfig):
-        return tower.tokens_per_picture
-    assert isinstance(tower, SiglipTowerConfig), "checked with the pictures"
-    return (tower.native_px // tower.patch_px) ** 2

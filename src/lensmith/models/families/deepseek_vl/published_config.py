@@ -35,16 +35,12 @@ from lensmith.models.families.deepseek_vl.config import (
 from lensmith.models.families.deepseek_vl.layouts import CheckpointLayout, Variant
 from lensmith.models.families.deepseek_vl.options import Exactness
 from lensmith.models.towers import SiglipTowerConfig
-from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD, LOW_MEAN, LOW_STD
+from lensmith.models.towers.hybrid import HIGH_MEAN, HIGH_STD, LOW_MEAN, LOW_STD, SIGLIP_L
 from lensmith.models.towers.sam import SamTowerConfig
 
 MODEL_TYPE = "multi_modality"
 
-_SIGLIP_SIZES = {
-    "siglip_large_patch16_384": SiglipTowerConfig(
-        width=1024, hidden_width=4096, layers=24, heads=16, patch_px=16, native_px=384, activation="gelu"
-    )
-}
+_SIGLIP_SIZES = {"siglip_large_patch16_384": SIGLIP_L}
 _SAM_SIZES = {"sam_b_downsample": SamTowerConfig()}
 _UNNAMED = "other"
 _SIZES = (
@@ -278,14 +274,12 @@ def write_transformers(config: VisionLanguageConfig, dtype: str, layout: Checkpo
     if old:
         text |= {"rope_theta": llama_rope_theta(own.language), "rope_scaling": None}
         del text["rope_parameters"]
-    is_hybrid = own.variant is Variant.HYBRID
-    hybrid = "Hybrid" if is_hybrid else ""
     return {
-        "architectures": [f"DeepseekVL{hybrid}ForConditionalGeneration"],
+        "architectures": [f"{own.variant.in_transformers}ForConditionalGeneration"],
         "torch_dtype" if old else "dtype": dtype,
         **parts,
         "image_token_id": config.image_token_id,
-        "model_type": MODEL_TYPES[1] if is_hybrid else MODEL_TYPES[0],
+        "model_type": MODEL_TYPES[own.variant is Variant.HYBRID],
         "tie_word_embeddings": False,
     }
 
@@ -298,35 +292,29 @@ def _transformers_sam(config: SamVisionConfig, siglip: SiglipTowerConfig) -> Sam
                 expected=expected,
                 actual=getattr(config, name),
             )
-    return SamTowerConfig(
-        image_px=config.image_size,
-        patch_px=config.patch_size,
-        trunk_width=config.hidden_size,
-        hidden_width=config.mlp_dim,
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        window=config.window_size,
-        global_layers=tuple(config.global_attn_indexes),
-        neck_width=config.output_channels,
-        tokens_side=siglip.native_px // siglip.patch_px,
-        norm_eps=config.layer_norm_eps,
-    )
+    sizes = {own: getattr(config, theirs) for own, theirs in _SAM_NAMES.items()}
+    global_layers, side = tuple(config.global_attn_indexes), siglip.native_px // siglip.patch_px
+    return SamTowerConfig(**sizes, global_layers=global_layers, tokens_side=side)
 
 
 def _sam_to_transformers(sam: SamTowerConfig) -> SamVisionConfig:
-    return SamVisionConfig(
-        image_size=sam.image_px,
-        patch_size=sam.patch_px,
-        hidden_size=sam.trunk_width,
-        mlp_dim=sam.hidden_width,
-        mlp_ratio=sam.hidden_width / sam.trunk_width,
-        num_hidden_layers=sam.layers,
-        num_attention_heads=sam.heads,
-        window_size=sam.window,
-        global_attn_indexes=list(sam.global_layers),
-        output_channels=sam.neck_width,
-        layer_norm_eps=sam.norm_eps,
-    )
+    sizes: dict[str, Any] = {theirs: getattr(sam, own) for own, theirs in _SAM_NAMES.items()}
+    mlp_ratio = sam.hidden_width / sam.trunk_width
+    return SamVisionConfig(**sizes, mlp_ratio=mlp_ratio, global_attn_indexes=list(sam.global_layers))
+
+
+_SAM_NAMES = {
+    "image_px": "image_size",
+    "patch_px": "patch_size",
+    "trunk_width": "hidden_size",
+    "hidden_width": "mlp_dim",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "window": "window_size",
+    "neck_width": "output_channels",
+    "norm_eps": "layer_norm_eps",
+}
+"""What transformers calls the fields of `SamTowerConfig` that it has as they are."""
 
 
 def _plain(config: PreTrainedConfig) -> dict[str, Any]:

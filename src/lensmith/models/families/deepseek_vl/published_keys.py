@@ -10,7 +10,7 @@ what 5 writes. Source: `models/deepseek_vl/modeling_deepseek_vl.py`,
 import re
 from typing import Final
 
-from lensmith.models.checkpoints.key_rules import Place, Rule, find, within
+from lensmith.models.checkpoints.key_rules import Rule, within
 
 _SIGLIP: Final = (
     Rule("embeddings.patch_embedding.*", "patch_embed.proj.{0}"),
@@ -46,7 +46,7 @@ _ORIGINAL_SAM: Final = (
     Rule("alpha", "hd_alpha_downsamples"),
 )
 
-_ORIGINAL_RULES: Final = (
+ORIGINAL_RULES: Final = (
     *within("vision_tower.siglip.", "vision_model.vision_tower.", _SIGLIP),
     *within("vision_tower.low.siglip.", "vision_model.vision_tower_low.vision_tower.", _SIGLIP),
     *within("vision_tower.high.", "vision_model.vision_tower_high.vision_tower.", _ORIGINAL_SAM),
@@ -67,12 +67,6 @@ UNUSED_ORIGINAL: Final = (
     # A buffer that older versions of transformers saved.
     re.compile(r"language_model\.model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"),
 )
-
-
-def original_place(name: str) -> Place:
-    """Where our tensor `name` lies. Raises CheckpointError for a name that no DeepSeek-VL has."""
-    return find(_ORIGINAL_RULES, name)
-
 
 _TRANSFORMERS_SAM: Final = (
     Rule("vision_tower.high.neck_hd.**", "model.high_res_vision_neck.{0}"),
@@ -100,8 +94,8 @@ def _rules(siglip: str) -> tuple[Rule, ...]:
     return (*low, *_TRANSFORMERS_SAM, *_CONNECTOR, *_LANGUAGE)
 
 
-_TRANSFORMERS_RULES: Final = _rules("model.vision_model.{0}")
-_NESTED_RULES: Final = _rules("model.vision_model.vision_model.{0}")
+TRANSFORMERS_RULES: Final = _rules("model.vision_model.{0}")
+TRANSFORMERS_4_RULES: Final = _rules("model.vision_model.vision_model.{0}")
 
 UNUSED_TRANSFORMERS: Final = (
     # SigLIP's attention pool, where the configuration left `vision_use_head` on.
@@ -114,13 +108,3 @@ UNUSED_TRANSFORMERS: Final = (
     re.compile(r"model\.vision_model\.(vision_model\.)?embeddings\.position_ids"),
     re.compile(r"model\.language_model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"),
 )
-
-
-def transformers_place(name: str) -> Place:
-    """Where transformers 5 has our tensor `name`. Raises CheckpointError for a name that no DeepSeek-VL has."""
-    return find(_TRANSFORMERS_RULES, name)
-
-
-def place_of_nested(name: str) -> Place:
-    """Where transformers 4.5x has it."""
-    return find(_NESTED_RULES, name)

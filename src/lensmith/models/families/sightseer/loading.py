@@ -5,18 +5,13 @@ from typing import Any
 
 import torch
 
-from lensmith.models.checkpoints.folder import CONFIG, PROCESSOR, declared, is_saved, load_saved
-from lensmith.models.families.base import Loaded, Source
+from lensmith.models.checkpoints.folder import CONFIG, PROCESSOR, Loaded, declared, is_saved, load_saved
+from lensmith.models.families.base import Source
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.towers import ConvTowerConfig
 
 SHIPPED = {"sightseer_nano": Path(__file__).parent / "sightseer_nano"}
 """The folders of the models that come with the package."""
-
-
-def shipped_model() -> Path:
-    """The folder of the model that comes with the package."""
-    return SHIPPED["sightseer_nano"]
 
 
 def is_sightseer(source: Source) -> bool:
@@ -36,4 +31,4 @@ def is_sightseer(source: Source) -> bool:
 
 def load(source: Source, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Loaded:
     """Model and processor. float32: on a processor without bfloat16 it is the faster of the two. Raises InputError."""
-    return Loaded(*load_saved(source, dtype=dtype, device=device))
+    return load_saved(source, dtype=dtype, device=device)

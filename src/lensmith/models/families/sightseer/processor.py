@@ -12,10 +12,6 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lensmith.models.config import VisionLanguageConfig
-from lensmith.models.pictures import PictureConfig
-from lensmith.models.processor import VisionLanguageProcessor
-
 PAD, IMAGE, BEGIN, END = "<|pad|>", "<|image|>", "<|begin|>", "<|end|>"
 MAX_PIECE_CHARACTERS = 3
 TEXT_PATTERN = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
@@ -62,10 +58,3 @@ def train_tokenizer(
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
-
-
-def sightseer_processor(
-    config: VisionLanguageConfig, tokenizer: PreTrainedTokenizerFast, pictures: PictureConfig
-) -> VisionLanguageProcessor:
-    """The processor that fits a model. Raises ConfigError where tokenizer or pictures do not."""
-    return VisionLanguageProcessor.for_model(config, tokenizer, pictures, IMAGE)
