@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy
 import pytest
 
-from lensmith.core.config import content_hash, from_dict, load
+from lensmith.core.config import content_hash, from_dict, load, save
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.core.manifest import (
@@ -17,7 +17,6 @@ from lensmith.core.manifest import (
     end_manifest,
     git_revision,
     record_files,
-    save_manifest,
     start_manifest,
 )
 
@@ -41,11 +40,11 @@ def test_a_run_from_start_to_end(folder):
     inputs = record_files([folder / "data"], root=folder)
     started = start_manifest("train", Run(), inputs=inputs, accelerators=["a card"])
     path = folder / "run" / "manifest.json"
-    save_manifest(started, path)
+    save(started, path)
     assert load(Manifest, path) == started
     assert started.ended_at is None
     ended = end_manifest(started, record_files([folder / "alone.txt"], root=folder))
-    save_manifest(ended, path)
+    save(ended, path)
     read = load(Manifest, path)
     assert read == ended
     assert from_dict(Run, read.config) == Run()
@@ -74,7 +73,7 @@ def test_a_missing_file_or_one_outside_the_root_is_an_input_error(folder):
 
 def test_an_altered_or_incomplete_manifest_is_refused(folder):
     path = folder / "manifest.json"
-    save_manifest(start_manifest("train", Run()), path)
+    save(start_manifest("train", Run()), path)
     values = json.loads(path.read_text())
 
     def rewritten(**changes):

@@ -1,7 +1,7 @@
 """What a run was: its configuration, the code and packages, the machine, and the hashes of what went in and came out.
 
 A manifest lies beside a run's outputs, written when the run starts (so that a run that dies is known too) and again
-when it ends. Read back (`core.config.load(Manifest, path)`), it refuses a configuration that was edited after its hash
+when it ends. `core.config` saves and loads it; read back, it refuses a configuration that was edited after its hash
 was taken.
 """
 
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lensmith.core.config import hash_of_values, save, to_dict
+from lensmith.core.config import hash_of_values, to_dict
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_file
 
@@ -96,11 +96,6 @@ def start_manifest(
 def end_manifest(manifest: Manifest, outputs: Iterable[FileRecord] = ()) -> Manifest:
     """The same run, ended now, with what it wrote."""
     return replace(manifest, ended_at=_now(), outputs=tuple(outputs))
-
-
-def save_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
-    """Writes the manifest as JSON, atomically."""
-    save(manifest, path)
 
 
 def record_files(paths: Iterable[str | os.PathLike[str]], *, root: str | os.PathLike[str]) -> tuple[FileRecord, ...]:

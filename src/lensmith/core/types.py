@@ -1,12 +1,19 @@
-"""What passes between the layers: pages as rendered, and messages.
+"""What passes between the layers: pages as rendered, messages, and how far work has come.
 
 Pixels count from the top left of the page at scale 1. Colours are 8-bit sRGB.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Rgb = tuple[int, int, int]
+OnProgress = Callable[[int, int], None]
+"""Is told how much is done, and of how much in all."""
+
+
+def unwatched(done: int, total: int) -> None:
+    """An `OnProgress` where nobody looks."""
 
 
 class Box(NamedTuple):

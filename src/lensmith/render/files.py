@@ -53,7 +53,7 @@ def render_files(
     out: Path,
     config: RenderConfig = RenderConfig(),  # noqa: B008 - frozen
     capture: Capture = Capture.PICTURE,
-    on_progress: Callable[[FileResult], None] | None = None,
+    on_progress: Callable[[FileResult], None] = lambda result: None,
     *,
     existing: Existing = Existing.KEEP,
 ) -> tuple[FileResult, ...]:
@@ -74,8 +74,7 @@ def render_files(
     with Renderer(config) as renderer:
         for result in _run(jobs, renderer, capture):
             results.append(result)
-            if on_progress is not None:
-                on_progress(result)
+            on_progress(result)
     return tuple(results)
 
 

@@ -21,7 +21,7 @@ from lensmith.audit.run import AuditConfig, audit
 from lensmith.audit.stages.runner import OnProgress as OnAuditProgress
 from lensmith.core.endpoint import RefusedError, Request
 from lensmith.core.errors import InputError
-from lensmith.core.types import Message
+from lensmith.core.types import Message, OnProgress, unwatched
 from lensmith.endpoints.http.client import HttpClient, connect
 from lensmith.openai_api import DIALECTS, MalformedAnswerError
 
@@ -29,7 +29,6 @@ _WIDEST = replace(DIALECTS["lensmith"], name="unknown")
 _WIDE = (_WIDEST, replace(_WIDEST, returns_ids=False), replace(_WIDEST, returns_ids=False, names_ids=False))
 """What a server of no known kind is asked in: the first that it does not refuse."""
 
-OnProgress = Callable[[int, int], None]
 Config = TypeVar("Config", AuditConfig, SnapshotConfig, SignatureConfig)
 
 
@@ -60,7 +59,7 @@ def snapshot_url(
     *,
     owned: bool = False,
     api_key: str | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = unwatched,
 ) -> SnapshotInfo:
     """Records the endpoint's outputs into `out`. Raises as `audit_url` does."""
     with _client_of(config, owned=owned, api_key=api_key) as client:
@@ -73,7 +72,7 @@ def check_signature_of_url(
     *,
     owned: bool = False,
     api_key: str | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = unwatched,
 ) -> SignatureCheck:
     """Says whether the endpoint's outputs come from the model whose image is in a file. Raises as `audit_url` does, and
     InputError for a file that is no image."""

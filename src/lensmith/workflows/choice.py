@@ -4,13 +4,13 @@ Every question that can be evaluated is; what cannot be is listed by line at the
 and the same command goes on where the file of results ends.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lensmith.core.endpoint import RefusedError, Request
 from lensmith.core.errors import InputError
-from lensmith.core.types import Message, Picture
+from lensmith.core.types import Message, OnProgress, Picture, unwatched
 from lensmith.evaluate.choice.answers import parse_answer
 from lensmith.evaluate.choice.file import QuestionFile, read_questions
 from lensmith.evaluate.choice.metrics import ChoiceSummary, summarise
@@ -22,8 +22,6 @@ from lensmith.models.scoring.model import Asked, ScoredModel
 
 MAX_NEW_TOKENS = 64
 QUESTIONS_AT_ONCE = 4
-
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +68,8 @@ def run(
     model: str | Path,
     settings: ChoiceSettings | None = None,
     out: Path | None = None,
-    on_read: OnProgress | None = None,
-    on_progress: OnProgress | None = None,
+    on_read: OnProgress = unwatched,
+    on_progress: OnProgress = unwatched,
 ) -> ChoiceSummary:
     """Evaluates `model` on the questions in `path`. `on_read` hears of bytes, `on_progress` of questions.
 
@@ -97,7 +95,7 @@ def evaluate(
     settings: ChoiceSettings,
     *,
     out: Path | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = unwatched,
 ) -> ChoiceSummary:
     """As `run`, with a model and a file that are here already."""
     how = settings.how
@@ -122,8 +120,7 @@ def evaluate(
             for result in asker.ask(group):
                 results.add(result)
             done += len(group)
-            if on_progress is not None:
-                on_progress(done, len(file.questions))
+            on_progress(done, len(file.questions))
         ordered = [results.done[question.id] for question in file.questions if question.id in results.done]
     bad_lines = sorted((*file.bad_lines, *asker.bad_lines), key=lambda bad: bad.line)
     if not ordered:

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lensmith.core.config import content_hash, load, to_dict
+from lensmith.core.config import content_hash, load, save, to_dict
 from lensmith.core.errors import CheckpointError
-from lensmith.core.manifest import Manifest, end_manifest, record_files, save_manifest, start_manifest
-from lensmith.data.webpages.export import Columns, ExportResult, write_shards
+from lensmith.core.manifest import Manifest, end_manifest, record_files, start_manifest
+from lensmith.core.types import OnProgress, unwatched
+from lensmith.data.webpages.export import Columns, write_shards
 from lensmith.models import VisionLanguageModel
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.recipes import recipe_named
@@ -23,6 +24,7 @@ from lensmith.recipes.sightseer import (
     build_tokenizer,
 )
 from lensmith.train import LossFunction, Progress, StopReason, TrainResult, load_weights, train
+from lensmith.train.checkpoint import AVERAGE_FILE, MODEL_FILE
 from lensmith.train.log import to_stderr
 from lensmith.train.objectives.reading import ReadingModel, character_loss, page_loss
 from lensmith.train.objectives.reading_batches import ReadingBatch, ReadingBatches, ReadingPage, load_pages
@@ -65,7 +67,7 @@ def run_recipe(
     *,
     deadline_s: float | None = None,
     steps: int | None = None,
-    on_pages: Callable[[int, int], None] | None = None,
+    on_pages: OnProgress = unwatched,
     on_progress: Callable[[Progress], None] = to_stderr,
 ) -> RecipeResult:
     """Train recipe `name` into `out_dir`, or go on with it.
@@ -79,8 +81,15 @@ def run_recipe(
     _require_run_of(recipe, out_dir / "run.json")
     manifest = start_manifest(f"train {name}", recipe)
     out_dir.mkdir(parents=True, exist_ok=True)
-    save_manifest(manifest, out_dir / "run.json")
-    shards = recipe_pages(recipe, out_dir / "shards", on_pages)
+    save(manifest, out_dir / "run.json")
+    shards = write_shards(
+        out_dir / "shards",
+        count=recipe.pages,
+        seed=recipe.page_seed,
+        shard_pages=500,
+        columns=Columns.READING,
+        on_progress=on_pages,
+    )
     tokenizer = build_tokenizer(recipe)
     reader = ReadingModel(build_model(recipe, tokenizer), recipe.reading)
     pages = load_pages(shards.shards)
@@ -98,10 +107,11 @@ def run_recipe(
         )
         if result.stop is not StopReason.FINISHED:
             return RecipeResult(stage=stage.name, last=result, model=None)
-        load_stage(reader, stage, result.checkpoint)
+        averaged = stage.train.ema_decay is not None
+        load_weights(reader, result.checkpoint / (AVERAGE_FILE if averaged else MODEL_FILE))
     processor = build_processor(recipe, reader.model, tokenizer)
     model_dir = export_model(reader.model, processor, out_dir / "model")
-    save_manifest(end_manifest(manifest, record_files([model_dir], root=out_dir)), out_dir / "run.json")
+    save(end_manifest(manifest, record_files([model_dir], root=out_dir)), out_dir / "run.json")
     return RecipeResult(stage=stage.name, last=result, model=model_dir)
 
 
@@ -116,20 +126,6 @@ def _require_run_of(recipe: SightseerRecipe, path: Path) -> None:
             f"{path.parent} belongs to another configuration; {', '.join(different)} differ",
             hint="train into another folder",
         )
-
-
-def recipe_pages(
-    recipe: SightseerRecipe, out_dir: Path, on_progress: Callable[[int, int], None] | None = None
-) -> ExportResult:
-    """The recipe's training pages, rendered where they are not yet."""
-    return write_shards(
-        out_dir,
-        count=recipe.pages,
-        seed=recipe.page_seed,
-        shard_pages=500,
-        columns=Columns.READING,
-        on_progress=on_progress,
-    )
 
 
 def stage_batches(
@@ -152,12 +148,6 @@ def set_lesson(reader: ReadingModel, lesson: Lesson) -> None:
     for name, parameter in reader.named_parameters():
         in_stem = name.startswith("model.vision_tower.") and not any(part in name for part in BEYOND_THE_STEM)
         parameter.requires_grad_(lesson is Lesson.PAGES or in_stem or name.startswith("character_head."))
-
-
-def load_stage(reader: ReadingModel, stage: StageConfig, checkpoint: Path) -> None:
-    """The weights a finished stage hands on: their average where it kept one."""
-    averaged = stage.train.ema_decay is not None
-    load_weights(reader, checkpoint / ("average.safetensors" if averaged else "model.safetensors"))
 
 
 def export_model(model: VisionLanguageModel, processor: VisionLanguageProcessor, out_dir: Path) -> Path:

@@ -8,7 +8,7 @@ shows (int16, eighths of a pixel; see `alignment`), which teaches a model to rea
 import enum
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from lensmith.core.errors import InputError, RenderError
 from lensmith.core.files import alone_in, open_output
+from lensmith.core.types import OnProgress, unwatched
 from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.markup.alignment import Alignment, align
@@ -85,7 +86,7 @@ def write_shards(
     start: int = 0,
     shard_pages: int = 1000,
     columns: Columns = Columns.WEBSIGHT,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress = unwatched,
 ) -> ExportResult:
     """Write pages `start` to `start + count` of stream `seed`.
 
@@ -111,8 +112,7 @@ def write_shards(
             leftover.unlink()
         for shard in wanted:
             _complete(shard, out_dir, [known for known in found if known.first == shard.first], renderer)
-            if on_progress is not None:
-                on_progress(shard.last - start, count)
+            on_progress(shard.last - start, count)
         pages = sum(pq.read_metadata(path).num_rows for path in out_dir.glob("*.parquet"))
     return ExportResult(shards=tuple(shard.path(out_dir) for shard in wanted), pages=pages)
 

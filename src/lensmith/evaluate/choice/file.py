@@ -18,7 +18,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 from lensmith.core.errors import ImageError, InputError
 from lensmith.core.files import sha256_of_file
 from lensmith.core.images import DEFAULT_LIMITS, open_picture
+from lensmith.core.types import OnProgress, unwatched
 from lensmith.evaluate.choice.question import LETTERS, BadLine, PictureSource, Question
 from lensmith.evaluate.choice.records import Record, Records, record_at
 
@@ -52,7 +53,7 @@ class QuestionFile:
         return inline_bytes(record_pictures(record.values, is_table=bool(self.columns))[source.number])
 
 
-def read_questions(path: Path, *, on_progress: Callable[[int, int], None] | None = None) -> QuestionFile:
+def read_questions(path: Path, *, on_progress: OnProgress = unwatched) -> QuestionFile:
     """Reads a file of either kind: a table by its suffix (.tsv), else JSON lines.
 
     Every picture is decoded once, so that a broken one is known before a model runs. `on_progress` hears of bytes done
@@ -72,8 +73,7 @@ def read_questions(path: Path, *, on_progress: Callable[[int, int], None] | None
     total = path.stat().st_size
     for record in records:
         reading.take(record)
-        if on_progress is not None:
-            on_progress(record.end, total)
+        on_progress(record.end, total)
     return reading.finish()
 
 

@@ -5,7 +5,6 @@ Both are audited with pictures as questions, and one page is converted through t
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from lensmith.audit.querying.contexts import ContextForm
 from lensmith.audit.querying.meter import Budget
 from lensmith.audit.run import AuditConfig
 from lensmith.core.exposure import Exposure
+from lensmith.core.types import OnProgress, unwatched
 from lensmith.guard.config import GuardConfig, UpstreamConfig
 from lensmith.guard.run import guard_exposure, running_guard
 from lensmith.serve.engine import Engine
@@ -55,23 +55,22 @@ class LeaksResult:
 
 
 def run_leaks(
-    out_dir: Path, writer: LocalWriter, picture: Image.Image, on_progress: Callable[[int, int], None] | None = None
+    out_dir: Path, writer: LocalWriter, picture: Image.Image, on_progress: OnProgress = unwatched
 ) -> LeaksResult:
     """Serves, audits, guards and audits again. Writes both reports below `out_dir`."""
     shutil.rmtree(out_dir, ignore_errors=True)  # an earlier demonstration was of another address
-    progress = on_progress or (lambda done, total: None)
     with running(Engine(writer.answering, Exposure.everything(), slots=SLOTS)) as url:
         first = audit_url(_config(url, out_dir / "open"))
-        progress(1, LEAK_STEPS)
+        on_progress(1, LEAK_STEPS)
         guard = GuardConfig(upstream=UpstreamConfig(url=url), exposure=guard_exposure(SAFE_WORDS))
         with running_guard(guard) as guarded_url:
             second = audit_url(_config(guarded_url, out_dir / "guarded"))
-            progress(2, LEAK_STEPS)
+            on_progress(2, LEAK_STEPS)
             with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
                 through_guard = converter.convert(picture).best.html
     with Converter(writer) as converter:
         alone = converter.convert(picture).best.html
-    progress(3, LEAK_STEPS)
+    on_progress(3, LEAK_STEPS)
     return LeaksResult(
         open_report=out_dir / "open" / "report.html",
         guarded_report=out_dir / "guarded" / "report.html",

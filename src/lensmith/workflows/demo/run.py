@@ -1,21 +1,20 @@
 """The demonstration: pages that the model never saw, converted, scored, and shown in one report."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lensmith.core.errors import InputError
 from lensmith.core.images import open_picture
+from lensmith.core.types import OnProgress, unwatched
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.real import fetch_real_pages
-from lensmith.evaluate.visual.score import VisualScore, score_pages
 from lensmith.evaluate.visual.summary import VisualSummary, summarise
 from lensmith.models.linear.packed import count_parameters
 from lensmith.workflows.demo.chat import ChatResult, chat_chapter, run_chat
 from lensmith.workflows.demo.leaks import LEAK_STEPS, LeaksResult, leaks_chapter, run_leaks
 from lensmith.workflows.html.convert import CAPTURE, Converter
-from lensmith.workflows.html.evaluate import ScoredPage, TargetPage, report_page
+from lensmith.workflows.html.evaluate import ScoredPage, TargetPage, report_page, scored_pages
 from lensmith.workflows.html.gallery import write_report
 from lensmith.workflows.html.local import LocalWriter
 
@@ -53,9 +52,7 @@ class DemoResult:
         return "\n".join(lines)
 
 
-def run(
-    out_dir: Path, *, on_progress: Callable[[int, int], None] | None = None, model: str | Path | None = None
-) -> DemoResult:
+def run(out_dir: Path, *, on_progress: OnProgress = unwatched, model: str | Path | None = None) -> DemoResult:
     """Write `report.html` into `out_dir`. Works offline; without the real page where that cannot be fetched."""
     try:
         real = [page for page in fetch_real_pages() if page.name == REAL_PAGE]
@@ -68,24 +65,19 @@ def run(
         for index in range(GENERATED_PAGES)
     ]
     named += [(f"{page.package}: {page.name}", page.html) for page in real]
+    steps = len(named) + LEAK_STEPS + 1
     scored: list[ScoredPage] = []
     writer = LocalWriter.load(model)
     millions = count_parameters(writer.answering.model) / 1e6
     with Converter(writer) as converter:
         for name, document in named:
-            scored.append(_converted(converter, name, document))
-            if on_progress is not None:
-                on_progress(len(scored), len(named) + LEAK_STEPS + 1)
+            target = TargetPage(name=name, page=converter.renderer.render(document, CAPTURE))
+            scored += scored_pages(converter, [target])
+            on_progress(len(scored), steps)
     first = open_picture(scored[0].target.page.png)
-    leaks = run_leaks(
-        out_dir / "leaks",
-        writer,
-        first,
-        lambda done, total: on_progress(len(named) + done, len(named) + total + 1) if on_progress is not None else None,
-    )
+    leaks = run_leaks(out_dir / "leaks", writer, first, lambda done, _: on_progress(len(named) + done, steps))
     chat = run_chat(first)
-    if on_progress is not None:
-        on_progress(len(named) + LEAK_STEPS + 1, len(named) + LEAK_STEPS + 1)
+    on_progress(steps, steps)
     report = out_dir / "report.html"
     lead = LEAD.format(millions=millions, generated=GENERATED_PAGES, real=remark)
     chapters = [leaks_chapter(leaks, out_dir), chat_chapter(chat)]
@@ -97,11 +89,3 @@ def run(
         leaks=leaks,
         chat=chat,
     )
-
-
-def _converted(converter: Converter, name: str, document: str) -> ScoredPage:
-    page = converter.renderer.render(document, CAPTURE)
-    target = TargetPage(name=name, page=page)
-    best = converter.convert(open_picture(page.png)).best
-    score = VisualScore.of_failure() if best.page is None else score_pages(page, best.page)
-    return ScoredPage(target=target, prediction=best, score=score)

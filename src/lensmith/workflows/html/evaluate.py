@@ -6,14 +6,14 @@ Generated pages come from a stream that no recipe trains on.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lensmith.core.endpoint import Finish
 from lensmith.core.errors import InputError, RenderError
 from lensmith.core.images import open_picture
-from lensmith.core.types import Page
+from lensmith.core.types import OnProgress, Page, unwatched
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbnail
@@ -95,7 +95,7 @@ def run(
     samples: int = 1,
     nearest_among: int = 1000,
     report: Path | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress = unwatched,
 ) -> HtmlScores:
     """Score the model in `model` (or the one that ships) on `grammar:N`, or on a folder of HTML files.
 
@@ -113,8 +113,7 @@ def run(
         scored = []
         for page in scored_pages(converter, targets, samples=samples):
             scored.append(page)
-            if on_progress is not None:
-                on_progress(len(scored), len(targets))
+            on_progress(len(scored), len(targets))
         seconds = time.monotonic() - began
         nearest = nearest_scores(targets, converter.renderer, nearest_among) if nearest_among else None
     if report is not None:

@@ -18,6 +18,7 @@ import torch
 
 from lensmith.core.errors import CheckpointError, InputError
 from lensmith.core.files import write_atomic
+from lensmith.core.types import OnProgress, unwatched
 from lensmith.models.checkpoints.folder import CONFIG
 from lensmith.models.checkpoints.key_rules import KeyPlan
 from lensmith.models.checkpoints.writing import SHARD_BYTES, Header, write_weights
@@ -67,7 +68,7 @@ def convert(
     *,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress = unwatched,
     progress_bytes: int = 1_000_000,
 ) -> Converted:
     """`source`: a folder of any layout, or a name on the Hub. `on_progress` gets units of `progress_bytes` (done, all).
@@ -186,9 +187,7 @@ def _put(made: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _in_units(on_progress: Callable[[int, int], None] | None, total: int, unit: int) -> Callable[[int], None] | None:
-    if on_progress is None:
-        return None
+def _in_units(on_progress: OnProgress, total: int, unit: int) -> Callable[[int], None]:
     done = reported = 0
     all_units = -(-total // unit)
 
