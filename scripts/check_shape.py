@@ -32,6 +32,7 @@ class Exceptions:
 
 OURS = Exceptions(
     sizes={
+        "lensmith.adapters.vlmevalkit": "one framework, one adapter",
         "lensmith.audit.stages.whole_cost": "what the whole attack costs, for run and stages alike",
         "lensmith.endpoints.fake.columns": "the columns of a wide fake head, made on demand",
         "lensmith.endpoints.fake.tokens": "the fake's tokenizer",
