@@ -203,7 +203,7 @@ def _decode_union(value: object, members: tuple[Any, ...], path: str) -> Any:
                 f"{_join(path, _CLASS_KEY)}: says which configuration this is",
                 expected=", ".join(classes),
                 actual=repr(tag),
-                hint=_nearest_hint(str(tag), classes),
+                hint=nearest_hint(str(tag), classes),
             )
         rest = {key: item for key, item in value.items() if key != _CLASS_KEY}
         return _decode_dataclass(rest, classes[tag], path)
@@ -219,7 +219,7 @@ def parse_enum(value: object, hint: type[EnumKind], path: str) -> EnumKind:
             f"{path}: no such {hint.__name__}",
             expected=", ".join(by_text),
             actual=repr(value),
-            hint=_nearest_hint(str(value), by_text),
+            hint=nearest_hint(str(value), by_text),
         )
     return by_text[value]
 
@@ -232,7 +232,7 @@ def _decode_flag(value: object, hint: type[enum.Flag], path: str) -> enum.Flag:
                 f"{path}: no such {hint.__name__}",
                 expected="|".join(hint.__members__),
                 actual=repr(value),
-                hint=_nearest_hint(name, hint.__members__),
+                hint=nearest_hint(name, hint.__members__),
             )
         result |= hint[name] if name else hint(0)
     return result
@@ -348,7 +348,8 @@ def _names(hints: Iterable[Any]) -> str:
     return " or ".join("None" if hint is types.NoneType else _name(hint) for hint in hints)
 
 
-def _nearest_hint(word: str, names: Iterable[str]) -> str:
+def nearest_hint(word: str, names: Iterable[str]) -> str:
+    """The name that a person may have meant, for an error's hint."""
     nearest = difflib.get_close_matches(word, list(names), n=1, cutoff=0.0)
     return f"did you mean {nearest[0]!r}?" if nearest else "nothing can be set here"
 
@@ -366,5 +367,5 @@ def _unknown_key(key: object, kind: type, hints: Mapping[str, Any], path: str) -
         f"{_join(path, key)}: unknown key of {kind.__name__}",
         expected=", ".join(hints) or "no keys",
         actual=key,
-        hint=_nearest_hint(str(key), hints),
+        hint=nearest_hint(str(key), hints),
     )

@@ -24,7 +24,6 @@ first part may be `text-only` or `everything`; without it, what is not named is 
 """
 
 import dataclasses
-import difflib
 import enum
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmith.core.arrays import Float64Array, FloatArray, IdArray
-from lensmith.core.config import from_dict, to_dict
+from lensmith.core.config import from_dict, nearest_hint, to_dict
 from lensmith.core.endpoint import (
     NO_TOKEN,
     Feature,
@@ -555,6 +554,5 @@ def _dashed(name: str) -> str:
 
 def _unknown(key: str) -> ConfigError:
     known = [*map(_dashed, _FIELDS), *(f"no-{_dashed(name)}" for name in _OFF), *BASES]
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     where = "must come first" if key in BASES else "unknown"
-    return ConfigError(f"{key}: {where}", expected=", ".join(known), hint=f"did you mean {nearest[0]!r}?")
+    return ConfigError(f"{key}: {where}", expected=", ".join(known), hint=nearest_hint(key, known))

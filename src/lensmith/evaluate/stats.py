@@ -28,9 +28,6 @@ class MeanEstimate:
     low: float
     high: float
 
-    def to_dict(self) -> dict[str, float | int | None]:
-        return {"n": self.n, "mean": self.mean, "stderr": self.stderr, "low": self.low, "high": self.high}
-
 
 def estimate_mean(values: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> MeanEstimate:
     """Mean of values (n,), with standard error and bootstrap interval. Raises InputError if empty or not finite."""

@@ -7,13 +7,13 @@ response format, penalties) pass where no logprobs are asked for, because a gram
 whose logprob is then read.
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lensmith.core.config import nearest_hint
 from lensmith.core.endpoint import Feature, RefusedError, Request, Reveal
 from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, PenaltyUse, Sampled, Together, check
@@ -100,8 +100,7 @@ def check_field_names(config: GuardConfig) -> None:
     """Raises ConfigError for a field to refuse that the guard does not know, and so does not let through anyway."""
     for name in config.refuse_fields:
         if name not in FIELDS:
-            nearest = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.0)[0]
-            hint = f"did you mean {nearest!r}? Fields that are not known never pass"
+            hint = f"{nearest_hint(name, FIELDS)} Fields that are not known never pass"
             raise ConfigError("refuse_fields: not a known field", expected="a known field", actual=name, hint=hint)
 
 

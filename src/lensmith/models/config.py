@@ -6,14 +6,13 @@ dictionaries and refuses what it does not know, and its own `to_dict`.
 """
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, cast
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from lensmith.core.config import from_dict, to_dict
+from lensmith.core.config import from_dict, nearest_hint, to_dict
 from lensmith.core.errors import ConfigError
 from lensmith.models.connectors import CONNECTORS, ConnectorConfig
 from lensmith.models.language.causal import language_config
@@ -107,7 +106,7 @@ def _component(given: Component | Mapping[str, Any] | None, kinds: dict[str, typ
             f"{name}.kind: says which component this is",
             expected=_choice(kinds),
             actual=repr(kind),
-            hint=_nearest(str(kind), kinds),
+            hint=nearest_hint(str(kind), kinds),
         )
     try:
         # A component that was saved in another form before reads that itself.
@@ -131,14 +130,11 @@ def _refuse_unknown(values: Mapping[str, Any], model_type: str) -> None:
         if key not in _TRANSFORMERS_KEYS and key != "model_type":
             known = (*_OWN_KEYS, *sorted(_TRANSFORMERS_KEYS))
             raise ConfigError(
-                f"{key}: unknown key of VisionLanguageConfig", expected=", ".join(_OWN_KEYS), hint=_nearest(key, known)
+                f"{key}: unknown key of VisionLanguageConfig",
+                expected=", ".join(_OWN_KEYS),
+                hint=nearest_hint(key, known),
             )
 
 
 def _choice(kinds: Mapping[str, object]) -> str:
     return " or ".join(map(repr, kinds))
-
-
-def _nearest(word: str, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
-    nearest = difflib.get_close_matches(word, list(names), n=1, cutoff=0.0)
-    return f"did you mean {nearest[0]!r}?" if nearest else None

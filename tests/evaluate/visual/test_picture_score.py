@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from lensmith.core.errors import InputError
 from lensmith.core.types import Page
 from lensmith.evaluate.visual.baselines import blank_page
-from lensmith.evaluate.visual.picture_score import PictureScore, PictureTarget, score_pictures
+from lensmith.evaluate.visual.picture_score import PictureScore, PictureTarget
 from lensmith.evaluate.visual.score import score_pages
 from lensmith.render import RenderConfig, Renderer
 
@@ -84,13 +84,13 @@ def ladders(renderer: Renderer) -> dict[str, list[Page]]:
 
 def test_identity_is_one_and_blank_is_nothing(ladders: dict[str, list[Page]]) -> None:
     page = ladders["removing"][0]
-    same = score_pictures(page.png, page)
+    same = PictureTarget(page.png).score(page)
     assert same.overall == pytest.approx(1, abs=1e-6)
     assert same.page_size_error == 0
     blank = blank_page(page.width_px, page.height_px)
-    assert score_pictures(page.png, blank).overall == 0
-    assert score_pictures(blank.png, page).overall == 0
-    assert score_pictures(blank.png, blank).overall == 1
+    assert PictureTarget(page.png).score(blank).overall == 0
+    assert PictureTarget(blank.png).score(page).overall == 0
+    assert PictureTarget(blank.png).score(blank).overall == 1
 
 
 @pytest.mark.parametrize("ladder", LADDERS)
@@ -124,12 +124,12 @@ def test_ranks_pages_as_the_dom_does(ladders: dict[str, list[Page]]) -> None:
 
 def test_the_scale_is_symmetric_in_size_and_pixels(ladders: dict[str, list[Page]]) -> None:
     first, second = ladders["removing"][0], ladders["removing"][3]
-    there, back = score_pictures(first.png, second), score_pictures(second.png, first)
+    there, back = PictureTarget(first.png).score(second), PictureTarget(second.png).score(first)
     assert there.pixel == pytest.approx(back.pixel)
     assert there.page_size_error == pytest.approx(back.page_size_error) != 0
 
 
 def test_a_picture_is_needed() -> None:
     with pytest.raises(InputError, match="no screenshot"):
-        score_pictures(blank_page(4, 4).png, Page(width_px=4, height_px=4))
+        PictureTarget(blank_page(4, 4).png).score(Page(width_px=4, height_px=4))
     assert PictureScore.of_failure().overall == 0

@@ -1,5 +1,6 @@
 """Laws of the visual score: identity, blank pages, bounds, monotony, invariance; and time."""
 
+import io
 import time
 from dataclasses import asdict, replace
 from random import Random
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lensmith.core.types import Box, Page, TextBlock
 from lensmith.evaluate.visual.baselines import blank_page
@@ -144,9 +146,11 @@ def test_page_size_and_pixels_count_in_overall() -> None:
     blank = blank_page(40, 60)
     score = score_pages(blank, blank)
     assert (score.pixel, score.overall) == (1, 1)
-    full = np.zeros((60, 40, 3), dtype=np.uint8)
-    full[:30] = 255
-    assert score_pages(blank, blank, full, blank.png).pixel == pytest.approx(0.0, abs=0.35)
+    levels = np.zeros((60, 40, 3), dtype=np.uint8)
+    levels[:30] = 255
+    full = io.BytesIO()
+    Image.fromarray(levels).save(full, "PNG")
+    assert score_pages(replace(blank, png=full.getvalue()), blank).pixel == pytest.approx(0.0, abs=0.35)
 
 
 def test_a_failed_page_scores_nothing() -> None:

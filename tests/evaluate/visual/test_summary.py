@@ -1,15 +1,14 @@
 """Summaries of many scores."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from lensmith.core.errors import InputError
 from lensmith.core.types import Box, Page, TextBlock
 from lensmith.evaluate.visual.picture_score import PictureScore
-from lensmith.evaluate.visual.score import VisualScore, score_pages
-from lensmith.evaluate.visual.summary import summarise
+from lensmith.evaluate.visual.score import VisualScore, score_pages, summarise
 
 PAGE = Page(width_px=100, height_px=100, texts=(TextBlock("hello", Box(0, 0, 50, 10), (0, 0, 0)),))
 
@@ -22,7 +21,7 @@ def test_means_of_all_metrics() -> None:
     assert summary.metrics["text"].stderr == pytest.approx(0.5)
     assert summary.metrics["page_size_error"].mean == 0.5
     assert summary.metrics["overall"].mean == pytest.approx((1 + 1 + 1 + 1 + 0.5) / 5 / 2)
-    written = json.loads(json.dumps(summary.to_dict()))
+    written = json.loads(json.dumps(asdict(summary)))
     assert written["n"] == 2
     assert written["metrics"]["text"]["mean"] == 0.5
 

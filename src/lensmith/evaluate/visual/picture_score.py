@@ -79,21 +79,11 @@ class PictureTarget:
     def __init__(self, picture: PictureLike) -> None:
         self._target = _look_at(picture)
 
-    def score(self, prediction: Page, prediction_picture: PictureLike | None = None) -> PictureScore:
-        """Score a rendered prediction; without a picture its `png` is used. Both pictures must be at scale 1."""
-        picture = prediction.png if prediction_picture is None else prediction_picture
-        if isinstance(picture, bytes) and not picture:
-            raise InputError(
-                "the predicted page has no screenshot", hint="render it with Capture.PICTURE, or pass its picture"
-            )
-        return _compare(self._target, _look_at(picture))
-
-
-def score_pictures(
-    target_picture: PictureLike, prediction: Page, prediction_picture: PictureLike | None = None
-) -> PictureScore:
-    """Score a prediction against a target of which only the screenshot is known. See `PictureTarget.score`."""
-    return PictureTarget(target_picture).score(prediction, prediction_picture)
+    def score(self, prediction: Page) -> PictureScore:
+        """Score a rendered prediction by its `png`. Both pictures must be at scale 1."""
+        if not prediction.png:
+            raise InputError("the predicted page has no screenshot", hint="render it with Capture.PICTURE")
+        return _compare(self._target, _look_at(prediction.png))
 
 
 def _look_at(picture: PictureLike) -> _Screenshot:
@@ -116,7 +106,7 @@ def _compare(target: _Screenshot, prediction: _Screenshot) -> PictureScore:
         area_match=_matched_share(target.blocks.areas, prediction.blocks.areas, area_pairs),
         text_recall=recall(lambda a, b: _ink_overlap(_ink(target.rgb, a), _ink(prediction.rgb, b))),
         position_recall=recall(lambda a, b: _nearness(a, b, target.size_px, prediction.size_px)),
-        colour_recall=recall(_colour_likeness),
+        colour_recall=recall(lambda a, b: float(colour_similarity([a.colour, a.behind], [b.colour, b.behind]).mean())),
         pixel=pixel_similarity(target.rgb, prediction.rgb),
         page_size_error=page_size_error(target.size_px, prediction.size_px),
     )
@@ -158,10 +148,6 @@ def _nearness(a: PictureBlock, b: PictureBlock, size_a: tuple[int, int], size_b:
     across = abs((a.left + a.right) / 2 / size_a[0] - (b.left + b.right) / 2 / size_b[0])
     down = abs((a.top + a.bottom) / 2 / size_a[1] - (b.top + b.bottom) / 2 / size_b[1])
     return 1 - max(across, down)
-
-
-def _colour_likeness(a: PictureBlock, b: PictureBlock) -> float:
-    return float(colour_similarity([a.colour, a.behind], [b.colour, b.behind]).mean())
 
 
 def _ink(rgb: RgbArray, block: PictureBlock) -> Float64Array:

@@ -1,7 +1,7 @@
 """How close the rendering of some HTML comes to a target page.
 
 `score_pages` compares two rendered pages: their texts as Design2Code does (arXiv 2403.03163, section 4.2), and their
-screenshots. `score_pictures`, for a target that is only a picture, is in `picture_score` and offered here too.
+screenshots (`picture_score` is for a target that is only a picture). `summarise` makes one of many pages' scores.
 
 Where we differ from Design2Code:
 
@@ -15,18 +15,19 @@ Where we differ from Design2Code:
 - Two pages without any text agree (1); Design2Code gives them 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.core.errors import InputError
 from lensmith.core.types import Page
+from lensmith.evaluate.stats import MeanEstimate, estimate_mean
 from lensmith.evaluate.visual.colour import colour_similarity
 from lensmith.evaluate.visual.matching import Matching, blocks_of, match_blocks, pair_identical
-from lensmith.evaluate.visual.picture_score import PictureScore, score_pictures
-from lensmith.evaluate.visual.pixels import PictureLike, page_size_error, pixel_similarity
-
-__all__ = ["PictureScore", "TextScores", "VisualScore", "score_matching", "score_pages", "score_pictures"]
+from lensmith.evaluate.visual.picture_score import PictureScore
+from lensmith.evaluate.visual.pixels import page_size_error, pixel_similarity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +76,12 @@ class VisualScore(TextScores):
         return cls(**asdict(_all_equal(0.0)), pixel=0.0, page_size_error=1.0)
 
 
-def score_pages(
-    target: Page,
-    prediction: Page,
-    target_picture: PictureLike | None = None,
-    prediction_picture: PictureLike | None = None,
-) -> VisualScore:
-    """Score a prediction against a target, both rendered with their texts.
-
-    Pictures are screenshots at scale 1; where one is not given, the page's own `png` is used, if it has any.
-    """
+def score_pages(target: Page, prediction: Page) -> VisualScore:
+    """Score a prediction against a target, both rendered with their texts, and with screenshots at scale 1 if any."""
     texts = score_matching(pair_identical(match_blocks(blocks_of(prediction), blocks_of(target))))
-    first = target.png if target_picture is None else target_picture
-    second = prediction.png if prediction_picture is None else prediction_picture
-    missing = any(isinstance(picture, bytes) and not picture for picture in (first, second))
     return VisualScore(
         **asdict(texts),
-        pixel=None if missing else pixel_similarity(first, second),
+        pixel=pixel_similarity(target.png, prediction.png) if target.png and prediction.png else None,
         page_size_error=page_size_error(
             (target.width_px, target.height_px), (prediction.width_px, prediction.height_px)
         ),
@@ -139,3 +129,36 @@ def _weighted(values: NDArray[np.float64], share: NDArray[np.float64]) -> float:
 
 def _all_equal(value: float) -> TextScores:
     return TextScores(**{field.name: value for field in fields(TextScores)})
+
+
+Score = VisualScore | PictureScore
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualSummary:
+    """Scores of `n` pages. `metrics` holds every field of the score and `overall`, in that order.
+
+    A metric that no page has (pixel similarity without pictures) is left out; one that only some have is the mean over
+    those, and says so in its own `n`.
+    """
+
+    n: int
+    metrics: dict[str, MeanEstimate]
+
+
+def summarise(scores: Sequence[Score], *, confidence: float = 0.95) -> VisualSummary:
+    """The summary of scores of one kind. Pages that failed to render belong in it, as `of_failure()`."""
+    if not scores:
+        raise InputError("no scores to sum up", expected="at least one page", actual=0)
+    kinds = {type(score) for score in scores}
+    if len(kinds) > 1:
+        raise InputError(
+            "scores of different kinds cannot be averaged", actual=", ".join(sorted(kind.__name__ for kind in kinds))
+        )
+    names = [field.name for field in fields(scores[0])] + ["overall"]
+    columns = {name: [getattr(score, name) for score in scores] for name in names}
+    known = {name: [value for value in column if value is not None] for name, column in columns.items()}
+    return VisualSummary(
+        n=len(scores),
+        metrics={name: estimate_mean(values, confidence=confidence) for name, values in known.items() if values},
+    )

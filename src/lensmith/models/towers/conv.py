@@ -139,10 +139,6 @@ class ConvTower(nn.Module):
         for table in (self.row_embedding, self.column_embedding):
             nn.init.normal_(table.weight, std=0.5)
 
-    @property
-    def width(self) -> int:
-        return self.config.width
-
     def read_cells(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor | None = None) -> Tensor:
         """Cells of 4 x 8 px (N, C, H / 8, W / 4): what the stem sees, before patches are formed."""
         masks = self._inside_masks(pixels_N3HW, patch_mask_NHpWp)
@@ -192,7 +188,7 @@ class ConvTower(nn.Module):
         places = self.row_embedding.weight[:rows, None] + self.column_embedding.weight[None, :columns]
         colours = self.colours(pixels_N3HW)
         placed: Tensor = tokens + colours + places
-        return placed.reshape(count, rows * columns, self.width)
+        return placed.reshape(count, rows * columns, self.config.width)
 
     def forward(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor) -> VisionFeatures:
         """Pixels (N, 3, H, W), H and W multiples of `patch_px`, to tokens (N, P, V) and their mask (N, P)."""

@@ -93,10 +93,6 @@ class HybridTower(nn.Module):
         self.high = config.high.build()
         self.low = config.low.build()
 
-    @property
-    def width(self) -> int:
-        return self.config.width
-
     def forward(
         self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor, low_pixel_values: Tensor | None = None
     ) -> VisionFeatures:

@@ -347,10 +347,6 @@ class SamTower(nn.Module):
         self.proj = SamDownsampling(config.neck_width)
         self.alpha = nn.Parameter(torch.zeros(1))
 
-    @property
-    def width(self) -> int:
-        return self.config.width
-
     def forward(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor) -> VisionFeatures:
         """Normalised pixels and a mask that is true everywhere to tokens (N, P, V), all real.
 

@@ -78,10 +78,6 @@ class SiglipTower(nn.Module):
         self.config = config
         self.siglip: Any = SiglipVisionModel(config.to_transformers())
 
-    @property
-    def width(self) -> int:
-        return self.config.width
-
     def forward(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor) -> VisionFeatures:
         """Normalised pixels and the mask of real patches to tokens (N, P, V) and their mask (N, P)."""
         mask_NP = patch_mask_NHpWp.flatten(1)

@@ -9,7 +9,7 @@ from lensmith.core.types import OnProgress, unwatched
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.real import fetch_real_pages
-from lensmith.evaluate.visual.summary import VisualSummary, summarise
+from lensmith.evaluate.visual.score import VisualSummary, summarise
 from lensmith.models.linear.packed import count_parameters
 from lensmith.workflows.demo.chat import ChatResult, chat_chapter, run_chat
 from lensmith.workflows.demo.leaks import LEAK_STEPS, LeaksResult, leaks_chapter, run_leaks

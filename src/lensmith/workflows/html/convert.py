@@ -21,7 +21,7 @@ from lensmith.core.types import Page
 from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.markup.repair import repair
-from lensmith.evaluate.visual.score import PictureScore, score_pictures
+from lensmith.evaluate.visual.picture_score import PictureScore, PictureTarget
 from lensmith.render import Capture, RenderConfig, Renderer
 from lensmith.workflows.html.writers import Completion, PageWriter
 
@@ -123,7 +123,8 @@ class Converter:
         texts = [self.writer.greedy(picture, on_text or (lambda piece: None))]
         if samples > 1:
             texts += self.writer.sampled(picture, samples - 1, seed)
-        candidates = tuple(self._scored(candidate, picture) for candidate in map(self._candidate, texts))
+        target = PictureTarget(_at_page_width(picture))
+        candidates = tuple(self._scored(candidate, target) for candidate in map(self._candidate, texts))
         return Conversion(picture=picture, candidates=candidates, seconds=time.monotonic() - began)
 
     def convert_many(self, pictures: list[Image.Image]) -> Iterator[Candidate]:
@@ -140,13 +141,12 @@ class Converter:
         repaired = repair(completion.text)
         return Candidate(html=stand_alone(repaired.html), finish=completion.finish, repairs=repaired.changes)
 
-    def _scored(self, candidate: Candidate, picture: Image.Image) -> Candidate:
+    def _scored(self, candidate: Candidate, target: PictureTarget) -> Candidate:
         try:
             page = self.renderer.render(candidate.html, CAPTURE)
         except RenderError as error:
             return replace(candidate, error=error.problem)
-        score = score_pictures(_at_page_width(picture), page, open_picture(page.png))
-        return replace(candidate, page=page, score=score)
+        return replace(candidate, page=page, score=target.score(page))
 
 
 def _at_page_width(picture: Image.Image) -> Image.Image:

@@ -18,8 +18,7 @@ from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbnail
 from lensmith.evaluate.visual.pixels import RgbArray
-from lensmith.evaluate.visual.score import VisualScore, score_pages
-from lensmith.evaluate.visual.summary import VisualSummary, summarise
+from lensmith.evaluate.visual.score import VisualScore, VisualSummary, score_pages, summarise
 from lensmith.models.families.registry import DEFAULT_MODEL
 from lensmith.recipes import recipe_named
 from lensmith.render import Capture, Renderer
