@@ -62,7 +62,7 @@ def chat(
     With a question, its answer is printed as it comes. Without one, lines are read and answered in turn; /help tells
     the commands.
     """
-    from lensmith.workflows.chat.conversation import Chat, ChatSettings, read_picture
+    from lensmith.workflows.chat.conversation import Chat, ChatSettings, endpoint_speaker, read_picture
     from lensmith.workflows.chat.session import run_session
 
     if endpoint and (exact or picture_decoding):
@@ -75,7 +75,7 @@ def chat(
         system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=tuple(stop or ())
     )
     local = {"dtype": dtype, "device": device, "exact": exact, "picture_decoding": picture_decoding}
-    with _endpoint(endpoint, model, api_key) if endpoint else _local(model, **local) as who:
+    with endpoint_speaker(endpoint, model, api_key=api_key) if endpoint else _local(model, **local) as who:
         conversation = Chat(who, settings)
         conversation.attach(pictures)
         terminal = Console(conversation, as_json=as_json)
@@ -84,12 +84,6 @@ def chat(
             run_session(conversation, terminal)
         else:
             terminal.answered(conversation.ask(question, on_text=terminal.text))
-
-
-def _endpoint(url: str, model: str | None, api_key: str | None) -> contextlib.AbstractContextManager["Speaker"]:
-    from lensmith.workflows.chat.conversation import endpoint_speaker
-
-    return endpoint_speaker(url, model, api_key=api_key)
 
 
 @contextlib.contextmanager

@@ -249,7 +249,11 @@ def apply(
     raw_TV = _checked_logits(logits_TV)
     rng = np.random.default_rng(request.seed) if rng is None else rng
     biased_TV = biased_logits(raw_TV, request, preceding)
-    token_ids_T = _forced(forced_T, raw_TV) if forced_T is not None else _choose(biased_TV, request, rng)
+    if forced_T is not None and forced_T.shape != raw_TV.shape[:1]:
+        raise ShapeError("one forced token for each position", expected=raw_TV.shape[:1], actual=forced_T.shape)
+    token_ids_T = (
+        _choose(biased_TV, request, rng) if forced_T is None else _ids(forced_T.tolist(), raw_TV, "forced tokens")
+    )
     if not request.wants_logprobs:
         return Revealed(token_ids_T=token_ids_T, logprobs=None)
     logprobs_TV = log_softmax(raw_TV if exposure.logprobs_taken is Taken.BEFORE_BIAS else biased_TV)
@@ -326,8 +330,7 @@ def _choose(biased_TV: Float64Array, request: Request, rng: np.random.Generator)
     with np.errstate(over="ignore"):
         scaled_TV = (biased_TV - biased_TV.max(axis=1, keepdims=True)) / request.temperature
     probabilities_TV = np.exp(log_softmax(scaled_TV))
-    chosen = [_draw(row_V, request.top_p, rng) for row_V in probabilities_TV]
-    return np.array(chosen, dtype=np.int64)
+    return np.array([_draw(row_V, request.top_p, rng) for row_V in probabilities_TV], dtype=np.int64)
 
 
 def _draw(probabilities_V: Float64Array, top_p: float, rng: np.random.Generator) -> int:
@@ -449,12 +452,6 @@ def _checked_logits(logits_TV: FloatArray) -> Float64Array:
     ):
         raise InputError("logits must be numbers", expected="finite, or -inf for some", actual="NaN, inf, or all -inf")
     return raw_TV
-
-
-def _forced(forced_T: IdArray, logits_TV: Float64Array) -> IdArray:
-    if forced_T.shape != logits_TV.shape[:1]:
-        raise ShapeError("one forced token for each position", expected=logits_TV.shape[:1], actual=forced_T.shape)
-    return _ids(forced_T.tolist(), logits_TV, "forced tokens")
 
 
 def _ids(token_ids: Any, logits_TV: FloatArray, name: str) -> IdArray:

@@ -80,14 +80,22 @@ def start_manifest(
 ) -> Manifest:
     """The manifest of a run that begins now. `config` is a configuration dataclass."""
     values = to_dict(config)
+    packages = {dist.name: dist.version for dist in importlib.metadata.distributions() if dist.name}
     return Manifest(
         name=name,
         arguments=tuple(sys.argv),
         config=values,
         config_sha256=hash_of_values(values),
-        packages=_packages(),
+        packages=dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         git_revision=git_revision(Path(__file__).parent),
-        machine=_machine(tuple(accelerators)),
+        machine=Machine(
+            system=platform.platform(),
+            python=platform.python_version(),
+            processor=_processor(),
+            cores=os.cpu_count() or 1,
+            memory_bytes=_memory_bytes(),
+            accelerators=tuple(accelerators),
+        ),
         started_at=_now(),
         inputs=tuple(inputs),
     )
@@ -110,7 +118,9 @@ def record_files(paths: Iterable[str | os.PathLike[str]], *, root: str | os.Path
             raise InputError("no such file or folder", actual=path)
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                files[_relative(file, base)] = file
+                if not file.resolve().is_relative_to(base):
+                    raise InputError("the file lies outside the folder", expected=f"below {base}", actual=file)
+                files[file.resolve().relative_to(base).as_posix()] = file
     return tuple(
         FileRecord(path=name, num_bytes=file.stat().st_size, sha256=sha256_of_file(file))
         for name, file in sorted(files.items())
@@ -143,22 +153,6 @@ def _git(folder: str | os.PathLike[str], *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _packages() -> dict[str, str]:
-    versions = {dist.name: dist.version for dist in importlib.metadata.distributions() if dist.name}
-    return dict(sorted(versions.items(), key=lambda item: item[0].lower()))
-
-
-def _machine(accelerators: tuple[str, ...]) -> Machine:
-    return Machine(
-        system=platform.platform(),
-        python=platform.python_version(),
-        processor=_processor(),
-        cores=os.cpu_count() or 1,
-        memory_bytes=_memory_bytes(),
-        accelerators=accelerators,
-    )
-
-
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -177,10 +171,3 @@ def _memory_bytes() -> int | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _relative(file: Path, base: Path) -> str:
-    try:
-        return file.resolve().relative_to(base).as_posix()
-    except ValueError:
-        raise InputError("the file lies outside the folder", expected=f"below {base}", actual=file) from None

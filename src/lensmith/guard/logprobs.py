@@ -107,11 +107,13 @@ class LogprobFilter:
         context = self._before.digest()
         self._pass(position.sampled)
         self._drawn = {}
-        _check_logprobs((position.sampled, *position.listed))
+        if max(each.logprob for each in (position.sampled, *position.listed)) > _ABOVE_ZERO_NATS:
+            raise MalformedAnswerError("these are no logprobs", expected="at most 0")
         if Reveal.VOCABULARY in self._request.reveal:
             return self._visible_vocabulary(position, context)
         wanted_W, others = self._split(position)
-        _check_mass(others)
+        if math.fsum(math.exp(token.logprob) for token in others) > 1 + _ABOVE_ONE:
+            raise MalformedAnswerError("these are no logprobs", expected="probabilities that add up to at most 1")
         ranked = _ranked(others)
         place = _place(position.sampled, ranked)
         ranked = ranked if self._shows_all else self._proven(ranked, place)
@@ -243,13 +245,3 @@ def _without(listed: tuple[TokenLogprob, ...], token_ids: Sequence[int]) -> tupl
         place = max(place for place, token in enumerate(left) if token.token_id == token_id)
         del left[place]
     return tuple(left)
-
-
-def _check_logprobs(tokens: Sequence[TokenLogprob]) -> None:
-    if max(each.logprob for each in tokens) > _ABOVE_ZERO_NATS:
-        raise MalformedAnswerError("these are no logprobs", expected="at most 0")
-
-
-def _check_mass(listed: Sequence[TokenLogprob]) -> None:
-    if math.fsum(math.exp(token.logprob) for token in listed) > 1 + _ABOVE_ONE:
-        raise MalformedAnswerError("these are no logprobs", expected="probabilities that add up to at most 1")

@@ -154,11 +154,6 @@ def _check_values(name: str, value: object) -> None:
         raise WireError(f"{name}: not possible", param=name, expected=field.values.expected)
 
 
-def _steering(kind: Kind, fields: Mapping[str, Any]) -> list[str]:
-    """Fields that may move or restrict tokens: those that are let through, and whatever else is passed on."""
-    return [name for name in fields if field_of(name).may_steer(kind) and not field_of(name).is_off(fields[name])]
-
-
 # --- judging ------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +167,8 @@ def _read(kind: Kind, fields: Mapping[str, Any], config: GuardConfig) -> tuple[W
     most = config.limits.choices
     if len(wires) * wires[0].request.n > most:
         raise WireError("n: too many choices of all prompts together", param="n", expected=f"at most {most}")
-    if kind is Kind.COMPLETION and wires[0].request.wanted_ids and not _names_ids(wires[0], config):
+    names_ids = wires[0].tokens_as_ids or config.token_naming is TokenNaming.IDS
+    if kind is Kind.COMPLETION and wires[0].request.wanted_ids and not names_ids:
         # In completions, top tokens and wanted ids share one object whose keys are names: texts do not tell them apart.
         raise WireError(
             "logprob_token_ids: only with names by id", param="logprob_token_ids", hint="return_tokens_as_token_ids"
@@ -190,7 +186,9 @@ def _check(request: Request, wires: tuple[WireRequest, ...], fields: Mapping[str
     if request.steers and config.is_bias_out_of_reach:
         problem = "refused: bias, penalties or allow-list with logprobs, which this server takes at another time"
         raise RefusedError(problem, feature=Feature.LOGIT_BIAS | Feature.ALLOWED_IDS)
-    names = _steering(wires[0].kind, fields)
+    # What may move or restrict tokens: the fields that are let through, and whatever else is passed on.
+    steers = [name for name in fields if field_of(name).may_steer(wires[0].kind)]
+    names = [name for name in steers if not field_of(name).is_off(fields[name])]
     is_open = exposure.allowed_ids is None and exposure.bias_with_logprobs is Together.ALLOWED
     if names and (config.is_bias_out_of_reach or not is_open):
         raise RefusedError(f"refused: {names[0]} together with logprobs", feature=_STEERED)
@@ -262,10 +260,6 @@ def upstream_top(request: Request, config: GuardConfig) -> int:
     else:
         enough = (cap if Reveal.SAMPLED in request.reveal else request.top_logprobs) + 1
     return max(request.top_logprobs, min(enough, config.upstream.top_logprobs))
-
-
-def _names_ids(wire: WireRequest, config: GuardConfig) -> bool:
-    return wire.tokens_as_ids or config.token_naming is TokenNaming.IDS
 
 
 # --- what it looks like -------------------------------------------------------------------------------------------

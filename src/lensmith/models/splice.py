@@ -6,10 +6,13 @@ shift one picture into the next without any other sign; therefore they are compa
 Legend: B samples, T tokens, L language width, N pictures, F features of all pictures.
 """
 
+from itertools import accumulate
+
 from torch import Tensor
 
 from lensmith.core.errors import ShapeError
 
+_MOST_LISTED = 16
 _HINT = "the processor writes one placeholder a feature: prepare text and pictures with the same processor settings"
 
 
@@ -67,8 +70,8 @@ def _check_counts(per_sample: list[int], features: int, per_picture: list[int] |
         )
     if per_picture is None:
         return
-    ends_of_pictures = {0, *_running_sums(per_picture)}
-    for sample, end in enumerate(_running_sums(per_sample)):
+    ends_of_pictures = {0, *accumulate(per_picture)}
+    for sample, end in enumerate(accumulate(per_sample)):
         if end not in ends_of_pictures:
             raise ShapeError(
                 f"a picture would be split between sample {sample} and the next",
@@ -78,14 +81,6 @@ def _check_counts(per_sample: list[int], features: int, per_picture: list[int] |
             )
 
 
-def _running_sums(counts: list[int]) -> list[int]:
-    total, sums = 0, []
-    for count in counts:
-        total += count
-        sums.append(total)
-    return sums
-
-
-def _listing(counts: list[int], limit: int = 16) -> str:
-    shown = ", ".join(map(str, counts[:limit]))
-    return f"{shown}, ..." if len(counts) > limit else shown
+def _listing(counts: list[int]) -> str:
+    shown = ", ".join(map(str, counts[:_MOST_LISTED]))
+    return f"{shown}, ..." if len(counts) > _MOST_LISTED else shown

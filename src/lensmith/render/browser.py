@@ -123,16 +123,12 @@ def _install_commands() -> list[list[str]]:
     commands = []
     if importlib.util.find_spec("playwright") is not None:
         commands.append([sys.executable, "-m", "playwright", "install", "chromium-headless-shell"])
-    if _may_use_apt():
+    if shutil.which("apt-get") is not None and hasattr(os, "geteuid") and os.geteuid() == 0:
         commands.append(["apt-get", "update"])  # a new machine has no lists of packages yet
         packages = ["apt-get", "install", "-y", "--no-install-recommends"]
         commands.append([*packages, "chromium-headless-shell", "fonts-liberation"])
         commands.append([*packages, "chromium", "fonts-liberation"])
     return commands
-
-
-def _may_use_apt() -> bool:
-    return shutil.which("apt-get") is not None and hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def _run(command: list[str]) -> str | None:

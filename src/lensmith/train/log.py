@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lensmith.core.errors import MissingExtraError
 from lensmith.train.config import Curves
@@ -22,12 +22,6 @@ LOG_FILE = "log.jsonl"
 BOARD_FOLDER = "tensorboard"
 
 logger = logging.getLogger(__name__)
-
-
-class _ScalarWriter(Protocol):
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class StepLog:
@@ -97,7 +91,7 @@ def _step_of(line: bytes) -> int | None:
     return step if isinstance(step, int) and line.endswith(b"\n") else None
 
 
-def _open_board(folder: Path, step: int) -> _ScalarWriter:
+def _open_board(folder: Path, step: int) -> Any:
     try:
         module = importlib.import_module("torch.utils.tensorboard")
     except ImportError as error:
@@ -105,8 +99,7 @@ def _open_board(folder: Path, step: int) -> _ScalarWriter:
             "TensorBoard is not installed", hint="pip install 'lensmith[train]', or set curves to jsonl"
         ) from error
     # purge_step: TensorBoard then hides what an interrupted run drew after the checkpoint.
-    board: _ScalarWriter = module.SummaryWriter(str(folder), purge_step=step + 1)
-    return board
+    return module.SummaryWriter(str(folder), purge_step=step + 1)
 
 
 _FIELDS = frozenset({"step", "loss", "lr", "samples_per_s"})

@@ -28,9 +28,10 @@ from torch import nn
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import lock
+from lensmith.train import checkpoint as checkpoints
 from lensmith.train import optim
-from lensmith.train.checkpoint import untouched
 from lensmith.train.config import TrainConfig, autocast
+from lensmith.train.folder import Checkpoint, newest_usable
 from lensmith.train.interfaces import (
     Batches,
     BatchT,
@@ -46,9 +47,74 @@ from lensmith.train.interfaces import (
 )
 from lensmith.train.log import StepCounter, StepLog, to_stderr
 from lensmith.train.prefetch import Prefetcher
-from lensmith.train.run import Run
 
 LOCK_FILE = ".lock"
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run under way: what it trains, how many updates it has made, where it resumes and saves.
+
+    `pause_at`: the number of updates at which this session ends, None for no such limit.
+    """
+
+    config: TrainConfig
+    folder: Path
+    state: checkpoints.TrainingState
+    loss_function: LossFunction[Any, Any]
+    device: torch.device
+    notes: Mapping[str, Any]
+    began: float
+    step: int = 0
+    pause_at: int | None = None
+    checkpoint: Checkpoint | None = None
+    loss: float | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        model: nn.Module,
+        loss_function: LossFunction[Any, Any],
+        config: TrainConfig,
+        folder: Path,
+        *,
+        identity: Mapping[str, str | int | float],
+        allow_changes: Set[str],
+    ) -> "Run":
+        """A new run, or one that continues where the newest checkpoint in its folder stands."""
+        began = time.monotonic()
+        device = next(iter(optim.trainable(model).values())).device
+        state = checkpoints.TrainingState(
+            model=model,
+            optimizer=optim.build_optimizer(model, config.optim),
+            average=None if config.ema_decay is None else optim.WeightAverage(model, config.ema_decay),
+        )
+        run = cls(
+            config=config,
+            folder=folder,
+            state=state,
+            loss_function=loss_function,
+            device=device,
+            notes=checkpoints.notes_of(config, device, identity),
+            began=began,
+        )
+        model.train()
+        found = newest_usable(folder)
+        if found is None:
+            checkpoints.seed_everything(config.seed)
+            return run
+        checkpoints.require_same(found, run.notes, allow_changes)
+        checkpoints.restore(found, state)
+        run.checkpoint, run.step = found, found.step
+        return run
+
+    def save(self) -> Checkpoint:
+        """Writes a checkpoint of this moment, unless the newest one is of this step already."""
+        if self.checkpoint is None or self.checkpoint.step != self.step:
+            self.checkpoint = checkpoints.save(
+                self.folder, self.state, step=self.step, notes=self.notes, keep=self.config.keep_checkpoints
+            )
+        return self.checkpoint
 
 
 def train(
@@ -153,7 +219,7 @@ def _validated(run: Run, validate: Validate[Any]) -> dict[str, float]:
     """The validation's numbers, under `validate/`; the run is left as it was, also after an error."""
     model = run.state.model
     with ExitStack() as stack:
-        stack.enter_context(untouched())
+        stack.enter_context(checkpoints.untouched())
         stack.enter_context(_modes_kept(model))
         if run.state.average is not None:
             stack.enter_context(run.state.average.in_place())

@@ -78,7 +78,10 @@ def run(
     """
     settings = settings or ChoiceSettings()
     file = read_questions(path, on_progress=on_read)
-    _refuse(file, settings)
+    if settings.strict and file.bad_lines:
+        raise _bad_file(file.path, file.bad_lines)
+    if not file.questions:
+        raise _nothing_left(file.path, file.bad_lines)
     loaded = ScoredModel.load(
         model,
         dtype=dtype_named(settings.dtype),
@@ -116,7 +119,8 @@ def evaluate(
     with open_results(out, head) as results:
         pending = [question for question in file.questions if question.id not in results.done]
         done = len(file.questions) - len(pending)
-        for group in _groups(pending):
+        for first in range(0, len(pending), QUESTIONS_AT_ONCE):
+            group = pending[first : first + QUESTIONS_AT_ONCE]
             for result in asker.ask(group):
                 results.add(result)
             done += len(group)
@@ -230,18 +234,6 @@ class _Form:
 def _value(score: OptionScore, normalise: Normalise | None) -> float:
     """What is compared. A letter of several tokens, where there is such, has the probability of all of them."""
     return score.mean if normalise is Normalise.OPTION else score.total
-
-
-def _groups(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
-    for first in range(0, len(questions), QUESTIONS_AT_ONCE):
-        yield questions[first : first + QUESTIONS_AT_ONCE]
-
-
-def _refuse(file: QuestionFile, settings: ChoiceSettings) -> None:
-    if settings.strict and file.bad_lines:
-        raise _bad_file(file.path, file.bad_lines)
-    if not file.questions:
-        raise _nothing_left(file.path, file.bad_lines)
 
 
 def _bad_file(path: Path, bad_lines: Sequence[BadLine]) -> InputError:

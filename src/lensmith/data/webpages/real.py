@@ -71,12 +71,13 @@ def fetch_real_pages(cache_dir: Path | None = None, *, package: NpmPackage = SB_
     npm or the network is missing, or the package is not the one that is expected.
     """
     tarball = _fetched(package, cache_dir or default_cache_dir())
+    wanted = (*package.pages, package.stylesheet, "img/")
     with tarfile.open(tarball) as archive:
         # Found by name in the listing, and never unpacked: a tarball cannot write anywhere.
         files = {
             member.name.removeprefix(_TOP_FOLDER): content.read()
             for member in archive
-            if member.isfile() and _is_wanted(member.name.removeprefix(_TOP_FOLDER), package)
+            if member.isfile() and member.name.removeprefix(_TOP_FOLDER).startswith(wanted)
             if (content := archive.extractfile(member)) is not None
         }
     css = css_without_outside(_held(package, package.stylesheet, files).decode("utf-8", "replace"))
@@ -138,10 +139,6 @@ def _reason(said: str) -> str:
     return "; ".join(errors[:2]) or "npm said nothing"
 
 
-def _is_wanted(path: str, package: NpmPackage) -> bool:
-    return path in (*package.pages, package.stylesheet) or path.startswith("img/")
-
-
 def _page(package: NpmPackage, path: str, files: Mapping[str, bytes], css: str) -> RealPage:
     content = _held(package, path, files)
     return RealPage(
@@ -171,18 +168,13 @@ def page_alone(source: str | bytes, path: str, files: Mapping[str, bytes], *, st
     for parent in tree.iter():
         for index, element in enumerate(parent):
             if element.tag == "link" and _within(path, element.get("href")) == stylesheet:
-                parent[index] = _style(_CSS_STANDS_HERE)
+                parent[index] = Element("style")
+                parent[index].text = _CSS_STANDS_HERE
             elif element.tag == "img" and (picture := _within(path, element.get("src"))) in files:
                 element.set("src", _data_url(picture, files[picture]))
     text = html5lib.serialize(tree, tree="etree", omit_optional_tags=False, quote_attr_values="always")
     # A stylesheet is a hundred times as long as a page, and parsers in Python are slow: it goes in afterwards.
     return repair(f"<!doctype html>{text}").html.replace(f">{_CSS_STANDS_HERE}<", f">{css}<", 1)
-
-
-def _style(css: str) -> Element:
-    element = Element("style")
-    element.text = css
-    return element
 
 
 def _within(path: str, address: str | None) -> str:

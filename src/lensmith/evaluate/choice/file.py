@@ -125,7 +125,8 @@ class _Reading:
         pictures = record_pictures(record.values, is_table=self.is_table)
         row = None
         sources: tuple[PictureSource, ...] = ()
-        if self.is_table and len(pictures) == 1 and self._is_inline(pictures[0], record) and is_reference(pictures[0]):
+        is_one = self.is_table and len(pictures) == 1
+        if is_one and is_inline(pictures[0], record.values, is_table=True) and is_reference(pictures[0]):
             row = str(pictures[0]).strip()
         else:
             sources = tuple(self._source(value, number, record) for number, value in enumerate(pictures))
@@ -143,12 +144,9 @@ class _Reading:
             self._referring.append(_Referring(question=question, row=row))
 
     def _source(self, value: PictureValue, number: int, record: Record) -> PictureSource:
-        if self._is_inline(value, record):
+        if is_inline(value, record.values, is_table=self.is_table):
             return PictureSource(offset=record.offset, number=number)
         return PictureSource(path=picture_path(self.file.path.parent, value))
-
-    def _is_inline(self, value: PictureValue, record: Record) -> bool:
-        return is_inline(value, record.values, is_table=self.is_table)
 
     def _check(self, data: bytes, path: Path | None = None) -> None:
         """Raises ImageError where a picture cannot be decoded. Each content is decoded once."""
@@ -203,6 +201,7 @@ def read_question(values: Mapping[str, Any], line: int, name: str, *, is_table: 
         options = _lettered_options(values, "{upper}")
     else:
         options, labels = _options(values)
+    listed = _value(values, "options")
     return Question(
         id=name,
         line=line,
@@ -210,7 +209,12 @@ def read_question(values: Mapping[str, Any], line: int, name: str, *, is_table: 
             values, next((name for name in _NAMES["question"] if name in values), "question"), is_needed=True
         ),
         options=options,
-        answer=_answer(_value(values, "answer"), options, labels, are_numbers=_are_numbers(_value(values, "options"))),
+        answer=_answer(
+            _value(values, "answer"),
+            options,
+            labels,
+            are_numbers=isinstance(listed, list) and all(isinstance(each, int | float) for each in listed),
+        ),
         category=_text(values, "category"),
         hint=_text(values, "hint"),
     )
@@ -288,10 +292,6 @@ def _lettered_options(values: Mapping[str, Any], names: str) -> tuple[str, ...]:
     if len(cells) < 2:
         raise InputError("a choice needs options", expected="at least 2", actual=len(cells))
     return _checked_options(["" if cell is None else cell for cell in cells])
-
-
-def _are_numbers(options: Any) -> bool:
-    return isinstance(options, list) and all(isinstance(each, int | float) for each in options)
 
 
 def _answer(value: Any, options: Sequence[str], labels: Sequence[str], *, are_numbers: bool) -> int:

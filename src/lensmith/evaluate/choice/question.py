@@ -161,9 +161,7 @@ class Result:
             "line": self.line,
             "options": self.options,
             "category": self.category,
-            "mode": how.mode.value,
-            "normalise": None if how.normalise is None else how.normalise.value,
-            "circular": how.circular,
+            **{name: value for name, value in how.to_dict().items() if name != "max_new_tokens"},
             "right": self.is_right,
             "asked": [
                 {

@@ -61,7 +61,8 @@ def check_options(options: Mapping[str, str]) -> None:
     for name, value in options.items():
         owners = _owners(name)
         if not owners:
-            raise InputError(f"{name}: no model family has this option", expected=", ".join(_option_names()))
+            known = sorted({name for family in all_families().values() for name in family.options})
+            raise InputError(f"{name}: no model family has this option", expected=", ".join(known))
         if not any(value in [each.value for each in option.kind] for option in owners.values()):
             next(iter(owners.values())).read(value)
 
@@ -107,10 +108,6 @@ def convert(source: Source, out: Path, layout: str, **settings: Any) -> Any:
 def _owners(name: str) -> dict[str, Option[Any]]:
     """The option in each family that has it, by the family's title."""
     return {family.title: family.options[name] for family in all_families().values() if name in family.options}
-
-
-def _option_names() -> list[str]:
-    return sorted({name for family in all_families().values() for name in family.options})
 
 
 def _of_entry_point(point: importlib.metadata.EntryPoint, found: Mapping[str, Family]) -> Family:

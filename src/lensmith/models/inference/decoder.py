@@ -197,7 +197,9 @@ class Decoder:
     @torch.inference_mode()  # rows move within the cache, which is made of inference tensors
     def step(self) -> None:
         """One token for each row that runs or can start. A failure fails the jobs that it concerns, not the others."""
-        self._drop_cancelled()
+        self._leave()
+        if any(row.job.cancelled for row in self._waiting):
+            self._waiting = deque(row for row in self._waiting if not row.job.cancelled)
         rows = list(self._running)
         try:
             logits_BV = self.prefill.step(self._cache, [row.tokens[-1] for row in rows]) if rows else ()
@@ -297,11 +299,6 @@ class Decoder:
                 last = self._running.pop()
                 if index < len(self._running):
                     self._running[index] = last
-
-    def _drop_cancelled(self) -> None:
-        self._leave()
-        if any(row.job.cancelled for row in self._waiting):
-            self._waiting = deque(row for row in self._waiting if not row.job.cancelled)
 
     def _fail(self, job: Job, error: Exception) -> None:
         if not job.cancelled:

@@ -7,6 +7,7 @@ sees a batch that it knows: causal and sliding masks hold, since distances betwe
 Legend: B rows in use, H key heads, C columns, P tokens of one row, D head width.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,12 @@ class KeysValues:
     def num_bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.keys, *self.values))
 
+    @classmethod
+    def of(cls, layers: Iterable[Any], row: int, columns: slice) -> "KeysValues":
+        """A copy of what the layers of a cache hold of one row, so that the cache can be freed."""
+        held = [(_copy(layer.keys[row, :, columns]), _copy(layer.values[row, :, columns])) for layer in layers]
+        return cls(keys=tuple(keys for keys, _ in held), values=tuple(values for _, values in held))
+
     def first(self, length: int) -> "KeysValues":
         """Of the first `length` tokens; a view."""
         return KeysValues(
@@ -41,12 +48,9 @@ class KeysValues:
             values=tuple(values[:, :length] for values in self.values),
         )
 
-    def copied(self) -> "KeysValues":
-        """The same in memory of its own, so that what it was cut from can be freed."""
-        return KeysValues(
-            keys=tuple(keys.clone(memory_format=torch.contiguous_format) for keys in self.keys),
-            values=tuple(values.clone(memory_format=torch.contiguous_format) for values in self.values),
-        )
+
+def _copy(part: Tensor) -> Tensor:
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 @dataclass
@@ -117,11 +121,7 @@ class SlotCache(Cache):
 
     def row(self, number: int) -> KeysValues:
         """What a row remembers, in memory of its own."""
-        columns = slice(self.span.end - self.lengths[number], self.span.end)
-        return KeysValues(
-            keys=tuple(layer.keys[number, :, columns] for layer in self.layers),
-            values=tuple(layer.values[number, :, columns] for layer in self.layers),
-        ).copied()
+        return KeysValues.of(self.layers, number, slice(self.span.end - self.lengths[number], self.span.end))
 
     def leave(self, number: int) -> None:
         """Forgets a row. The last row has its number from now on."""

@@ -209,7 +209,7 @@ class Prefill:
         """Results for prompts that were read before as a whole; returns the others."""
         others = []
         for index in pending:
-            entry = self.known_prompts.get(_key(prompts[index]))
+            entry = self.known_prompts.get(_digest(prompts[index].keys_P))
             if entry is None:
                 others.append(index)
                 continue
@@ -269,12 +269,8 @@ class Prefill:
         ]
 
     def _keep(self, prompt: Prompt, cache: DynamicCache, row: int, logits_V: Float32Array, known: int) -> ReadPrompt:
-        memory = KeysValues(
-            keys=tuple(layer.keys[row] for layer in cache.layers),
-            values=tuple(layer.values[row] for layer in cache.layers),
-        )
-        memory = memory.first(prompt.length).copied()
-        self.known_prompts.put(_key(prompt), _Entry(keys_P=prompt.keys_P, memory=memory, logits_V=logits_V))
+        memory = KeysValues.of(cache.layers, row, slice(prompt.length))
+        self.known_prompts.put(_digest(prompt.keys_P), _Entry(keys_P=prompt.keys_P, memory=memory, logits_V=logits_V))
         return ReadPrompt(memory=memory, logits_V=logits_V, known_tokens=known)
 
     # --- the model ----------------------------------------------------------------------------------------------------
@@ -352,10 +348,6 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.train()
-
-
-def _key(prompt: Prompt) -> bytes:
-    return _digest(prompt.keys_P)
 
 
 def _digest(keys_P: IdArray) -> bytes:

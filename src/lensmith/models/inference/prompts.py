@@ -16,7 +16,7 @@ from lensmith.core.arrays import IdArray
 from lensmith.core.endpoint import Feature, RefusedError, Request, Reveal
 from lensmith.core.errors import ImageError, InputError
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
-from lensmith.core.types import Message, Picture, ToolCall
+from lensmith.core.types import Message, Picture
 from lensmith.models.inference.lru import ByteLru
 from lensmith.models.inference.prefill import PreparedPicture, Prompt
 from lensmith.models.processor import VisionLanguageProcessor
@@ -62,14 +62,11 @@ class TextPrompts:
         return ""
 
     def prompt(self, request: Request) -> Prompt:
-        if request.messages:
-            return self._of_messages(request.messages)
-        return _completed(self.tokenizer, request)
-
-    def _of_messages(self, messages: Sequence[Message]) -> Prompt:
-        if any(isinstance(part, Picture) for message in messages for part in message.parts):
+        if not request.messages:
+            return _completed(self.tokenizer, request)
+        if any(isinstance(part, Picture) for message in request.messages for part in message.parts):
             raise InputError("this model reads no pictures", expected="messages of text")
-        text = _templated(self.tokenizer, messages, lambda message: "".join(map(str, message.parts)))
+        text = _templated(self.tokenizer, request.messages, lambda message: "".join(map(str, message.parts)))
         # The template writes the special tokens itself.
         return _text_prompt(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -233,13 +230,14 @@ def _turn(message: Message, content: Any) -> dict[str, Any]:
     turn = {"role": message.role, "content": content}
     if message.tool_calls:
         turn["tool_calls"] = [
-            {"id": call.call_id, "type": "function", "function": _function(call)} for call in message.tool_calls
+            {
+                "id": call.call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
+            }
+            for call in message.tool_calls
         ]
     return {**turn, "tool_call_id": message.tool_call_id} if message.tool_call_id else turn
-
-
-def _function(call: ToolCall) -> dict[str, Any]:
-    return {"name": call.name, "arguments": json.loads(call.arguments)}
 
 
 def _mark(place: int) -> str:
@@ -257,12 +255,9 @@ def _refuse_tools(messages: Sequence[Message], marked_text: str) -> None:
     """Raises RefusedError for calls of tools, and their answers, whose marks are not in the text."""
     for place, message in enumerate(messages):
         if message.is_of_tools and _mark(place) not in marked_text:
-            raise _no_tools(f"messages[{place}].{'role' if message.role == 'tool' else 'tool_calls'}")
-
-
-def _no_tools(where: str) -> RefusedError:
-    return RefusedError(
-        f"{where}: this model's chat template knows no calls of tools",
-        feature=Feature.MESSAGES,
-        hint="leave the calls and their answers out, or tell of them in a user's message",
-    )
+            where = f"messages[{place}].{'role' if message.role == 'tool' else 'tool_calls'}"
+            raise RefusedError(
+                f"{where}: this model's chat template knows no calls of tools",
+                feature=Feature.MESSAGES,
+                hint="leave the calls and their answers out, or tell of them in a user's message",
+            )

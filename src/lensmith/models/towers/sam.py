@@ -147,7 +147,8 @@ def attend_in_chunks(
     queries = min(cells, _QUERIES, max(at_once // cells // _BLOCK, 1) * _BLOCK)
 
     def read(some: slice, those: slice, part: slice) -> Tensor:
-        bias = _written_out(terms.rows_GhSs[some, those, part], terms.columns_GhSs[some, those, part])
+        rows_GhQs, columns_GhQs = terms.rows_GhSs[some, those, part], terms.columns_GhSs[some, those, part]
+        bias = (rows_GhQs.unsqueeze(-1) + columns_GhQs.unsqueeze(-2)).flatten(-2)  # for every key (G, h, Q, S)
         chunk_GhQd = F.scaled_dot_product_attention(
             query_GhSd[some, those, part], key_GhSd[some, those], value_GhSd[some, those], attn_mask=bias
         )
@@ -168,11 +169,6 @@ def attend_in_chunks(
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
-
-
-def _written_out(rows_GhQs: Tensor, columns_GhQs: Tensor) -> Tensor:
-    """The bias of these queries for every key (G, h, Q, S)."""
-    return (rows_GhQs.unsqueeze(-1) + columns_GhQs.unsqueeze(-2)).flatten(-2)
 
 
 def _spans(total: int, size: int) -> Iterator[slice]:

@@ -10,8 +10,9 @@ Legend: N pages, H W pixels, Hp Wp patches, F kept patches of a page, T target t
 import io
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -60,15 +61,11 @@ class ReadingBatch:
         """The same batch there; itself if it is there already."""
         if self.pixels_N3HW.device == device:
             return self
-        return ReadingBatch(
-            pixels_N3HW=self.pixels_N3HW.to(device),
-            patch_mask_NHpWp=self.patch_mask_NHpWp.to(device),
-            input_ids_NS=self.input_ids_NS.to(device),
-            labels_NS=self.labels_NS.to(device),
-            cells_Nhw=self.cells_Nhw.to(device),
-            pointers=tuple(pointer_TF.to(device) for pointer_TF in self.pointers),
-            is_text=tuple(is_text_T.to(device) for is_text_T in self.is_text),
-        )
+
+        def moved(part: Any) -> Any:
+            return tuple(map(moved, part)) if isinstance(part, tuple) else part.to(device)
+
+        return ReadingBatch(**{field.name: moved(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """An interactive conversation: lines in, answers out, and a few commands."""
 
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -70,7 +69,9 @@ def _obey(line: str, chat: Chat, terminal: Terminal) -> None:
     command, _, argument = line.strip().partition(" ")
     match command:
         case "/picture" if argument.strip():
-            _attach([_path(argument)], chat, terminal)
+            # As terminals paste a path: with quotes, or with a tilde.
+            chat.attach([read_picture(Path(argument.strip().strip("'\"")).expanduser())])
+            terminal.note(f"({len(chat.attached)} attached to the next question)")
         case "/clear":
             chat.clear()
             terminal.note("(cleared)")
@@ -78,13 +79,3 @@ def _obey(line: str, chat: Chat, terminal: Terminal) -> None:
             terminal.note(HELP)
         case _:
             terminal.note(f"{command}: not a command\n{HELP}")
-
-
-def _attach(paths: Sequence[Path], chat: Chat, terminal: Terminal) -> None:
-    chat.attach([read_picture(path) for path in paths])
-    terminal.note(f"({len(chat.attached)} attached to the next question)")
-
-
-def _path(argument: str) -> Path:
-    """As terminals paste it: with quotes, or with a tilde."""
-    return Path(argument.strip().strip("'\"")).expanduser()

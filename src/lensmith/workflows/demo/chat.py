@@ -47,7 +47,7 @@ class ChatResult:
 def run_chat(picture: Image.Image) -> ChatResult:
     """Asks two questions about a picture."""
     family = next(family for family in all_families().values() if family.published and family.tiny)
-    published = find_published(family)
+    published = next(_cached(family.published), None)
     answering = (
         _tiny(family) if published is None else load_answering(published[1], name=published[0], dtype=torch.int8)
     )
@@ -60,12 +60,8 @@ def run_chat(picture: Image.Image) -> ChatResult:
     return ChatResult(name=answering.name, family=family.title, is_published=published is not None, replies=replies)
 
 
-def find_published(family: Family) -> tuple[str, Path] | None:
-    """Name and folder of the family's first published model that the Hub's cache holds. Nothing is fetched."""
-    return next(_cached(family.published), None)
-
-
 def _cached(names: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Names and folders of those models that the Hub's cache holds. Nothing is fetched."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415  # transformers brings it along
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
 

@@ -108,13 +108,10 @@ def _section(shown: ReportPage) -> str:
 
 def _chapter(chapter: Chapter) -> str:
     heads, *rows = chapter.rows
-    linked = [[_cell(text, chapter.links.get(text)) for text in row] for row in rows]
+    links = {text: f'<a href="{escape(path)}">{escape(text)}</a>' for text, path in chapter.links.items()}
+    linked = [[links.get(text, escape(text)) for text in row] for row in rows]
     title = f'<h2>{escape(chapter.title)}</h2><p class="remark">{escape(chapter.lead)}</p>'
     return f'<section><div class="title">{title}</div>{table(heads, linked)}</section>'
-
-
-def _cell(text: str, path: str | None) -> str:
-    return escape(text) if path is None else f'<a href="{escape(path)}">{escape(text)}</a>'
 
 
 def _grade(value: float) -> str:
@@ -122,13 +119,8 @@ def _grade(value: float) -> str:
 
 
 def _image(png: bytes, alternative: str) -> str:
-    return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{base64.b64encode(_compact(png)).decode()}">'
-
-
-def _compact(png: bytes) -> bytes:
-    """The same picture in fewer bytes: the renderer's PNGs are made quickly, not small."""
-    small = _png(Image.open(io.BytesIO(png)))
-    return small if len(small) < len(png) else png
+    small = min(_png(Image.open(io.BytesIO(png))), png, key=len)  # the renderer's PNGs are made quickly, not small
+    return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{base64.b64encode(small).decode()}">'
 
 
 def _png(image: Image.Image) -> bytes:

@@ -245,18 +245,14 @@ def read_processor(checkpoint: PublishedCheckpoint, exact: Exactness | None = No
             raise CheckpointError("the processor cannot be read", actual=f"{checkpoint.folder}: {reason}") from error
         assert isinstance(processor, DeepseekVlProcessor)
         if exact not in (None, processor.exact):
-            processor.pictures = _followed(processor.pictures, exact)
+            # Of a hybrid tower's pictures, only those by transformers' numbers are normalised here.
+            normalise = processor.pictures.normalise if processor.pictures.low_px is None else None
+            processor.pictures = replace(processor.pictures, exact=exact, normalise=normalise)
         return processor
     tokenizer = load_tokenizer(checkpoint.folder)
     processor = DeepseekVlProcessor.for_model(checkpoint.config, tokenizer, exact=exact)
     processor.pictures = published_pictures(checkpoint.folder, processor.pictures)
     return processor
-
-
-def _followed(pictures: DeepseekPictureConfig, exact: Exactness) -> DeepseekPictureConfig:
-    """The same pictures by the other code's numbers: of a hybrid tower's, only transformers' are normalised here."""
-    normalise = pictures.normalise if pictures.low_px is None else None
-    return replace(pictures, exact=exact, normalise=normalise)
 
 
 @contextlib.contextmanager
