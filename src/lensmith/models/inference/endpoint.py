@@ -182,19 +182,10 @@ class LocalEndpoint:
         exposes: Exposure | None = None,
         name: str = "local",
         slots: int = SLOTS,
-        max_length: int | None = None,
-        cache_bytes: int = CACHE_BYTES,
-        chunk_tokens: int = CHUNK_TOKENS,
+        **settings: Any,
     ) -> None:
-        answering = Answering.of(
-            model,
-            tokenizer_or_processor,
-            name=name,
-            max_length=max_length,
-            cache_bytes=cache_bytes,
-            chunk_tokens=chunk_tokens,
-        )
-        self._set(answering, exposes, slots)
+        """`settings`: see `Answering.of`."""
+        self._set(Answering.of(model, tokenizer_or_processor, name=name, **settings), exposes, slots)
 
     @classmethod
     def around(cls, answering: Answering, *, exposes: Exposure | None = None, slots: int = SLOTS) -> "LocalEndpoint":

@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import InputError
 from lensmith.core.types import Message, Picture
-from lensmith.models.inference.endpoint import CACHE_BYTES, Answering, LocalEndpoint
-from lensmith.models.inference.loading import NO_OPTIONS, FamilyOptions, load_answering
+from lensmith.models.inference.endpoint import Answering, LocalEndpoint
+from lensmith.models.inference.loading import load_answering
 from lensmith.models.inference.prefill import Prompt
 from lensmith.models.scoring.likelihood import (
     OptionScore,
@@ -83,26 +83,9 @@ class ScoredModel:
         self.scorer = Scorer(answering.prefill, max_length=answering.max_length)
 
     @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        cache_bytes: int = CACHE_BYTES,
-        max_length: int | None = None,
-        options: FamilyOptions = NO_OPTIONS,
-    ) -> "ScoredModel":
-        """Whatever `load_answering` can load. Raises InputError where it is not there, or the device is not."""
-        answering = load_answering(
-            source,
-            dtype=dtype,
-            device=device,
-            cache_bytes=cache_bytes,
-            max_length=max_length,
-            options=options,
-        )
-        return cls(answering, precision=str(dtype))
+    def load(cls, source: str | Path, *, dtype: torch.dtype = torch.float32, **settings: Any) -> "ScoredModel":
+        """Whatever `load_answering` can load, with its `settings`. Raises InputError as it does."""
+        return cls(load_answering(source, dtype=dtype, **settings), precision=str(dtype))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

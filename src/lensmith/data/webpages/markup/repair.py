@@ -8,11 +8,6 @@ without a value. HTML that is already so comes back unchanged, whether a whole d
 of one.
 
 Writing and reading again changes some odd trees (a form in a table), so this is repeated until nothing changes.
-
-HTML as two parsers read it, and whether they agree that it is well-formed.
-
-html5lib builds the tree that a browser would (WHATWG HTML, chapter 13.2), errors and all; Python's tag reader takes
-tags as they stand. Where the two see the same elements and the same text in the same order, nothing was mended.
 """
 
 import enum
@@ -43,7 +38,8 @@ def is_well_formed(html: str) -> bool:
     """Whether a document, a `body` element or a fragment says what it means: it parses without a single error, every
     element that can be closed is closed by its own end tag, in order, and the parser moves nothing to another place.
 
-    Judged by two parsers: html5lib, and Python's tag reader, which takes tags as they stand.
+    Judged by two parsers: html5lib, and Python's tag reader, which takes tags as they stand. Where both see the same
+    elements and the same text in the same order, nothing was mended.
     """
     parsed, read = parse(html), read_tags(html)
     if parsed.errors or not read.is_nested or read.open:
