@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Send
 from lensmith.core.errors import LensmithError
 from lensmith.guard.config import GuardConfig
 from lensmith.guard.strict_json import Json, write_object
-from lensmith.hosting.bodies import ACCEPTED, BodyError, Coding, coding_of, expand
+from lensmith.hosting.bodies import ACCEPTED, BodyError, Coding, coding_of
 from lensmith.hosting.keys import ApiKeys
 from lensmith.openai_api import BusyError, write_error
 
@@ -50,10 +50,13 @@ class ClientGone(Exception):  # noqa: N818 (an event, not a fault)
     """The client went away before its request was complete."""
 
 
-def as_problem(error: ProblemError | LensmithError) -> ProblemError:
-    """Errors of the core as `openai_api` writes them, and the guard's own problems."""
+def as_problem(error: ProblemError | BodyError | LensmithError) -> ProblemError:
+    """Errors of the core as `openai_api` writes them, bodies that are not read, and the guard's own problems."""
     if isinstance(error, ProblemError):
         return error
+    if isinstance(error, BodyError):
+        reason = "body_too_large" if error.status == 413 else "content_encoding"
+        return ProblemError(error.status, error.problem, reason=reason)
     status, body = write_error(error)
     after_s = error.retry_after_s if isinstance(error, BusyError) else None
     after_s = 0 if after_s is None else min(_MOST_RETRY_S, max(1, round(after_s)))
@@ -101,30 +104,18 @@ class BodyHeaders:
 
 
 def read_headers(connection: HTTPConnection, config: GuardConfig) -> BodyHeaders:
-    """What the headers say. Raises ProblemError for a body that could be read in two ways, or is too large."""
+    """What the headers say. Raises ProblemError or BodyError for a body that has two readings, or is too large."""
     headers = connection.headers
     content_types = headers.getlist("content-type")
     if len(content_types) != 1 or not _JSON_TYPE.fullmatch(content_types[0].strip()):
         raise ProblemError(415, "the body must be application/json", reason="content_type")
-    try:
-        coding = coding_of(headers.getlist("content-encoding"))
-    except BodyError as error:
-        raise ProblemError(error.status, error.problem, reason="content_encoding") from None
+    coding = coding_of(headers.getlist("content-encoding"))
     lengths = headers.getlist("content-length")
     if "transfer-encoding" in headers or len(lengths) != 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
         raise ProblemError(411, "the body's length must be told", reason="content_length")
     if int(lengths[0]) > config.limits.body_bytes:
         raise ProblemError(413, f"the body is larger than {config.limits.body_bytes} bytes", reason="body_too_large")
     return BodyHeaders(length_bytes=int(lengths[0]), coding=coding)
-
-
-def expand_body(body: bytes, coding: Coding, config: GuardConfig) -> bytes:
-    """The body without its compression. Raises ProblemError where it is damaged, or too large when expanded."""
-    try:
-        return expand(body, coding, most_bytes=config.limits.body_bytes)
-    except BodyError as error:
-        reason = "body_too_large" if error.status == 413 else "content_encoding"
-        raise ProblemError(error.status, error.problem, reason=reason) from None
 
 
 async def read_body(receive: Receive, length: int, timeout_s: float) -> bytes:

@@ -34,7 +34,6 @@ from lensmith.guard.http import (
     ProblemError,
     as_problem,
     client_name,
-    expand_body,
     json_response,
     read_body,
     read_headers,
@@ -45,7 +44,7 @@ from lensmith.guard.patterns import ClientStatistics
 from lensmith.guard.policy import Decision, check_field_names, decide
 from lensmith.guard.strict_json import Json, read_object, write_object
 from lensmith.guard.upstream import Upstream, parse
-from lensmith.hosting.bodies import Coding
+from lensmith.hosting.bodies import BodyError, Coding, expand
 from lensmith.hosting.keys import ApiKeys
 from lensmith.hosting.run import unless_gone
 from lensmith.openai_api import FIELDS, SSE_DONE, BusyError, Kind, MalformedAnswerError
@@ -188,7 +187,7 @@ class Guard:
         """Refuses a request, or passes it on and its answer back. Returns the status."""
         try:
             decision = await self._admit(kind, HTTPConnection(scope), receive, slot)
-        except (ProblemError, LensmithError) as error:
+        except (ProblemError, BodyError, LensmithError) as error:
             problem = as_problem(error)
             self.metrics.refused.labels(reason=problem.reason).inc()
             await problem.response()(scope, receive, send)
@@ -231,8 +230,9 @@ class Guard:
         return decision
 
     def _decide(self, kind: Kind, body: bytes, coding: Coding) -> Decision:
-        expanded = expand_body(body, coding, self.config)
-        return decide(kind, read_object(expanded, most_values=self.config.limits.body_values), self.config)
+        limits = self.config.limits
+        expanded = expand(body, coding, most_bytes=limits.body_bytes)
+        return decide(kind, read_object(expanded, most_values=limits.body_values), self.config)
 
     async def _answer(self, decision: Decision, stream: EventStream) -> Response | None:
         """The whole response; None where a stream was written."""
