@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.audit.estimators.noise import noise_edge
 from lensmith.audit.estimators.spectrum import Centring, context_gram
 from lensmith.core.arrays import Float64Array, FloatArray
 from lensmith.core.errors import InputError, ShapeError
@@ -47,6 +48,12 @@ class RecoveredLayer:
     coordinates_NR: Float64Array
     values_R: Float64Array
     centring: Centring
+
+    def seen(self, noise_nats: float) -> int:
+        """How many directions are larger than what errors of this standard deviation make where there is none."""
+        contexts, rank = self.coordinates_NR.shape
+        edge = noise_edge(contexts - rank + 1, len(self.layer_VR) - rank + 1, noise_nats)
+        return int((self.values_R > edge).sum())
 
 
 @dataclass(frozen=True, kw_only=True)

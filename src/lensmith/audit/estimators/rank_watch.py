@@ -1,15 +1,17 @@
-"""Says while outputs come in when their rank seems reached, so that a precise endpoint is not asked for more.
+"""Says while outputs come in when their rank seems reached, or how far away it is, so that no more than that is asked.
 
 What each new context adds to those before it is the diagonal of the Cholesky factor of their Gram matrix, which grows
 with them. From float32 logprobs the addition falls by orders of magnitude at the first context beyond the rank; from
 coarse ones it fades, the watch stays silent, and the caller reads whole batches as planned. It proves nothing by
-itself: what it stops is confirmed by `estimate_width`.
+itself: what it stops is confirmed by `estimate_width`. It needs no resolution of what it is shown for that reason:
+errors that come out the same each time may end in a fall of their own, at which it stops, and the width's estimate,
+which knows how large they are, takes them for no rank.
 
 That takes N^2 M + N^3 / 3 multiplications and additions for N contexts, a third of what orthogonalising the contexts
 twice would take, nearly all of them in matrix products. The price is that no addition below 1e-7 of a context's own
 length is seen, as everywhere where a Gram matrix is used.
 
-Legend: N contexts, M tokens, B contexts of one batch, R contexts that added something.
+Legend: N contexts, M tokens, B contexts of one batch, R contexts that added something, K orders.
 """
 
 import numpy as np
@@ -26,6 +28,11 @@ _AT_ONCE = 128
 """Contexts whose own factor is made one by one; all else is matrix products."""
 _UNSETTLED = 8
 """Contexts right after the fall, in which the noise of those before it is still many times enlarged."""
+_ORDERS = 64
+"""Orders of the same contexts over which what they add is averaged."""
+_FEWEST = 4
+_NOTHING = 10.0
+"""What a context adds beyond the rank is at most so many times the energy of its errors."""
 
 
 class RankWatch:
@@ -100,6 +107,33 @@ class RankWatch:
         before = float(np.median(added_N[max(0, place - _MEMORY) : place]))
         after = max(float(added_N[place + _UNSETTLED :].max()), np.finfo(np.float64).tiny)
         return (before, after) if after * self.fall < before else None
+
+
+def expected_rank(outputs_NM: FloatArray, noise_nats: float) -> float:
+    """The least rank that contexts lead to expect of many more; infinite where they add ever more.
+
+    The energy that a context adds to those before it falls ever more slowly, whatever the spectrum: its slope is an
+    average of the covariance's eigenvalues in which the small ones weigh more with each context (by the equivalent of
+    Derezinski, Liang, Liao and Mahoney, NeurIPS 2020, for the mean of such a projection). A straight line through what
+    the middle and the last one add therefore reaches zero before the rank does. That is an expectation from few
+    contexts, for deciding what to read next, and no bound to be claimed. What adds no more than errors of `noise_nats`
+    do adds nothing.
+    """
+    contexts, tokens = outputs_NM.shape
+    if contexts < _FEWEST:
+        return float(contexts)
+    rows_NM = outputs_NM - outputs_NM.mean(axis=1, keepdims=True, dtype=np.float64)
+    products_NN = rows_NM @ rows_NM.T
+    products_NN[np.diag_indices(contexts)] += _FLOOR**2 * np.trace(products_NN)
+    rng = np.random.default_rng(0)
+    orders_KN = np.array([rng.permutation(contexts) for _ in range(_ORDERS)])
+    factors_KNN = np.linalg.cholesky(products_NN[orders_KN[:, :, None], orders_KN[:, None, :]])
+    added_N = (np.diagonal(factors_KNN, axis1=1, axis2=2) ** 2).mean(axis=0)
+    last, middle = contexts - 1, contexts // 2
+    if added_N[last] <= _NOTHING * max(noise_nats**2 * tokens, _FLOOR**2 * np.trace(products_NN)):
+        return float(last)
+    fall = float(added_N[middle] - added_N[last])
+    return last + float(added_N[last]) * (last - middle) / fall if fall > 0 else np.inf
 
 
 def _cholesky(products_BB: Float64Array) -> tuple[Float64Array, IdArray]:

@@ -29,10 +29,12 @@ _BLOCK = 1024
 @dataclass(frozen=True, kw_only=True)
 class RotatedLayer:
     """`layer_VR`: the head with the norm's gain (centred over tokens) up to a rotation. `misfit`: how far contexts that
-    were held out lie from the ellipsoid, 1 being as far as if there were none."""
+    were held out lie from the ellipsoid, 1 being as far as if there were none. `reading_error`: by which part of
+    themselves the layer's rows err for what their tokens were read to."""
 
     layer_VR: Float64Array
     misfit: float
+    reading_error: float
 
 
 def contexts_needed(rank: int) -> int:
@@ -40,10 +42,18 @@ def contexts_needed(rank: int) -> int:
     return int(_SPARE * _unknowns(rank)) + 32
 
 
-def recover_up_to_rotation(recovered: RecoveredLayer, *, width: int | None = None) -> RotatedLayer:
+def recover_up_to_rotation(
+    recovered: RecoveredLayer, *, width: int | None = None, row_error_nats: float = 0.0
+) -> RotatedLayer:
     """The layer up to a rotation. `width`: the model's (None: the layer's rank), which sets the scale.
 
-    Raises NotExposedError where the rank is over 128, the contexts are too few, or they lie on no ellipsoid.
+    `row_error_nats`: an output's error over the square root of the contexts from which the layer's rows were found. The
+    misfit needs no such figure: what errs the same way twice errs in another for each context, which moves those held
+    out off the ellipsoid, and what it adds to a token in all contexts is centred out. But it is that of the tokens that
+    place a context, and others may have been read less exactly.
+
+    Raises NotExposedError where the rank is over 128, the contexts are too few, they lie on no ellipsoid, or the rows
+    were read too coarsely.
     """
     contexts, rank = recovered.coordinates_NR.shape
     if rank > MAX_RANK:
@@ -67,7 +77,14 @@ def recover_up_to_rotation(recovered: RecoveredLayer, *, width: int | None = Non
     if eigenvalues_R[0] <= 0:
         raise NotExposedError("outputs lie on no ellipsoid", expected="a positive form", actual=float(eigenvalues_R[0]))
     unwhiten_RR = (vectors_RR / np.sqrt(eigenvalues_R)) @ vectors_RR.T
-    return RotatedLayer(layer_VR=(recovered.layer_VR * scale_R) @ unwhiten_RR, misfit=misfit)
+    layer_VR = (recovered.layer_VR * scale_R) @ unwhiten_RR
+    # Along each axis of the whitened coordinates, whose root mean square is 1, rows err alike.
+    error = row_error_nats * np.sqrt(len(layer_VR)) * np.linalg.norm(unwhiten_RR) / np.linalg.norm(layer_VR)
+    if not error <= MAX_MISFIT:
+        raise NotExposedError(
+            "the layer's rows were read too coarsely", expected=f"an error under {MAX_MISFIT}", actual=float(error)
+        )
+    return RotatedLayer(layer_VR=layer_VR, misfit=misfit, reading_error=float(error))
 
 
 def error_up_to_rotation(layer_VR: FloatArray, truth_VH: FloatArray) -> float:

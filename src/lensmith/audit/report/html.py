@@ -76,6 +76,7 @@ FIGURES: Mapping[str, str] = MappingProxyType(
         "queries_an_output": "Queries an output takes, with the image and without",
         "rank": "Rank",
         "ratio": "Times smaller behind the gap",
+        "reading_error": "Error of the rows for what their tokens were read to, relative",
         "rms": "Error against the weights given",
         "rms_seen": "The same, in directions that outputs show",
         "rms_unrelated": "Error of an unrelated random layer",

@@ -6,6 +6,7 @@ recovered, which is scored against the operator's own weights where they are giv
 Legend: N contexts, V tokens, H width, R rank.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +36,8 @@ model's own, even quantised to a few bits and read through noise, it misses by f
 class LayerFound:
     """The layer, up to a linear map, with a row for each of `token_ids_V`; `columns` of the width's matrix were read.
 
-    `is_own_truth`: the weights given, if any, are not found to be another model's.
+    `is_own_truth`: the weights given, if any, are not found to be another model's. `row_error_nats`: what a row of the
+    layer errs by for each unit of a context's place in it (of which the root mean square is 1).
     """
 
     finding: Finding
@@ -43,6 +45,7 @@ class LayerFound:
     token_ids_V: IdArray
     columns: int
     is_own_truth: bool
+    row_error_nats: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,12 @@ def find_layer(
     part = matrix.complete(width.rows, columns)
     rank = _rank_without_bias(width)
     layer = recover_layer(lambda: token_blocks(part.logits_NM), rank, centring=Centring.TOKENS_AND_CONTEXTS)
+    # Other tokens than the width's may have been read less exactly, and the same each time.
+    noise_nats = max(matrix.resolution_nats(width.rows, columns), stage.probed.spread_nats)
+    lost = rank - layer.seen(noise_nats)
+    if lost:
+        reason = f"the layer: {lost} of {rank} directions lie below what its tokens were read to, {noise_nats:.2g} nats"
+        return LayerOutcome(unresolved=(reason,))
     scored = _scored(layer.layer_VR, part.token_ids_M, width, truth)
     found = LayerFound(
         finding=_finding(stage, width, before, part, scored),
@@ -89,6 +98,7 @@ def find_layer(
         token_ids_V=part.token_ids_M,
         columns=columns,
         is_own_truth=scored.is_own,
+        row_error_nats=noise_nats / math.sqrt(len(part.logits_NM)),
     )
     return LayerOutcome(found=found, unresolved=(scored.note,) if scored.note else ())
 

@@ -95,8 +95,9 @@ def find_rotation(
     except BudgetError as error:
         return RotationOutcome(why_not=f"not tried: {error.problem}")
     part = matrix.complete(rows, min(columns, _TOKENS_PER_RANK * rank))
+    placed = _with_contexts(found.layer, found.token_ids_V, part)
     try:
-        rotated = recover_up_to_rotation(_with_contexts(found.layer, found.token_ids_V, part), width=width.width)
+        rotated = recover_up_to_rotation(placed, width=width.width, row_error_nats=found.row_error_nats)
     except NotExposedError as error:
         return RotationOutcome(why_not=f"tried in vain: {error.problem} ({error.actual})")
     score, note = _scored(rotated, found.token_ids_V, width, truth)
@@ -157,9 +158,11 @@ def _finding(stage: AuditStage, width: WidthFound, before: Cost, fitted: _Fitted
     was_read = (
         f"{tokens} of the layer's rows with the final norm's gain, up to a rotation of {rank} dimensions, from "
         f"{contexts} contexts through {width.read_out.value}: outputs lie on an ellipsoid, and contexts that its fit "
-        f"did not see miss it by {figure(rotated.misfit, 2)} of what they would without one."
+        f"did not see miss it by {figure(rotated.misfit, 2)} of what they would without one. What its tokens were read "
+        f"to is an error of {figure(rotated.reading_error, 2)} of the rows."
     )
-    evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": rank, "misfit": rotated.misfit}
+    evidence: dict[str, object] = {"contexts": contexts, "tokens": tokens, "rank": rank}
+    evidence |= {"misfit": rotated.misfit, "reading_error": rotated.reading_error}
     if score is not None:
         was_read += (
             f" Error against the weights given, after the best rotation: {figure(score.error, 2)} of them; of the "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lensmith.audit.estimators.heads import Heads
-from lensmith.audit.estimators.rank_watch import RankWatch
+from lensmith.audit.estimators.rank_watch import RankWatch, expected_rank
 from lensmith.audit.estimators.width import Status, WidthEstimate, estimate_width
 from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.findings.wording import ratio
@@ -92,9 +92,6 @@ def find_width(
     contexts = stage.contexts(read_out)
     positions = _positions(stage, read_out)
     most = min(_MOST_COLUMNS, _affordable_columns(stage, read_out, positions)) + 1
-    too_little = "" if stage.config.use_whole_budget else _too_little(stage, read_out)
-    if too_little:
-        return WidthUnresolved(reason=too_little, out_of_budget=True)
     try:
         chosen = stage.plan(read_out, contexts.take(0, 4), columns=most, positions=positions)
     except BudgetError as error:
@@ -132,6 +129,12 @@ def find_width(
                     )
                 at_least = max(unresolved.at_least, estimate.at_least or 0)
                 unresolved = WidthUnresolved(reason=estimate.reason, at_least=at_least, estimate=estimate)
+                # Only greedy answers are so dear that most budgets end within the first matrix.
+                out_of_reach = read_out is ReadOut.P7 and _out_of_reach(
+                    stage, matrix, unresolved, (rows_read, columns), sizes[number + 1 :]
+                )
+                if out_of_reach:
+                    return replace(unresolved, reason=out_of_reach, out_of_budget=True)
         except BudgetError as error:
             return replace(unresolved, reason=_joined(unresolved.reason, error.problem), out_of_budget=True)
     return replace(unresolved, reason=_joined(unresolved.reason, "the vocabulary has no more columns to read"))
@@ -176,23 +179,34 @@ def _positions(stage: AuditStage, read_out: ReadOut) -> int:
     return next(enough, _POSITIONS[-1])
 
 
-def _too_little(stage: AuditStage, read_out: ReadOut) -> str:
-    """Why not to begin: where the budget reaches for the first matrix alone, that shows no width but a tiny one, and
-    all that is read of another proves nothing of use. Only greedy answers are that dear."""
-    if read_out is not ReadOut.P7:
+def _out_of_reach(
+    stage: AuditStage,
+    matrix: GrowingMatrix,
+    had: WidthUnresolved,
+    last: tuple[int, int],
+    later: Sequence[tuple[int, int]],
+) -> str:
+    """Why not to go on: what was read leads to expect more than the largest matrix that the budget reaches can show."""
+    reached = [rows for rows, columns in later if matrix.cost_of(rows, columns).queries <= stage.meter.queries_left]
+    if stage.config.use_whole_budget or not reached:
         return ""
-    reader, left = reader_for(read_out, stage.probed), stage.meter.queries_left
-    first, second = (
-        reader.queries_for(math.ceil(rows), math.ceil(_COLUMNS_PER_ROW * rows) + 1).queries
-        for rows in (FIRST_ROWS, GROWTH * FIRST_ROWS)
+    most, expected = (
+        shown_by(reached[-1]),
+        expected_rank(matrix.complete(*last).logits_NM, matrix.resolution_nats(*last)),
     )
-    if second <= left:
+    if max(expected, had.at_least) <= most:
         return ""
     return (
-        f"the first matrix, {FIRST_ROWS} contexts through {read_out.value}, takes about {first} queries and shows no "
-        f"width over {FIRST_ROWS - FIRST_ROWS // 4}; the next, {math.ceil(GROWTH * FIRST_ROWS)} contexts, takes about "
-        f"{second}, and {left:.0f} are left: not begun (--use-whole-budget begins all the same)"
+        f"at least {had.at_least} is proven; what {last[0]} contexts add to one another leads to expect "
+        f"{max(expected, had.at_least):.0f} or more, and the {reached[-1]} contexts that the budget reaches through "
+        f"{matrix.reader.read_out.value} show no width over {most}: not read (--use-whole-budget reads them all the "
+        "same)"
     )
+
+
+def shown_by(contexts: int) -> int:
+    """The largest width that so many contexts show."""
+    return contexts - contexts // 4
 
 
 def _sizes(reader: LogitReader, most_columns: int) -> list[tuple[int, int]]:
@@ -203,6 +217,8 @@ def _sizes(reader: LogitReader, most_columns: int) -> list[tuple[int, int]]:
         wanted = most_columns if free else min(most_columns, math.ceil(_COLUMNS_PER_ROW * rows))
         sizes.append((math.ceil(rows), wanted))
         rows *= GROWTH
+    if reader.read_out is ReadOut.P7:  # with the same columns, they cost nothing more
+        sizes = [*((first_rows, columns) for first_rows in FIRST_LOOKS for _, columns in sizes[:1]), *sizes]
     return sizes
 
 
@@ -250,6 +266,8 @@ def _too_dear(stage: AuditStage, matrix: GrowingMatrix, at_least: int, rows: int
 
 
 FIRST_ROWS = 64
+FIRST_LOOKS = (24, 40)
+"""Contexts of the first matrix at which it is judged already, where these few are dear."""
 GROWTH = 1.5
 _STEP = 32
 _AT_ONCE = 512
