@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lensmith.core.endpoint import NO_TOKEN
+from lensmith.core.endpoint import NO_TOKEN, RefusedError
 from lensmith.endpoints.fake.endpoint import FakeEndpoint
 from lensmith.openai_api.vocabulary import TextVocabulary
 
@@ -34,3 +34,12 @@ class ByText(FakeEndpoint):
     def _numbers(self, ids):
         flat = [NO_TOKEN if each == NO_TOKEN else self.number(each) for each in ids.ravel().tolist()]
         return np.array(flat, dtype=np.int64).reshape(ids.shape)
+
+
+class TextPrompts(ByText):
+    """The same where a prompt is text: one of token ids is refused, as llama-cpp-python's completions do."""
+
+    def answer(self, requests):
+        if any(request.token_ids for request in requests):
+            raise RefusedError("prompt: Input should be a valid string")
+        return super().answer(requests)

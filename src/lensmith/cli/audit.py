@@ -86,7 +86,7 @@ def run(
     ] = "auto",
     tokenizer: Tokenizer = None,
     use_whole_budget: Annotated[
-        bool, typer.Option("--use-whole-budget", help="Read greedy answers though the budget is too small for a width.")
+        bool, typer.Option("--use-whole-budget", help="Read on greedy answers that are not expected to show a width.")
     ] = False,
     prices: Annotated[Path | None, typer.Option(help="A price list of yours (TOML).")] = None,
     api_key: Key = None,

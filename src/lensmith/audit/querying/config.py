@@ -21,7 +21,7 @@ class SessionConfig:
     `folder` takes the event log and what is read, so that an interrupted session goes on. `form`: how contexts are put;
     None for the first form that the endpoint answers. `prices`: None for the list that ships. `retest`: the command
     that checks a cure, as reports print it. `tokens`: what the model's own tokenizer calls its tokens, for a server
-    that names them by text. `use_whole_budget`: greedy answers are read though the budget is too small for a width.
+    that names them by text. `use_whole_budget`: greedy answers are read on though no width is expected to show.
     """
 
     target: str
