@@ -7,7 +7,7 @@ from lensmith.audit.estimators.rank_watch import RankWatch, expected_rank
 from lensmith.audit.estimators.width import estimate_width
 from lensmith.audit.stages.width import FIRST_LOOKS, FIRST_ROWS, shown_by
 from lensmith.endpoints.fake.endpoint import Norm
-from lensmith.endpoints.fake.model import FakeModelConfig
+from lensmith.endpoints.fake.model import FakeModel, FakeModelConfig
 
 WIDTH, SHARED = 40, 20
 CONTEXTS, TOKENS = 96, 160
@@ -34,7 +34,7 @@ def test_errors_that_end_in_a_fall_of_their_own_are_no_rank():
 
 
 def expected(width, contexts, seed, anisotropy=0.5, norm=Norm.RMS):
-    model = FakeModelConfig(vocabulary=200, width=width, seed=seed, anisotropy=anisotropy, norm=norm).build()
+    model = FakeModel(FakeModelConfig(vocabulary=200, width=width, seed=seed, anisotropy=anisotropy, norm=norm))
     outputs = model.logits([b"%d" % number for number in range(contexts)])[:, :81]
     errors = np.random.default_rng(seed).standard_normal(outputs.shape)
     return expected_rank(outputs + NOISE_NATS * errors, NOISE_NATS)
