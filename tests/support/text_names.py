@@ -43,3 +43,20 @@ class TextPrompts(ByText):
         if any(request.token_ids for request in requests):
             raise RefusedError("prompt: Input should be a valid string")
         return super().answer(requests)
+
+
+class ByMergedText(ByText):
+    """The same where top tokens are an object with texts as keys, as in completions: equal texts are one."""
+
+    def _by_text(self, answer):
+        answer = super()._by_text(answer)
+        choices = [replace(choice, logprobs=self._merged(choice.logprobs)) for choice in answer.choices]
+        return replace(answer, choices=tuple(choices))
+
+    def _merged(self, logprobs):
+        if logprobs is None:
+            return None
+        top_TK = logprobs.top_TK.copy()
+        for row, ids in enumerate(logprobs.top_ids_TK.tolist()):
+            top_TK[row, [place for place, each in enumerate(ids) if each in ids[:place]]] = np.nan
+        return replace(logprobs, top_TK=top_TK, top_ids_TK=np.where(np.isfinite(top_TK), logprobs.top_ids_TK, NO_TOKEN))

@@ -15,6 +15,7 @@ from lensmith.core.exposure import Exposure, Noise, Sampled, Taken, Together
 from lensmith.endpoints.fake.endpoint import FakeEndpoint, Lattice
 from lensmith.openai_api import EndpointError
 from tests.support.fake_audits import probe
+from tests.support.text_names import ByMergedText
 
 EVERYTHING = Exposure.everything()
 MOST_QUERIES = 140
@@ -193,3 +194,18 @@ def test_refusals_of_every_form_leave_it_open():
     with pytest.raises(NotExposedError) as caught:
         probe(Failing(*refusals), first_of_each_form(0))
     assert (caught.value.exit_code, caught.value.actual) == (3, "no")
+
+
+class EightTexts(ByMergedText):
+    """Ids have eight texts in all, so that among the first tokens some share one."""
+
+    def number(self, token_id):
+        return super().number(token_id % 8)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_tokens_that_share_a_text_are_no_cap_on_the_top_logprobs(seed):
+    after = Exposure(logprobs_taken=Taken.AFTER_BIAS, top_logprobs=20)
+    found = probe(EightTexts(vocabulary=120, width=16, seed=seed, exposes=after), first_of_each_form(0))
+    assert found.top_logprobs >= 6
+    assert ReadOut.P3 in found.read_outs()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lensmith.audit.estimators.noise import decimals_of
 from lensmith.audit.probe.capabilities import LARGE_TOP, Probed, SampledFound
 from lensmith.audit.querying.meter import BudgetError
-from lensmith.core.endpoint import Answer, Choice, Endpoint, RefusedError, Request, Reveal
+from lensmith.core.endpoint import TEXT_IDS_FROM, Answer, Choice, Endpoint, RefusedError, Request, Reveal
 from lensmith.core.errors import AccessError, InputError, LensmithError, NotExposedError
 from lensmith.core.exposure import Taken
 from lensmith.openai_api import EndpointError
@@ -57,6 +57,12 @@ def num_returned(choice: Choice) -> int:
     return int(np.isfinite(logprobs.top_TK[0]).sum())
 
 
+def _tells_ids(choice: Choice) -> bool:
+    """Whether the top tokens of the first position are told by id, none by its text alone."""
+    assert choice.logprobs is not None, "asked of choices with logprobs"
+    return bool((choice.logprobs.top_ids_TK[0] < TEXT_IDS_FROM).all())
+
+
 def same_answer(one: Choice, other: Choice) -> bool:
     """Whether both say the same: by token ids where both tell them, else by text."""
     if len(one.token_ids_T) and len(other.token_ids_T):
@@ -92,6 +98,8 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 STEER = 100.0
 """A bias that makes any token the greedy one, and the largest that common servers take."""
 _TOP_STEPS = (1, 2, 5, 20, 50, 128, LARGE_TOP, 8192)
+_TELLING_TOP = 20
+"""The most that the usual interfaces tell; asked for in any case where texts make fewer of them."""
 _COUNT_STEPS = (1, 2, 16, 128, 300, 1024)
 _RANGE_STEPS = (1.0, 5.0, 20.0, STEER)
 _SMALL_IDS = (5, 11, 23, 42, 61, 89)
@@ -245,9 +253,11 @@ class _Prober:
         def returns(count: int) -> bool:
             answer = self._ask("more top logprobs", top_logprobs=count)
             returned = 0 if answer is None else num_returned(answer.choices[0])
-            if answer is not None and returned:
-                top.append(answer.choices[0])
-            return returned >= count
+            if answer is None or not returned:
+                return False
+            top.append(answer.choices[0])
+            # Where tokens go by their texts, those that share one are told as one: fewer than asked may be no cap.
+            return returned >= count or (count < _TELLING_TOP and not _tells_ids(answer.choices[0]))
 
         self._largest("top logprobs", _TOP_STEPS, returns)
         if not top:
@@ -257,10 +267,9 @@ class _Prober:
         logprobs = best.logprobs
         assert logprobs is not None, "only choices with logprobs were kept"
         values = logprobs.top_TK[0][np.isfinite(logprobs.top_TK[0])].astype(np.float64)
-        ids = logprobs.top_ids_TK[0]
         self._learn(
             top_logprobs=max(counts),
-            returns_ids=bool((ids[ids >= 0] < 1 << 40).all()),
+            returns_ids=_tells_ids(best),
             decimals=decimals_of(values),
             step_nats=lattice_step(values[:_LATTICE_VALUES]),
         )
