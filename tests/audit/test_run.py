@@ -47,14 +47,15 @@ OPEN = {
 }
 
 
-ENOUGH = {"P1": 4_000, "P2": 3_000, "P3": 6_000}
-"""Queries for the width; with more, an audit goes on to the layer up to a rotation."""
+ENOUGH = {"P1": 4_000, "P2": 3_000, "P3": 6_000, "P4b": 6_000, "P5": 6_000, "P6": 12_000}
+"""Queries for the width; with more, an audit goes on to the layer, up to a rotation where it is read fast."""
+PLENTY = 40_000
 
 
 @pytest.mark.parametrize("name", OPEN)
 def test_the_width_is_found_through_whatever_is_open(tmp_path, name):
     exposure, through = OPEN[name]
-    report, _ = run(tmp_path, exposure, max_queries=ENOUGH.get(through, 40_000))
+    report, _ = run(tmp_path, exposure, max_queries=ENOUGH.get(through, PLENTY))
     assert report.width == WIDTH
     assert report.verdict is Verdict.FINDINGS
     width = next(finding for finding in report.findings if finding.code == "WIDTH")
@@ -64,6 +65,14 @@ def test_the_width_is_found_through_whatever_is_open(tmp_path, name):
     assert leak.whole.extrapolated is ("LAYER" not in codes(report))  # what was paid is not worked out
     assert leak.whole.queries > 0
     assert leak.cure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["echo", "forced token", "allow-list", "single top"])
+def test_the_layer_follows_through_whatever_tells_one_logit_a_query(tmp_path, name):
+    report, _ = run(tmp_path, OPEN[name][0], max_queries=PLENTY)
+    assert report.width == WIDTH
+    assert {"LAYER", "IMAGE"} <= set(codes(report))
 
 
 @pytest.mark.parametrize(

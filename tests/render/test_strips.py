@@ -2,6 +2,7 @@
 
 import io
 import tracemalloc
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -84,8 +85,7 @@ def test_the_limit_is_a_setting():
 )
 def test_strips_cover_the_page_and_begin_at_whole_rows(height_px, rows, scale):
     parts = list(strips(height_px, rows, scale))
-    assert [top for top, _ in parts] == [sum(height for _, height in parts[:index]) for index in range(len(parts))]
-    assert sum(height for _, height in parts) == height_px
+    assert [*(top for top, _ in parts), height_px] == list(accumulate((height for _, height in parts), initial=0))
     assert all(abs(top * scale - round(top * scale)) < 1e-6 for top, _ in parts)
     if rows > 3000:
         assert all(height * scale <= rows for _, height in parts)
