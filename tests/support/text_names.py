@@ -48,10 +48,13 @@ class TextPrompts(ByText):
 class ByMergedText(ByText):
     """The same where top tokens are an object with texts as keys, as in completions: equal texts are one."""
 
-    def _by_text(self, answer):
-        answer = super()._by_text(answer)
-        choices = [replace(choice, logprobs=self._merged(choice.logprobs)) for choice in answer.choices]
-        return replace(answer, choices=tuple(choices))
+    def answer(self, requests):
+        return [
+            replace(
+                answer, choices=tuple(replace(each, logprobs=self._merged(each.logprobs)) for each in answer.choices)
+            )
+            for answer in super().answer(requests)
+        ]
 
     def _merged(self, logprobs):
         if logprobs is None:
