@@ -15,7 +15,9 @@ from starlette.routing import Route
 from lensmith.core.errors import ConfigError
 from lensmith.core.exposure import Exposure, Noise, PenaltyUse, Sampled, Taken, Together, parse_exposure
 from lensmith.guard.config import OnRefusal, Paths, PatternConfig, TokenNaming, UnknownFields, UpstreamConfig
-from lensmith.openai_api import FIELDS, GuardFate
+from lensmith.openai_api import FIELDS, GuardFate, Kind
+from lensmith.openai_api.fields import Purpose
+from lensmith.openai_api.requests import read_requests
 from tests.support.guard_bed import (
     BASE,
     BIAS,
@@ -50,6 +52,25 @@ def test_read_outs_of_other_servers_never_reach_the_server_with_logprobs(name):
     gone = "logprobs" if name in steers else name
     assert gone not in recorder.bodies[0]
     assert stripped.headers["lensmith-stripped"] == gone
+
+
+STEERS = {
+    "logit_bias": {"5": 3},
+    "allowed_token_ids": [5],
+    "presence_penalty": 1,
+    "frequency_penalty": 1,
+    "repetition_penalty": 1.1,
+}
+"""What is read and steers, each with a value that does."""
+
+
+def test_what_is_judged_and_steers_is_known_to_steer():
+    """A guard judges these by the request alone: one that did not show there would pass beside logprobs."""
+    judged = {name for name, field in FIELDS.items() if field.guard is GuardFate.JUDGED}
+    assert STEERS.keys() == {name for name in judged if FIELDS[name].purpose is Purpose.STEERING}
+    for name, value in STEERS.items():
+        (wire,) = read_requests(Kind.CHAT, {**CHAT, name: value})
+        assert wire.request.steers, name
 
 
 def test_steering_fields_pass_where_nothing_is_read():

@@ -82,8 +82,8 @@ def serve_until_signal(
 
 
 @contextlib.contextmanager
-def in_thread(config: uvicorn.Config, listening: socket.socket) -> Iterator[str]:
-    """Serves from a thread until the block is left; gives the API's base URL (with /v1). Raises InputError."""
+def in_thread(config: uvicorn.Config, listening: socket.socket, *, path: str = API_PATH) -> Iterator[str]:
+    """Serves from a thread until the block is left; gives the URL of `path`. Raises InputError."""
     ready = threading.Event()
     server = ReadyServer(config, ready.set)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), name="lensmith-serve")
@@ -92,7 +92,7 @@ def in_thread(config: uvicorn.Config, listening: socket.socket) -> Iterator[str]
         while not ready.wait(timeout=0.1):
             if not thread.is_alive():
                 raise InputError("the server did not start", hint="its log says why")
-        yield url_of(listening)
+        yield url_of(listening, path)
     finally:
         server.should_exit = True
         thread.join()
