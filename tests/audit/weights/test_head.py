@@ -100,8 +100,10 @@ def test_a_head_of_its_own_comes_before_the_embedding_and_two_heads_are_a_questi
     save_file(tensors, tmp_path / "m.safetensors")
     assert open_head(tmp_path).name == "lm_head.weight"
     save_file(tensors | {"other.lm_head.weight": HEAD}, tmp_path / "m.safetensors")
-    with pytest.raises(InputError, match="more than one head"):
+    with pytest.raises(InputError, match="more than one head") as refused:
         open_head(tmp_path)
+    # Whoever gives a place on a command line cannot name a tensor, so the advice is of files.
+    assert "a file that holds only the model" in str(refused.value)
     assert open_head(tmp_path, "other.lm_head.weight").shape == (40, 256)
     with pytest.raises(InputError, match="no tensor"):
         open_head(tmp_path, "absent")
@@ -258,3 +260,12 @@ def test_places_that_hold_no_weights_are_refused(tmp_path):
         open_head(tmp_path)
     with pytest.raises(InputError, match="version"):
         open_head(tmp_path / "a.gguf")
+
+
+def test_a_folder_of_two_models_is_a_question_whose_answer_is_a_path(tmp_path):
+    for name in ("a", "b"):
+        save_file({"lm_head.weight": HEAD}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(InputError, match="2 files of weights") as refused:
+        open_head(tmp_path)
+    assert str(tmp_path / "a.safetensors") in str(refused.value)
+    assert open_head(tmp_path / "a.safetensors").shape == HEAD.shape

@@ -114,7 +114,8 @@ def _file_of(path: Path) -> Path:
             return found[0]
         if found:
             names = ", ".join(file.name for file in found[:5])
-            raise InputError(f"{path.name} holds {len(found)} files of weights", actual=names, hint="name one of them")
+            hint = f"give the file instead of its folder, as in {path / found[0].name}"
+            raise InputError(f"{path.name} holds {len(found)} files of weights", actual=names, hint=hint)
     raise InputError(f"{path.name} holds no weights", expected="a .safetensors or .gguf file")
 
 
@@ -145,7 +146,8 @@ def _choose(names: list[str], wanted: str | None, path: Path) -> str:
         if len(found) == 1:
             return found[0]
         if found:
-            raise InputError(f"{path.name} has more than one head", actual=", ".join(found), hint="name one of them")
+            hint = "give a file that holds only the model that the endpoint serves, as its own checkpoint has it"
+            raise InputError(f"{path.name} has more than one head", actual=", ".join(found), hint=hint)
     expected = ", ".join((*HEAD_NAMES, *TIED_NAMES))
     raise InputError(f"{path.name} has no output head", expected=expected, actual=", ".join(sorted(names)[:8]))
 
