@@ -164,9 +164,9 @@ def server_name(banner: str | None) -> str | None:
 
 
 def exposed_read_outs(exposure: Exposure) -> tuple[ReadOut, ...]:
-    """The read-outs that an exposure leaves, cheapest first; P9 alone where only text is left.
+    """The read-outs that an exposure leaves, in the order of `ReadOut`; P9 alone where only text is left.
 
-    The order is `ReadOut`'s. What noise and rounding leave of a read-out's precision is another question.
+    What noise and rounding leave of a read-out's precision is another question.
     """
     any_top = exposure.top_logprobs is None or exposure.top_logprobs >= 1
     several = exposure.top_logprobs is None or exposure.top_logprobs >= 2

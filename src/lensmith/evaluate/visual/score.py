@@ -62,7 +62,7 @@ class VisualScore(TextScores):
 
     @property
     def overall(self) -> float:
-        """What best-of-N ranks by: the plain mean of five, like Design2Code's total.
+        """The plain mean of five, like Design2Code's total. (Candidates for a picture are ranked by `PictureScore`.)
 
         block_match (it also punishes invented text), the recall-weighted text, position and colour, and pixel
         similarity; without pictures 1 - page_size_error takes its place.
