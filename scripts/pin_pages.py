@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 from lensmith.core import config
-from lensmith.data.webpages.real.collect import MANIFEST, PackageRecord, PageLimits, PagesManifest
+from lensmith.data.webpages.real.collect import MANIFEST, PackageRecord, PagesManifest
 from lensmith.data.webpages.real.packages import Registry
 from lensmith.data.webpages.real.pinned import PINNED, PinnedList, PinnedPackage, PinnedPage, Split
 
 PLACE = Path(__file__).resolve().parent.parent / "src/lensmith/data/webpages/real" / PINNED
 
 
-def pinned(split: Split, record: PackageRecord, limits: PageLimits) -> PinnedPackage:
+def pinned(split: Split, record: PackageRecord) -> PinnedPackage:
     """What a set takes of a package."""
     return PinnedPackage(
         registry=Registry(record.registry),
@@ -23,7 +23,7 @@ def pinned(split: Split, record: PackageRecord, limits: PageLimits) -> PinnedPac
         sha256=record.sha256,
         license=record.license,
         split=split,
-        stylesheets=limits.stylesheets,
+        stylesheets=record.stylesheets,
         pages=tuple(PinnedPage(file=page.file, path=page.path, sha256=page.sha256) for page in record.pages),
     )
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         split, _, folder = argument.partition("=")
         manifest = config.load(PagesManifest, Path(folder) / MANIFEST)
-        packages += [pinned(Split(split), record, manifest.limits) for record in manifest.packages if record.pages]
+        packages += [pinned(Split(split), record) for record in manifest.packages if record.pages]
     config.save(PinnedList(packages=tuple(packages)), PLACE)
     print(f"{sum(len(package.pages) for package in packages)} pages of {len(packages)} packages: {PLACE}")
     return 0

@@ -73,6 +73,13 @@ def test_the_license_is_what_the_package_says(tmp_path, files, said):
     assert opened(tmp_path, files).license == said
 
 
+def test_an_archive_that_grows_without_end_is_given_up(tmp_path):
+    member = tarfile.TarInfo("package/zeros.bin")
+    member.size = 3 << 30  # said by its head, as the many zeros that a kilobyte unpacks to
+    with pytest.raises(InputError, match="it holds too much"):
+        opened(tmp_path, {"a.html": "<p>"}, [member])
+
+
 def test_a_damaged_archive_is_named(tmp_path):
     name = PackageName.parse(make_npm_package(tmp_path, {"a.html": "<p>" * 9000}))
     path = tmp_path / "npm" / "themes-1.0.0.tgz"

@@ -134,7 +134,7 @@ def test_a_folder_of_other_pages_is_left_alone(tmp_path):
 
 
 def test_files_of_one_name_are_told_apart(tmp_path):
-    name = make_npm_package(tmp_path, {"a/b.html": CARDS, "a-b.html": TABLE, "A-B.HTML": FORM})
+    name = make_npm_package(tmp_path, {"a/b.html": CARDS, "a-b.html": TABLE, "A-B.HTML": FORM, "s.css": "p{}"})
     (package,) = collect_pages([name], tmp_path / "out", cache_dir=tmp_path).packages
     files = [kept.file for kept in package.pages]
     assert len({file.lower() for file in files}) == 3

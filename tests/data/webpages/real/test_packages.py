@@ -88,7 +88,7 @@ def test_a_version_that_is_not_there_is_said_by_the_client(fetched, tmp_path):
     assert "npm pack startbootstrap-shop-item@99.0.0" in caught.value.hint
 
 
-@pytest.mark.parametrize(("name", "client"), [("npm:x@1.0.0", "npm"), ("deb:x=1", "apt-get")])
+@pytest.mark.parametrize(("name", "client"), [("npm:x@1.0.0", "npm"), ("deb:manual=1", "apt-get")])
 def test_without_its_client_a_person_is_told_what_to_install(tmp_path, monkeypatch, name, client):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=f"{name} cannot be fetched: {client} is not installed") as caught:

@@ -58,7 +58,10 @@ class PageRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageRecord:
-    """What became of a package: `asked` is how it was named, `sha256` that of its file, `left_out` counts by cause."""
+    """What became of a package: `asked` is how it was named, `sha256` that of its file, `left_out` counts by cause.
+
+    `stylesheets` are those of `PageLimits` that it holds.
+    """
 
     asked: str
     registry: str
@@ -66,6 +69,7 @@ class PackageRecord:
     version: str
     license: str
     sha256: str
+    stylesheets: tuple[str, ...]
     left_out: dict[str, int]
     pages: tuple[PageRecord, ...]
 
@@ -154,7 +158,7 @@ def collect_pages(
             chosen, left_out = _chosen(files, limits, renderer, shapes)
             pages = tuple(_write(fit, package, out_dir, taken) for fit in chosen)
             shapes += [fit.shape for fit in chosen]
-            record = _record(name, package, files, left_out, pages)
+            record = _record(asked=name, package=package, files=files, limits=limits, left_out=left_out, pages=pages)
             manifest = PagesManifest(limits=limits, packages=(*manifest.packages, record))
             config.save(manifest, out_dir / MANIFEST)
     on_progress(len(wanted), len(wanted))
@@ -276,7 +280,13 @@ def page_file(package: PackageName, path: str, taken: set[str]) -> str:
 
 
 def _record(
-    asked: PackageName, package: Package, files: PackageFiles, left_out: Counter[str], pages: tuple[PageRecord, ...]
+    *,
+    asked: PackageName,
+    package: Package,
+    files: PackageFiles,
+    limits: PageLimits,
+    left_out: Counter[str],
+    pages: tuple[PageRecord, ...],
 ) -> PackageRecord:
     return PackageRecord(
         asked=str(asked),
@@ -285,6 +295,7 @@ def _record(
         version=package.name.version or "",
         license=files.license,
         sha256=package.sha256,
+        stylesheets=tuple(path for path in limits.stylesheets if path in files.content),
         left_out=dict(sorted(left_out.items())),
         pages=pages,
     )

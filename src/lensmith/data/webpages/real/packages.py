@@ -17,9 +17,10 @@ from lensmith.core.errors import InputError
 from lensmith.core.files import sha256_of_bytes, sha256_of_file, write_atomic
 
 FETCH_LIMIT_S = 180
-_NPM_NAME = re.compile(r"(?:@[a-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
-_DEB_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-_VERSION = re.compile(r"[0-9A-Za-z][\w.+:~-]*")
+_PATTERNS = {
+    "npm": re.compile(r"((?:@[a-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*)(?:@([0-9A-Za-z][\w.+-]*))?"),
+    "deb": re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:=([0-9][\w.+:~-]*))?"),
+}
 
 
 class Registry(enum.Enum):
@@ -41,15 +42,15 @@ class PackageName:
     def parse(cls, text: str) -> Self:
         """`npm:NAME[@VERSION]` or `deb:NAME[=VERSION]`. Raises InputError."""
         registry, _, rest = text.partition(":")
-        name, _, version = rest.partition("=") if registry == "deb" else _npm_parts(rest)
-        pattern = {"npm": _NPM_NAME, "deb": _DEB_NAME}.get(registry)
-        if pattern is None or not pattern.fullmatch(name) or (version and not _VERSION.fullmatch(version)):
+        pattern = _PATTERNS.get(registry)
+        said = pattern and pattern.fullmatch(rest)
+        if not said:
             raise InputError(
                 "this names no package",
                 expected="npm:NAME, npm:NAME@VERSION, deb:NAME or deb:NAME=VERSION",
                 actual=text,
             )
-        return cls(registry=Registry(registry), name=name, version=version or None)
+        return cls(registry=Registry(registry), name=said[1], version=said[2])
 
     def __str__(self) -> str:
         joint = "@" if self.registry is Registry.NPM else "="
@@ -63,12 +64,6 @@ class PackageName:
     def slug(self) -> str:
         """The name as a part of file names."""
         return re.sub(r"[^A-Za-z0-9.+-]+", "-", self.name.lstrip("@"))
-
-
-def _npm_parts(text: str) -> tuple[str, str, str]:
-    scope, name = ("@", text[1:]) if text.startswith("@") else ("", text)
-    name, joint, version = name.partition("@")
-    return scope + name, joint, version
 
 
 @dataclass(frozen=True, kw_only=True)

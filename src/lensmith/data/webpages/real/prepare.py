@@ -35,7 +35,7 @@ AT_REST = "*,::before,::after{transition:none!important}"
 """A page is pictured as it is at rest, not on its way from one width's layout to another's."""
 _FEW_CSS_CHARS = 4_000
 _NAMED_ICONS = re.compile(r"(?:^|\s)material-(?:icons|symbols)[\w-]*(?:\s|$)")
-_PAGE = re.compile(rb"<(?:html|body)\b", re.IGNORECASE)
+_PAGE = re.compile(rb"<(?:!doctype|html|body)\b", re.IGNORECASE)
 _FRAMESET = re.compile(rb"<frameset\b", re.IGNORECASE)
 _MARKS_IN_SOURCE = re.compile(rb"<\?php|<%|@@include\b|\{%|<!-- ?#include")
 _MARKS_IN_TEXT = re.compile(r"\{\{[^{}<>]*\}\}|@yield\(|@extends\(")
@@ -79,9 +79,7 @@ class Preparer:
         if not any(_links_stylesheet(element) for element in tree.iter("link")):
             self._add_stylesheets(tree)
         self._check_styles(tree, path)
-        for element in list(tree.iter()):
-            if not isinstance(element.tag, str):  # a comment
-                continue
+        for element in [each for each in tree.iter() if isinstance(each.tag, str)]:  # others are comments
             if element.tag in _SHOWN_BY_OTHERS:
                 _drop(element)
             elif element.tag in ("link", "style"):
@@ -170,6 +168,7 @@ def _base(tree: Element, path: str) -> str:
 
 
 def _check_source(path: str, source: bytes) -> None:
+    source = source.replace(b"\0", b"")  # of UTF-16, as far as marks go
     if not _PAGE.search(source) or _FRAMESET.search(source):
         raise UnfitPageError(f"{path} is no whole page", cause=Cause.FRAGMENT)
     if _MARKS_IN_SOURCE.search(source):

@@ -134,8 +134,8 @@ class _Reading:
 
     def _font(self, address: str, base: str) -> str | None:
         if address.lower().startswith("data:"):
-            _, _, content = address.partition(";base64,")
-            return f"data:font/woff2;base64,{content}" if content else None  # browsers look at the bytes, not the name
+            _, _, encoded = address.partition(";base64,")
+            return f"data:font/woff2;base64,{encoded}" if encoded else None  # browsers look at the bytes, not the name
         path = self._files.found(address, base)
         kind = FONT_KINDS.get(path.rpartition(".")[2].lower()) if path else None
         content = self._files.content.get(path) if path else None
