@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lensmith.cli.app import app, run
+from tests.support.packages import make_npm_package
 
 PAGE = "<!doctype html><body style='margin:0'><p style='color:#c00'>hello</p></body>"
 
@@ -137,3 +138,34 @@ def test_data_pages_writes_shards_and_counts(lensmith):
     rows = [pq.read_table(path).num_rows for path in record["shards"]]
     assert rows == [2, 1]
     assert "3/3" in err
+
+
+def test_data_pages_writes_the_pages_of_packages_and_counts_what_is_left_out(lensmith, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    page = "<html><body>" + "<div><h3>Some words</h3><p>More words</p></div>" * 30 + "</body></html>"
+    name = make_npm_package(Path("cache/lensmith"), {"a.html": page, "b.html": page, "c.html": "<p>part</p>"})
+    status, out, err = lensmith("data", "pages", name, "--out", "pages")
+    assert status == 0, err
+    assert "themes 1.0.0 (MIT): 1 of 3 pages" in out
+    assert "left out, nearly the same markup as another page: 1" in out
+    assert "1/1" in err
+    assert sorted(path.name for path in Path("pages").iterdir()) == ["pages.json", "themes--a.html"]
+    status, out, _ = lensmith("data", "pages", name, "npm:no/package", "--out", "pages", "--json")
+    assert (status, out) == (2, "")
+    status, out, _ = lensmith("data", "pages", name, "--out", "pages", "--json")
+    assert (status, json.loads(out)["packages"][0]["pages"][0]["path"]) == (0, "a.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["npm:themes", "--count", "3"], "--count says nothing of real pages"),
+        (["npm:themes", "--shard-pages", "3"], "--shard-pages says nothing of real pages"),
+        (["--most", "3"], "--most says nothing of generated pages"),
+    ],
+)
+def test_data_pages_takes_no_option_of_the_other_kind(lensmith, arguments, problem):
+    status, _, err = lensmith("data", "pages", *arguments, "--out", "pages")
+    assert status == 2
+    assert problem in err
+    assert not Path("pages").exists()

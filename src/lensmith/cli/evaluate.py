@@ -30,7 +30,10 @@ class Dtype(enum.Enum):
 @needs("html")
 def html(
     pages: Annotated[
-        str, typer.Option(help="What to convert: `grammar:N` generated pages, or a folder of HTML files.")
+        str,
+        typer.Option(
+            help="What to convert: grammar:N, real:tune, real:test (real:test:N: N of them), or a folder of HTML files."
+        ),
     ],
     model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Candidates to render for each page.")] = 1,

@@ -107,6 +107,15 @@ async (wanted, ...nested) => {
     return Math.max(innerWidth, ...[root, scrolling].filter(Boolean).map(getter(Element, "scrollWidth")));
   }
 
+  // The picture is taken of another window than the one that was measured. What a width decides would begin to change
+  // from the one to the other, and never arrive, as animations stand still.
+  function forbidTransitions() {
+    const still = new CSSStyleSheet();
+    still.replaceSync("*, ::before, ::after { transition: none !important }");
+    const { get, set } = Object.getOwnPropertyDescriptor(Document.prototype, "adoptedStyleSheets");
+    set.call(document, [...get.call(document), still]);
+  }
+
   // Each animation goes to the one state that does not depend on when we look: its end, or none if it never ends.
   function settleAnimations() {
     for (const animation of method(Document, "getAnimations")(document)) {
@@ -529,6 +538,7 @@ async (wanted, ...nested) => {
   if (!root || !body) return JSON.stringify(out);
   out.nodes = countNodes(root);
   if (out.nodes > wanted.maxNodes) return JSON.stringify(out);
+  forbidTransitions();
   settleAnimations();
   if (wanted.expand) expandBoxes(root, body);
   out.width = pageWidth(root, body);

@@ -8,7 +8,9 @@ import pytest
 from lensmith.cli.app import app
 from lensmith.cli.app import run as run_command
 from lensmith.core.errors import InputError
-from lensmith.data.webpages.real import page_alone
+from lensmith.data.webpages.real.archives import PackageFiles
+from lensmith.data.webpages.real.pinned import Split, pinned_packages
+from lensmith.data.webpages.real.prepare import Preparer
 from lensmith.render import Capture, RenderConfig, Renderer
 from lensmith.workflows.html.evaluate import FailedPage, TargetPage, run, target_pages
 
@@ -40,7 +42,8 @@ def test_a_file_is_decoded_as_it_declares(name, renderer, tmp_path):
     (target,) = target_pages(str(tmp_path), renderer)
     assert [block.text for block in target.page.texts] == [text.rpartition(">")[2]]
     assert target.page.png == renderer.render(text.encode(encoding), Capture.PICTURE).png
-    assert text.rpartition(">")[2] in page_alone(text.encode(encoding), "page.html", {}, stylesheet="", css="")
+    source = f"<html>{text}".encode(encoding)
+    assert text.rpartition(">")[2] in Preparer(PackageFiles(content={"page.html": source})).prepare("page.html")
 
 
 def test_what_cannot_be_rendered_or_read_keeps_its_place(renderer, tmp_path):
@@ -83,3 +86,20 @@ def test_the_command_scores_the_others_and_says_which_failed(tmp_path, monkeypat
         else:
             assert "1 pages, 1 more cannot be rendered" in out
             assert out.count("b.html: the page is too high") == 1
+
+
+@pytest.mark.parametrize("pages", ["real:", "real:all", "real:tune:0", "real:test:x"])
+def test_a_set_of_real_pages_that_is_none_is_named(renderer, pages):
+    with pytest.raises(InputError, match="no set of real pages") as caught:
+        target_pages(pages, renderer)
+    assert caught.value.actual == pages
+
+
+def test_the_first_real_pages_are_of_several_packages(renderer):
+    try:
+        found = target_pages("real:tune:3", renderer)
+    except InputError as error:
+        pytest.skip(f"REAL PAGES WERE NOT TESTED: {error}")
+    packages = [package.pages[0].file for package in pinned_packages(Split.TUNE)][:3]
+    assert [page.name for page in found] == packages
+    assert all(isinstance(page, TargetPage) and page.page.texts for page in found)

@@ -8,7 +8,7 @@ from lensmith.core.images import open_picture
 from lensmith.core.types import OnProgress, unwatched
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
-from lensmith.data.webpages.real import fetch_real_pages
+from lensmith.data.webpages.real.pinned import real_page
 from lensmith.evaluate.visual.score import VisualSummary, summarise
 from lensmith.models.linear.packed import count_parameters
 from lensmith.workflows.demo.chat import ChatResult, chat_chapter, run_chat
@@ -20,7 +20,7 @@ from lensmith.workflows.html.local import LocalWriter
 
 DEMO_SEED = 2_000_003
 GENERATED_PAGES = 6
-REAL_PAGE = "login.html"
+REAL_PACKAGE, REAL_PAGE = "startbootstrap-sb-admin-2", "login.html"
 LEAD = (
     "Each screenshot on the left was given to a model of {millions:.1f} million parameters, which wrote HTML. That was "
     "repaired where it was not well formed, rendered, and compared with the screenshot.\n"
@@ -55,8 +55,8 @@ class DemoResult:
 def run(out_dir: Path, *, on_progress: OnProgress = unwatched, model: str | Path | None = None) -> DemoResult:
     """Write `report.html` into `out_dir`. Works offline; without the real page where that cannot be fetched."""
     try:
-        real = [page for page in fetch_real_pages() if page.name == REAL_PAGE]
-        remark = f"The last is a real page that someone else made ({real[0].package}), far from what the model knows."
+        real = [(f"{REAL_PACKAGE}: {REAL_PAGE}", real_page(REAL_PACKAGE, REAL_PAGE))]
+        remark = f"The last is a real page that someone else made ({REAL_PACKAGE}), far from what the model knows."
     except InputError as error:
         real = []
         remark = f"A real page made by someone else would stand last, but could not be fetched: {error.problem}."
@@ -64,7 +64,7 @@ def run(out_dir: Path, *, on_progress: OnProgress = unwatched, model: str | Path
         (f"Generated page {index + 1}", stand_alone(generate_page(DEMO_SEED, index).html))
         for index in range(GENERATED_PAGES)
     ]
-    named += [(f"{page.package}: {page.name}", page.html) for page in real]
+    named += real
     steps = len(named) + LEAK_STEPS + 1
     scored: list[ScoredPage] = []
     writer = LocalWriter.load(model)

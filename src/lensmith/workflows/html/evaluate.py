@@ -16,6 +16,7 @@ from lensmith.core.images import open_picture
 from lensmith.core.types import OnProgress, Page, unwatched
 from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
+from lensmith.data.webpages.real.pinned import real_pages_named
 from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbnail
 from lensmith.evaluate.visual.pixels import RgbArray
 from lensmith.evaluate.visual.score import VisualScore, VisualSummary, score_pages, summarise
@@ -96,7 +97,7 @@ def run(
     report: Path | None = None,
     on_progress: OnProgress = unwatched,
 ) -> HtmlScores:
-    """Score the model in `model` (or the one that ships) on `grammar:N`, or on a folder of HTML files.
+    """Score the model in `model` (or the one that ships) on `grammar:N`, `real:SPLIT[:N]`, or a folder of HTML files.
 
     The nearest-page baseline looks among the first `nearest_among` pages of the shipped model's training stream; 0
     leaves it out. A page that cannot be rendered costs itself only. Raises InputError where no page can.
@@ -137,19 +138,22 @@ def run(
 
 
 def target_pages(pages: str, renderer: Renderer) -> list[TargetPage | FailedPage]:
-    """The pages that `grammar:N` or a folder names, rendered, in order. Raises InputError where there are none.
+    """The pages that `grammar:N`, `real:SPLIT[:N]` or a folder names, rendered, in order.
 
-    Files are decoded as `Renderer.render` decodes bytes.
+    Files are decoded as `Renderer.render` decodes bytes. Raises InputError where there are none.
     """
     documents: list[tuple[str, str | bytes | OSError]]
     match = re.fullmatch(r"grammar:([1-9]\d*)", pages)
     if match:
         named = [(f"grammar:{index}", generate_page(HELD_OUT_SEED, index)) for index in range(int(match[1]))]
         documents = [(name, stand_alone(page.html, title=page.idea.split(":")[0])) for name, page in named]
+    elif pages.startswith("real:"):
+        documents = [(page.file.name, _content(page.file)) for page in real_pages_named(pages)]
     else:
         documents = [(path.name, _content(path)) for path in sorted(Path(pages).glob("*.html"))]
     if not documents:
-        raise InputError("there are no pages to convert", expected="grammar:N or a folder of .html files", actual=pages)
+        expected = "grammar:N, real:tune[:N], real:test[:N] or a folder of .html files"
+        raise InputError("there are no pages to convert", expected=expected, actual=pages)
     rendered = renderer.render_many((html for _, html in documents if not isinstance(html, OSError)), CAPTURE)
     found: list[TargetPage | FailedPage] = []
     for name, html in documents:
