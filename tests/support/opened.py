@@ -45,10 +45,11 @@ def file_browser(width_px: int, height_px: int) -> Iterator[Callable[[Path], Pix
 
         def shot(path: Path) -> Pixels:
             # A context for each, as files may change between two looks.
-            context = browser.new_context(
-                viewport=window, java_script_enabled=False, locale="en-US", timezone_id="UTC"
-            )
+            context = browser.new_context(viewport=window, java_script_enabled=False, locale="en-US", timezone_id="UTC")
             page = context.new_page()
+            # Playwright puts another font in the place of the headless browser's own for `monospace`.
+            own_fonts = {"fontFamilies": {"fixed": "Courier New"}}
+            context.new_cdp_session(page).send("Page.setFontFamilies", own_fonts)
             page.goto(path.absolute().as_uri(), wait_until="load")
             picture = page.screenshot(full_page=True, animations="disabled")
             context.close()

@@ -109,11 +109,10 @@ class AssetDoor:
 
     def __init__(self, assets: Assets) -> None:
         root, place = _located(assets.root, assets.page)
-        above = ["-"] * (1 + len(root.parents))
-        self.address = "/".join([ORIGIN, *above, *map(_quoted, (root.name or "-", *place.parts))])
+        self._mount = (*["-"] * (1 + len(root.parents)), root.name or "-")
+        self.address = "/".join([ORIGIN, *map(_quoted, (*self._mount, *place.parts))])
         self.has_styles = False
         """Whether a stylesheet was read."""
-        self._mount = "/".join(["", *above, _quoted(root.name or "-"), ""])
         self._root = root.resolve()
         self._assets = assets
         self._files, self._bytes = 0, 0
@@ -156,11 +155,12 @@ class AssetDoor:
         """The steps from the folder to the file that an address names. Raises _RefusedError."""
         if not url.startswith(f"{ORIGIN}/"):
             raise _RefusedError("elsewhere" if url.partition(":")[0].lower() in _SERVERS else "outside")
-        path = _path_of(url)
-        if not path.startswith(self._mount):
-            raise _RefusedError("above" if path.startswith("/-/") else "outside")
-        # Bytes, because a name on the disk need not be text.
-        names = tuple(os.fsdecode(unquote_to_bytes(step)) for step in path.removeprefix(self._mount).split("/") if step)
+        # By bytes, because a name on the disk need not be text.
+        steps = tuple(os.fsdecode(unquote_to_bytes(step)) for step in _path_of(url).split("/")[1:])
+        below = len(self._mount)
+        if steps[:below] != self._mount:
+            raise _RefusedError("above" if steps[0] == "-" else "outside")
+        names = tuple(filter(None, steps[below:]))
         if any("/" in name or "\0" in name or name in (".", "..") for name in names):
             raise _RefusedError("outside")
         if not names:

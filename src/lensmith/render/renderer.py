@@ -38,7 +38,8 @@ class Renderer:
     """Turns HTML into pictures and boxes. Thread-safe; starts its browser at the first call.
 
     Pages are hostile input: no network, no file of this machine unless a call gives the page a folder (Assets), no
-    scripts unless `config.scripts` says so, and hard limits (RenderConfig). A page that breaks them raises its own error and disturbs no other.
+    scripts unless `config.scripts` says so, and hard limits (RenderConfig). A page that breaks them raises its own
+    error and disturbs no other.
     """
 
     def __init__(self, config: RenderConfig = RenderConfig(), *, watch: Watch | None = None) -> None:  # noqa: B008

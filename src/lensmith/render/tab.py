@@ -2,8 +2,8 @@
 
 The document is our answer to a navigation that we intercept, so it is loaded as from a web server: bytes decoded as a
 browser decodes them, a fresh document each time, and a content security policy in the response's header, where the
-page cannot touch it. Every other request is refused, or, for a page that may read a folder (see `assets`), answered from
-there. Measuring runs in an isolated world: the page's scripts share no object with it.
+page cannot touch it. Every other request is refused; or, for a page that may read a folder (see `assets`), answered
+from there. Measuring runs in an isolated world: the page's scripts share no object with it.
 """
 
 import asyncio
@@ -36,6 +36,15 @@ _NESTS = re.compile(rb"s\0?h\0?a\0?d\0?o\0?w\0?r\0?o\0?o\0?t|i\0?f\0?r\0?a\0?m\0
 _DECLARES_ENCODING = re.compile(rb"<meta[^>]+charset", re.IGNORECASE)
 _MEASURE = files("lensmith.render").joinpath("measure.js").read_text(encoding="utf-8")
 
+# Through prototypes, as <img name=fonts> would stand in front of what is called. No event tells of frames and objects
+# from elsewhere, nor of films and sounds: they are found where they are named.
+_SETTLE = f"""async () => {{
+  await Reflect.get(Document.prototype, "fonts", document).ready;
+  const all = (what) => [...Reflect.apply(Document.prototype.querySelectorAll, document, [what])].slice(0, 1000);
+  const framed = all("iframe, frame, embed, object").map((each) => each.data ?? each.src);
+  const played = all("video, audio, video > source, audio > source").map((each) => each.src);
+  return [...framed.filter((url) => !url.startsWith("{ORIGIN}/")), ...played].map((url) => url.slice(0, 2000));
+}}"""
 _UNSEEN = ("Prefetch", "Preflight", "Ping", "CSPViolationReport", "Manifest")
 """Requests that no picture depends on."""
 
@@ -108,7 +117,7 @@ class Tab:
         try:
             frame = await self._load(html, encoding)
             if door is not None:
-                await self._settle(frame)
+                await self._settle(frame, door)
             found = await self._measure(frame, html, capture)
             width_px, height_px = self._config.viewport_width_px, self._check(found)
             png = await self._picture(width_px, height_px) if Capture.PICTURE in capture else b""
@@ -175,15 +184,14 @@ class Tab:
         await loaded
         return answer
 
-    async def _settle(self, frame: str) -> None:
+    async def _settle(self, frame: str, door: AssetDoor) -> None:
         """Waits for what a page asks for only once it is laid out: its fonts, and pictures that a stylesheet names."""
-        call = {
-            # Through the prototype, as <img name=fonts> would stand in front of it.
-            "functionDeclaration": "async () => { await Reflect.get(Document.prototype, 'fonts', document).ready; }",
-            "awaitPromise": True,
-        }
+        call = {"functionDeclaration": _SETTLE, "awaitPromise": True, "returnByValue": True}
         for _ in range(SETTLE_ROUNDS):
-            await self._call("Runtime.callFunctionOn", {**call, "executionContextId": await self._world(frame)})
+            context = {"executionContextId": await self._world(frame)}
+            answer = await self._call("Runtime.callFunctionOn", {**call, **context})
+            for url in answer["result"].get("value") or ():
+                door.refuse(url)
             # Told in order: what the layout asked for is known by now.
             if not self._asked:
                 return
@@ -364,15 +372,15 @@ class Tab:
             # Its scripts sent it elsewhere, which ended its own loading for good.
             self._at = f"{url} (refused)"
 
-    def _refuse(self, request: str) -> None:
-        refusal = {"requestId": request, "errorReason": "Aborted"}
+    def _refuse(self, request: str, reason: str = "Aborted") -> None:
+        refusal = {"requestId": request, "errorReason": reason}
         self._connection.send("Fetch.failRequest", refusal, self._session)
 
     async def _serve(self, door: AssetDoor, request: str, url: str, kind: str) -> None:
         """Answers a request of the page from its folder."""
         asset = await door.read(url)
         if asset is None:
-            self._refuse(request)
+            self._refuse(request, "Failed")  # as of a file that is not there: an object then shows what stands in it
             return
         # A renderer keeps what it has loaded, and two pages may have the same address, or one have changed meanwhile.
         headers = {"Cache-Control": "no-store", "Content-Security-Policy": _policy(self._config.scripts, f" {ORIGIN}")}
