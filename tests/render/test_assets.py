@@ -209,6 +209,16 @@ def test_scripts_beside_the_file_run_only_when_asked(tmp_path, renderer):
         assert [block.text for block in closed.texts] == ["no data"]
 
 
+def test_pictures_that_wait_to_be_scrolled_to_are_in_the_picture_with_scripts_too(tmp_path):
+    paint(tmp_path / "there.png", GREEN)
+    lazy = "<p style='height:9000px'>x</p><img loading=Lazy src=there.png>"
+    (tmp_path / "page.html").write_text(f"{HEAD}{lazy}<script>document.body.append('ran')</script>")
+    with Renderer(RenderConfig(viewport_width_px=400, viewport_height_px=300, scripts=Scripts.ON)) as running:
+        page = render(running, tmp_path / "page.html")
+    assert (decoded(page.png) == GREEN).all(axis=2).sum() == 60 * 60
+    assert "ran" in [block.text for block in page.texts]
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 REFERENCES = """<img src='{0}'><link rel=stylesheet href='{0}'><iframe src='{0}'></iframe><object data='{0}'></object>

@@ -36,11 +36,13 @@ _NESTS = re.compile(rb"s\0?h\0?a\0?d\0?o\0?w\0?r\0?o\0?o\0?t|i\0?f\0?r\0?a\0?m\0
 _DECLARES_ENCODING = re.compile(rb"<meta[^>]+charset", re.IGNORECASE)
 _MEASURE = files("lensmith.render").joinpath("measure.js").read_text(encoding="utf-8")
 
-# Through prototypes, as <img name=fonts> would stand in front of what is called. No event tells of frames and objects
-# from elsewhere, nor of films and sounds: they are found where they are named.
+# Through prototypes, as <img name=fonts> would stand in front of what is called. All of the page is pictured: what is
+# loaded only where scripts run and somebody scrolls to it is asked for. No event tells of frames and objects from
+# elsewhere, nor of films and sounds: they are found where they are named.
 _SETTLE = f"""async () => {{
   await Reflect.get(Document.prototype, "fonts", document).ready;
   const all = (what) => [...Reflect.apply(Document.prototype.querySelectorAll, document, [what])].slice(0, 1000);
+  for (const each of all("[loading=lazy i]")) each.loading = "eager";
   const framed = all("iframe, frame, embed, object").map((each) => each.data ?? each.src);
   const played = all("video, audio, video > source, audio > source").map((each) => each.src);
   return [...framed.filter((url) => !url.startsWith("{ORIGIN}/")), ...played].map((url) => url.slice(0, 2000));
@@ -356,12 +358,12 @@ class Tab:
 
     def _answer_request(self, params: Json) -> None:
         request, url, kind = params["requestId"], params["request"]["url"], params["resourceType"]
-        if self._pending is not None and url == self._bound_for:
+        # A page's main frame has the id of its target.
+        is_page = kind == "Document" and params["frameId"] == self._target
+        if is_page and self._pending is not None and url == self._bound_for:
             answer, self._pending = self._pending, None
             self._connection.send("Fetch.fulfillRequest", {"requestId": request, **answer}, self._session)
             return
-        # A page's main frame has the id of its target.
-        is_page = kind == "Document" and params["frameId"] == self._target
         if self._door is not None and not is_page:
             task = asyncio.get_running_loop().create_task(self._serve(self._door, request, url, kind))
             self._serving.add(task)
