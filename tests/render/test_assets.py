@@ -111,7 +111,9 @@ SHOWN = {
     "a mask": "<p style='width:60px;height:60px;background:#00a000;mask-image:url(dot.svg)'>",
     "old attributes": "<body background=there.png><table background=dot.svg><tr><td>x</table>",
     "an input of type image": "<input type=image src=there.png>",
-    "a poster": "<video poster=there.png width=60 height=60></video>",
+    # Without its controls, which turn while it loads.
+    "a poster": "<style>video::-webkit-media-controls{display:none!important}</style>"
+    "<video poster=there.png width=60 height=60></video>",
     "crossorigin": "<img crossorigin src=there.png><link rel=stylesheet crossorigin href=there.css>",
     "a font": "<link rel=stylesheet href=font.css><p>mono WiWi mono</p>",
     "a font in the page": "<style>@font-face{font-family:own;src:url('fonts/mono.ttf')}p{font-family:own,serif}</style>"
@@ -337,6 +339,44 @@ def test_no_server_is_asked(scheme, scripts, tmp_path):
     assert any("there.png" in shown and "127.0.0.1" in shown for shown in refused(page)["elsewhere"])
 
 
+KINDS = {
+    "picture": "<img src={}>",
+    "srcset": "<img srcset='{} 1x'>",
+    "stylesheet": "<link rel=stylesheet href={}>",
+    "import": "<style>@import '{}';</style>",
+    "background": "<p style='background:url({})'>x",
+    "font": "<style>@font-face{{font-family:own;src:url({})}}</style><p style='font-family:own'>x",
+    "frame": "<iframe src={}></iframe>",
+    "old frame": "<frameset><frame src={}></frameset>",
+    "object": "<object data={}></object>",
+    "embed": "<embed src={}>",
+    "svg": "<svg><image href={} width=9 height=9 /></svg>",
+    "use": "<svg><use href='{}#a' /></svg>",
+    "input": "<input type=image src={}>",
+    "film": "<video src={}></video>",
+    "sound": "<audio controls><source src={}></audio>",
+    "poster": "<video poster={}></video>",
+    "a frame's": '<iframe srcdoc="<img src={}>"></iframe>',
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_names_a_server_or_a_file_outside_it_is_listed(kind, tmp_path, renderer):
+    found = {}
+    for address in ("https://example.com/there.x", "file:///etc/there.x", "/etc/there.x", "../there.x", "there.x"):
+        (tmp_path / "page.html").write_text(KINDS[kind].format(address))
+        found[address] = list(refused(render(renderer, tmp_path / "page.html")).items())
+    # What a browser does not load for a file, it does not look for either.
+    own = "refused" if kind in ("use", "film", "sound") else "missing"
+    assert found == {
+        "https://example.com/there.x": [("elsewhere", ("https://example.com/there.x",))],
+        "file:///etc/there.x": [("outside", ("file:///etc/there.x",))],
+        "/etc/there.x": [("outside", ("/etc/there.x",))],
+        "../there.x": [("above", ("../there.x",))],
+        "there.x": [(own, ("there.x",))],
+    }
+
+
 # --- files that are none, and limits ----------------------------------------------------------------------------------
 
 
@@ -523,6 +563,13 @@ def guarded(tmp_path_factory):
     (folder / "own/link").symlink_to("../secret")
     (folder / "own/up").symlink_to("..")
     return folder / "own"
+
+
+def test_an_encoded_slash_is_no_slash(guarded):
+    (guarded / "inner/plain").write_text("plain")
+    assert read(guarded, "inner/plain").content == b"plain"
+    assert read(guarded, "inner%2fplain") is None
+    assert read(guarded, "inner%2Fplain") is None
 
 
 STEPS = st.sampled_from(
