@@ -179,9 +179,10 @@ class AssetDoor:
 
     def _note(self, url: str, reason: WhyNotLoaded) -> None:
         noted = self._noted.setdefault(reason, _Noted())
-        if hash(url) in noted.seen:
+        named = hash(_path_of(url) if url.startswith(f"{ORIGIN}/") else url)
+        if named in noted.seen:
             return
-        noted.seen.add(hash(url))
+        noted.seen.add(named)
         if len(noted.first) < MAX_ADDRESSES:
             noted.first.append(self._shown(url))
 
