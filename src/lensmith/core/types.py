@@ -147,9 +147,9 @@ class Page:
     """A rendered page. Parts that were not asked for are empty.
 
     `png` is the screenshot (8-bit RGB or RGBA), `width_px` x `height_px` its size at scale 1. `texts` are those that
-    show, in the order of the markup, in shadow trees and `srcdoc` frames too. `chars` lists every character of every
+    show, in the order of the markup, in shadow trees and frames too. `chars` lists every character of every
     text node inside `body` in document order, exactly as it stands in the DOM. `notes` say what the page holds and the
-    picture does not show, whatever was asked for.
+    picture does not show, whatever was asked for, and what a page that may read a folder named and was not given.
     """
 
     width_px: int

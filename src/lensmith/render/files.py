@@ -35,7 +35,7 @@ class FileResult:
     outputs: tuple[Path, ...] = ()
     error: LensmithError | None = None
     notes: tuple[PageNote, ...] = ()
-    """What the page holds and the picture does not show."""
+    """What the page holds and the picture does not show, and what it named and was not given."""
 
     def __str__(self) -> str:
         outcome = self.error or ", ".join(map(str, self.outputs))
