@@ -73,6 +73,46 @@ def test_render_runs_scripts_only_when_asked(lensmith):
     assert colours == {"off": (255, 255, 255), "on": (0, 0, 255)}
 
 
+def test_render_reads_what_lies_beside_a_page_and_says_what_it_did_not(lensmith):
+    for folder in ("site/css", "site/pages"):
+        Path(folder).mkdir(parents=True)
+    Path("site/css/a.css").write_text("body{background:#0a0}")
+    Path("site/index.html").write_text("<link rel=stylesheet href=css/a.css><img src=https://example.com/x.png><p>x")
+    Path("site/pages/x.html").write_text("<link rel=stylesheet href=../css/a.css><p>x")
+    pages, green, white = ("site/index.html", "site/pages/x.html"), (0, 170, 0), (255, 255, 255)
+    runs = {
+        "own": ([], [green, white]),
+        "root": (["--assets-root", "site"], [green, green]),
+        "none": (["--no-assets"], [white, white]),
+    }
+    outs = {}
+    for name, (options, expected) in runs.items():
+        status, outs[name], _ = lensmith("render", *pages, "--out", name, *options)
+        pictures = [Image.open(f"{name}/{stem}.png").convert("RGB") for stem in ("index", "x")]
+        assert (status, [picture.getpixel((600, 600)) for picture in pictures]) == (0, expected)
+    assert "\n  not loaded, on a server, and none is asked: https://example.com/x.png\n" in outs["own"]
+    assert (
+        "above the folder that the page may read (an assets root that holds both lets it): ../css/a.css" in outs["own"]
+    )
+    assert "above" not in outs["root"]
+    assert "not loaded" not in outs["none"]
+    record = json.loads(lensmith("render", pages[1], "--out", "json", "--json")[1])
+    assert record["notes"] == [{"kind": "not-loaded", "reason": "above", "count": 1, "addresses": ["../css/a.css"]}]
+
+
+def test_render_refuses_folders_that_cannot_be_meant(lensmith):
+    Path("a.html").write_text(PAGE)
+    for options, words in (
+        (["--no-assets", "--assets-root", "."], "exclude each other"),
+        (["--assets-root", "a.html"], "is no folder"),
+    ):
+        status, _, err = lensmith("render", "a.html", "--out", "out", *options)
+        assert (status, words in err) == (2, True)
+    Path("other").mkdir()
+    status, out, _ = lensmith("render", "a.html", "--out", "out", "--assets-root", "other")
+    assert (status, "does not lie in the folder that it may read" in out) == (2, True)
+
+
 # --- html: pictures that cannot be used ---------------------------------------------------------------------------
 
 

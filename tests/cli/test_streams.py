@@ -88,6 +88,16 @@ def test_render_from_standard_input_to_standard_output(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["stdin.json", "stdin.png"]
 
 
+def test_a_page_from_standard_input_reads_only_a_folder_that_is_named(tmp_path):
+    (tmp_path / "a.css").write_text("body{background:#0a0}")
+    corners = []
+    for options in ((), ("--assets-root", ".")):
+        page = b"<link rel=stylesheet href=a.css><p>x"
+        done = lensmith("render", "-", "-o", "-", *options, stdin=page, cwd=tmp_path)
+        corners.append(Image.open(io.BytesIO(done.stdout)).convert("RGB").getpixel((600, 600)))
+    assert corners == [(255, 255, 255), (0, 170, 0)]
+
+
 def test_standard_output_takes_one_picture(tmp_path):
     for name in ("a.html", "b.html"):
         (tmp_path / name).write_text(PAGE)

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from lensmith.core.errors import BrowserNotFoundError, InputError, PageTooLargeError
-from lensmith.render import Capture, RenderConfig
+from lensmith.core.types import NotLoaded
+from lensmith.render import Assets, Capture, RenderConfig
 from lensmith.render.files import Existing, FileStatus, render_files
 
 CONFIG = RenderConfig(viewport_width_px=200, viewport_height_px=100, pages_in_flight=2)
@@ -127,3 +128,51 @@ def test_no_browser_is_said_once(pages, tmp_path, monkeypatch):
     with pytest.raises(BrowserNotFoundError):
         render_files(pages, tmp_path / "out", CONFIG)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+# --- what lies beside the files -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def styled(tmp_path):
+    """Two pages with a stylesheet above them."""
+    (tmp_path / "site/pages").mkdir(parents=True)
+    (tmp_path / "site/a.css").write_text("body{background:#0a0}")
+    paths = [tmp_path / "site/top.html", tmp_path / "site/pages/below.html"]
+    for path, up in zip(paths, ("", "../"), strict=True):
+        path.write_text(f"<link rel=stylesheet href={up}a.css><img src=none.png><p>x")
+    return paths
+
+
+def colours(results):
+    found = []
+    for result in results:
+        with Image.open(result.outputs[0]) as picture:
+            found.append(picture.convert("RGB").getpixel((199, 99)))
+    return found
+
+
+WHITE, GREEN = (255, 255, 255), (0, 170, 0)
+
+
+def test_a_file_reads_its_own_folder_and_the_result_says_what_it_was_not_given(styled, tmp_path):
+    results = render_files(styled, tmp_path / "out", CONFIG, Capture.PICTURE | Capture.TEXTS)
+    assert colours(results) == [GREEN, WHITE]
+    missing = NotLoaded(reason="missing", count=1, addresses=("none.png",))
+    above = NotLoaded(reason="above", count=1, addresses=("../a.css",))
+    assert [result.notes for result in results] == [(missing,), (above, missing)]
+    assert "\n  not loaded, no such file: none.png" in str(results[0])
+    record = json.loads((tmp_path / "out/top.json").read_text())
+    assert record["notes"] == [{"kind": "not-loaded", "reason": "missing", "count": 1, "addresses": ["none.png"]}]
+
+
+def test_who_may_read_what_is_the_callers_choice(styled, tmp_path):
+    root = styled[0].parent
+    wide = render_files(styled, tmp_path / "wide", CONFIG, assets_of=lambda page: Assets.beside(page, root))
+    assert colours(wide) == [GREEN, GREEN]
+    closed = render_files(styled, tmp_path / "closed", CONFIG, assets_of=lambda page: None)
+    assert colours(closed) == [WHITE, WHITE]
+    assert [result.notes for result in closed] == [(), ()]
+    narrow = render_files(styled, tmp_path / "n", CONFIG, assets_of=lambda page: Assets.beside(page, root / "pages"))
+    assert statuses(narrow) == [FileStatus.FAILED, FileStatus.RENDERED]
+    assert "does not lie in the folder" in str(narrow[0].error)

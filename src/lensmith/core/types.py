@@ -105,7 +105,41 @@ class MissingGlyphs:
         return f"no font has {self.count:,} of the characters, which show as boxes: {shown}"
 
 
-PageNote = CutOff | ScrolledAway | MissingGlyphs
+WhyNotLoaded = Literal["missing", "above", "outside", "elsewhere", "unreadable", "too-large", "refused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotLoaded:
+    """The page names files, or addresses on servers, that it was not given: why, how many, and the first of them.
+
+    `missing`: not there. `above`: `..` leads out of the folder that the page may read. `outside`: a link, an absolute
+    path or a `file:` address does. `elsewhere`: on a server. `unreadable`: a folder, a pipe, a device, or not to be
+    opened. `too-large`: over a limit on size or number. `refused`: the browser does not load such a thing for a file.
+    """
+
+    kind: Literal["not-loaded"] = field(default="not-loaded", init=False)
+    reason: WhyNotLoaded
+    count: int
+    addresses: tuple[str, ...]
+    """Relative to the page where that is shorter; each is cut to a length that can be shown."""
+
+    def __str__(self) -> str:
+        more = self.count - len(self.addresses)
+        named = ", ".join(self.addresses) + (f", and {more:,} more" if more else "")
+        return f"not loaded, {_WHY_NOT_LOADED[self.reason]}: {named}"
+
+
+_WHY_NOT_LOADED: dict[WhyNotLoaded, str] = {
+    "missing": "no such file",
+    "above": "above the folder that the page may read (an assets root that holds both lets it)",
+    "outside": "outside the folder that the page may read",
+    "elsewhere": "on a server, and none is asked",
+    "unreadable": "no file that can be read",
+    "too-large": "over the limit on the size or number of files",
+    "refused": "not what a browser loads for a page from a file",
+}
+
+PageNote = CutOff | ScrolledAway | MissingGlyphs | NotLoaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +147,9 @@ class Page:
     """A rendered page. Parts that were not asked for are empty.
 
     `png` is the screenshot (8-bit RGB or RGBA), `width_px` x `height_px` its size at scale 1. `texts` are those that
-    show, in the order of the markup, in shadow trees and `srcdoc` frames too. `chars` lists every character of every
+    show, in the order of the markup, in shadow trees and frames too. `chars` lists every character of every
     text node inside `body` in document order, exactly as it stands in the DOM. `notes` say what the page holds and the
-    picture does not show, whatever was asked for.
+    picture does not show, whatever was asked for, and what a page that may read a folder named and was not given.
     """
 
     width_px: int

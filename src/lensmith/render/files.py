@@ -10,8 +10,9 @@ from pathlib import Path
 from lensmith.core.errors import InputError, LensmithError, RenderError
 from lensmith.core.files import is_stream, open_input, write_atomic
 from lensmith.core.types import Box, Page, PageNote
+from lensmith.render.assets import Assets
 from lensmith.render.config import Capture, RenderConfig
-from lensmith.render.renderer import Renderer
+from lensmith.render.renderer import HtmlFile, Renderer
 
 MEASURED = Capture.TEXTS | Capture.ELEMENTS | Capture.CHARS
 
@@ -34,7 +35,7 @@ class FileResult:
     outputs: tuple[Path, ...] = ()
     error: LensmithError | None = None
     notes: tuple[PageNote, ...] = ()
-    """What the page holds and the picture does not show."""
+    """What the page holds and the picture does not show, and what it named and was not given."""
 
     def __str__(self) -> str:
         outcome = self.error or ", ".join(map(str, self.outputs))
@@ -56,10 +57,14 @@ def render_files(
     on_progress: Callable[[FileResult], None] = lambda result: None,
     *,
     existing: Existing = Existing.KEEP,
+    assets_of: Callable[[Path], Assets | None] = Assets.beside,
 ) -> tuple[FileResult, ...]:
     """Writes `<stem>.png`, and `<stem>.json` when more than the picture is asked for, into the folder `out`.
 
     `out` may also be a stream (see `core.files.is_stream`), which gets the picture of the one page.
+
+    A page may read what `assets_of` gives for its file: its own folder by default. A file for which it raises
+    InputError fails with that.
 
     Each output appears whole or not at all, so an interrupted run continues where it stopped. A file that fails does
     not stop the others. `on_progress` is called with each result, in the order of the results. Raises
@@ -72,7 +77,7 @@ def render_files(
         jobs = _plan(paths, out, capture, existing)
     results = []
     with Renderer(config) as renderer:
-        for result in _run(jobs, renderer, capture):
+        for result in _run(jobs, renderer, capture, assets_of):
             results.append(result)
             on_progress(result)
     return tuple(results)
@@ -122,24 +127,30 @@ def _plan(paths: Iterable[Path], out_dir: Path, capture: Capture, existing: Exis
     return jobs
 
 
-def _run(jobs: list[_Job], renderer: Renderer, capture: Capture) -> Iterator[FileResult]:
+def _run(
+    jobs: list[_Job], renderer: Renderer, capture: Capture, assets_of: Callable[[Path], Assets | None]
+) -> Iterator[FileResult]:
     """Results in the order of `jobs`; files are read only as rendering gets to them."""
     settled = {index: job.settled for index, job in enumerate(jobs) if job.settled is not None}
     in_flight: deque[int] = deque()
 
-    def contents() -> Iterator[bytes]:
+    def contents() -> Iterator[HtmlFile]:
         for index, job in enumerate(jobs):
             if index in settled:
                 continue
             try:
+                assets = assets_of(job.source)
                 with open_input(job.source) as file:
                     content = file.read()
+            except InputError as error:
+                settled[index] = _failed(job.source, error)
+                continue
             except OSError as error:
                 problem = InputError(f"{job.source} cannot be read", actual=error.strerror)
                 settled[index] = _failed(job.source, problem)
                 continue
             in_flight.append(index)
-            yield content
+            yield HtmlFile(html=content, assets=assets)
 
     following = 0
     for page in renderer.render_many(contents(), capture):

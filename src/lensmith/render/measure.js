@@ -221,11 +221,13 @@ async (wanted, ...nested) => {
   }
 
   // A character that looks as one that is none: the font's box.
-  function hasGlyph(char, family) {
-    const key = `${char} ${family}`;
+  function hasGlyph(char, style) {
+    // The weight too: a page's own font may have a character in one of its weights only.
+    const font = `${style.fontStyle} ${style.fontWeight} 16px ${style.fontFamily}`;
+    const key = `${char} ${font}`;
     if (known.has(key)) return known.get(key);
     pen ??= new OffscreenCanvas(32, 32).getContext("2d", { willReadFrequently: true });
-    pen.font = `16px ${family}`;
+    pen.font = font;
     let has = pen.measureText(char).width !== pen.measureText(UNASSIGNED).width;
     if (!has) {
       const box = draw(UNASSIGNED);
@@ -238,7 +240,7 @@ async (wanted, ...nested) => {
   function countMissing(text, element, style, out, pageClip) {
     if (!RARE.test(text) || !isShown(element, lookOf(element, pageClip))) return;
     for (const char of text) {
-      if (!RARE.test(char) || !DRAWN.test(char) || hasGlyph(char, style.fontFamily)) continue;
+      if (!RARE.test(char) || !DRAWN.test(char) || hasGlyph(char, style)) continue;
       out.missing += 1;
       if (out.missingChars.length < 40 && !out.missingChars.includes(char)) out.missingChars.push(char.toWellFormed());
     }
@@ -247,7 +249,7 @@ async (wanted, ...nested) => {
   function findMissingGlyphs(root, body, out, pageClip) {
     const textOf = getter(Node, "textContent");
     const sheets = [...method(Element, "getElementsByTagName")(root, "style")];
-    const puts = wanted.shadow || sheets.some((sheet) => PUTS_RARE.test(textOf(sheet)));
+    const puts = wanted.shadow || wanted.styles || sheets.some((sheet) => PUTS_RARE.test(textOf(sheet)));
     if (!puts && !RARE.test(textOf(body))) return;
     for (const node of nodesIn(body)) {
       if (node instanceof Text) {

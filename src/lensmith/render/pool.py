@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 from lensmith.core.errors import PageCrashError, PageTimeoutError, PageTooLargeError, RenderError
 from lensmith.core.types import Page
+from lensmith.render.assets import Assets
 from lensmith.render.browser import find_chromium
 from lensmith.render.config import Capture, RenderConfig, Scripts
 from lensmith.render.devtools import ConnectionLostError, ProtocolError, SessionLostError
@@ -68,18 +69,18 @@ class Pool:
         self._alone = asyncio.Lock()
         self._closed = False
 
-    async def render(self, html: bytes, encoding: str, capture: Capture) -> Page:
+    async def render(self, html: bytes, encoding: str, capture: Capture, assets: Assets | None = None) -> Page:
         """`encoding` as a web server names it; "" leaves it to the page, or UTF-8. Raises RenderError."""
         if len(html) > self.config.max_html_bytes:
             limit = f"at most {self.config.max_html_bytes}"
             raise PageTooLargeError("the page has too many bytes", expected=limit, actual=len(html))
         async with self._slot() as slot:
             try:
-                return await self._attempt(slot, html, encoding, capture)
+                return await self._attempt(slot, html, encoding, capture, assets)
             except _BrowserDiedError as error:
                 if self._closed:
                     raise RenderError("the renderer was closed while the page was rendered") from error
-        return await self._retry_alone(html, encoding, capture)
+        return await self._retry_alone(html, encoding, capture, assets)
 
     async def version(self) -> str:
         """The browser's name and version."""
@@ -111,14 +112,14 @@ class Pool:
                 self._browser = await BrowserProcess.start(find_chromium())
             return self._browser
 
-    async def _attempt(self, slot: _Slot, html: bytes, encoding: str, capture: Capture) -> Page:
+    async def _attempt(self, slot: _Slot, html: bytes, encoding: str, capture: Capture, assets: Assets | None) -> Page:
         browser, tab = await self._ready_tab(slot)
         finished = False
         try:
             async with asyncio.timeout(self.config.timeout_s):
                 if self._watch is not None:
                     await self._watch(browser, tab, html)
-                page = await tab.render(html, encoding, capture)
+                page = await tab.render(html, encoding, capture, assets)
             finished = self.config.scripts is Scripts.OFF or await _is_cleared(tab)
             return page
         except ConnectionLostError as error:
@@ -159,7 +160,7 @@ class Pool:
         except (TimeoutError, ConnectionLostError, ProtocolError):
             slot.browser.end()
 
-    async def _retry_alone(self, html: bytes, encoding: str, capture: Capture) -> Page:
+    async def _retry_alone(self, html: bytes, encoding: str, capture: Capture, assets: Assets | None) -> Page:
         """Once more in a browser of its own: if that dies as well, this page is the one that kills it."""
         async with self._alone:
             solo, slot = Pool(self.config, self._watch), _Slot()
@@ -167,7 +168,7 @@ class Pool:
             try:
                 await solo._ready_tab(slot)
                 blame = PageCrashError("the page took the whole browser down, twice")
-                return await solo._attempt(slot, html, encoding, capture)
+                return await solo._attempt(slot, html, encoding, capture, assets)
             except _BrowserDiedError as error:
                 raise blame from error
             finally:

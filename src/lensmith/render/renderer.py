@@ -7,14 +7,24 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from lensmith.core.errors import BrowserNotFoundError, RenderError
 from lensmith.core.types import Page
+from lensmith.render.assets import Assets
 from lensmith.render.config import Capture, RenderConfig
 from lensmith.render.pool import Pool, Watch
 
 DEFAULT_CAPTURE = Capture.PICTURE | Capture.TEXTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class HtmlFile:
+    """HTML as read from a file, and what of the file's folder it may read; None: nothing."""
+
+    html: bytes
+    assets: Assets | None
 
 
 class _Running(NamedTuple):
@@ -27,8 +37,9 @@ class _Running(NamedTuple):
 class Renderer:
     """Turns HTML into pictures and boxes. Thread-safe; starts its browser at the first call.
 
-    Pages are hostile input: no network, no file of this machine, no scripts unless `config.scripts` says so, and
-    hard limits (RenderConfig). A page that breaks them raises its own error and disturbs no other.
+    Pages are hostile input: no network, no file of this machine unless a call gives the page a folder (Assets), no
+    scripts unless `config.scripts` says so, and hard limits (RenderConfig). A page that breaks them raises its own
+    error and disturbs no other.
     """
 
     def __init__(self, config: RenderConfig = RenderConfig(), *, watch: Watch | None = None) -> None:  # noqa: B008
@@ -44,21 +55,21 @@ class Renderer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def render(self, html: str | bytes, capture: Capture = DEFAULT_CAPTURE) -> Page:
-        """The page as laid out and painted.
+    def render(self, html: str | bytes, capture: Capture = DEFAULT_CAPTURE, *, assets: Assets | None = None) -> Page:
+        """The page as laid out and painted. `assets` is the folder that it may read; what it was not given is noted.
 
         Bytes are decoded as the browser does: by a byte order mark, else as the page's own `meta` says, else as UTF-8,
         with replacement characters for what is invalid.
         Raises PageTimeoutError, PageTooLargeError, PageCrashError, BrowserNotFoundError or RenderError.
         """
-        future = self._submit(html, capture)
+        future = self._submit(html, capture, assets)
         try:
             return _result(future)
         finally:
             future.cancel()  # on Ctrl-C; without effect on one that is done
 
     def render_many(
-        self, htmls: Iterable[str | bytes], capture: Capture = DEFAULT_CAPTURE
+        self, htmls: Iterable[str | bytes | HtmlFile], capture: Capture = DEFAULT_CAPTURE
     ) -> Iterator[Page | RenderError]:
         """Pages in the order of `htmls`, several in flight; one that fails yields its error in its place.
 
@@ -67,7 +78,8 @@ class Renderer:
         waiting: deque[Future[Page]] = deque()
         try:
             for html in htmls:
-                waiting.append(self._submit(html, capture))
+                content, assets = (html.html, html.assets) if isinstance(html, HtmlFile) else (html, None)
+                waiting.append(self._submit(content, capture, assets))
                 if len(waiting) >= 2 * self._start().pool.size:
                     yield _outcome(waiting.popleft())
             while waiting:
@@ -93,12 +105,12 @@ class Renderer:
         running.thread.join()
         running.loop.close()
 
-    def _submit(self, html: str | bytes, capture: Capture) -> Future[Page]:
+    def _submit(self, html: str | bytes, capture: Capture, assets: Assets | None) -> Future[Page]:
         running = self._start()
         if isinstance(html, str):
-            work = running.pool.render(_encode(html), "utf-8", capture)
+            work = running.pool.render(_encode(html), "utf-8", capture, assets)
         else:
-            work = running.pool.render(html, "", capture)
+            work = running.pool.render(html, "", capture, assets)
         return asyncio.run_coroutine_threadsafe(work, running.loop)
 
     def _start(self) -> _Running:

@@ -2,8 +2,8 @@
 
 The document is our answer to a navigation that we intercept, so it is loaded as from a web server: bytes decoded as a
 browser decodes them, a fresh document each time, and a content security policy in the response's header, where the
-page cannot touch it. Every other request is refused. Measuring runs in an isolated world: the page's scripts share no
-object with it.
+page cannot touch it. Every other request is refused; or, for a page that may read a folder (see `assets`), answered
+from there. Measuring runs in an isolated world: the page's scripts share no object with it.
 """
 
 import asyncio
@@ -11,32 +11,54 @@ import base64
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 
 from lensmith.core.errors import PageTooLargeError, RenderError
 from lensmith.core.types import Page
+from lensmith.render.assets import ORIGIN, Asset, AssetDoor, Assets
 from lensmith.render.config import Capture, RenderConfig, Scripts
 from lensmith.render.devtools import Connection, Json, ProtocolError, SessionLostError
 from lensmith.render.measured import nested_nodes, page_of, put_frame
 from lensmith.render.strips import PngJoiner, strips
 
 WINDOW_PX = 64
-ADDRESS = "https://page.invalid/"
+ADDRESS = f"{ORIGIN}/"
 MAX_NOTES = 20
 """The most boxes that scroll which are named, those that hide most."""
+SETTLE_ROUNDS = 8
+"""How often, at most, what was loaded may make the page ask for more once it is laid out."""
+SETTLE_LIMIT_S = 2.0
+"""How long, at most, one such round takes."""
 _LISTED_NODES = 10
 """Times `max_nodes`: how many nodes the renderer may have in all before its tree is no longer listed."""
 _NESTS = re.compile(rb"s\0?h\0?a\0?d\0?o\0?w\0?r\0?o\0?o\0?t|i\0?f\0?r\0?a\0?m\0?e", re.IGNORECASE)
 _DECLARES_ENCODING = re.compile(rb"<meta[^>]+charset", re.IGNORECASE)
 _MEASURE = files("lensmith.render").joinpath("measure.js").read_text(encoding="utf-8")
 
-# The sandbox takes away dialogs, popups, forms, downloads and the page's origin; and, unless scripts may run, they and
-# meta refresh.
-_POLICY = "default-src 'none'; img-src data: blob:; font-src data:; style-src 'unsafe-inline' data:; webrtc 'block'; "
-_POLICIES = {
-    Scripts.OFF: _POLICY + "sandbox",
-    Scripts.ON: _POLICY + "script-src 'unsafe-inline' 'unsafe-eval'; sandbox allow-scripts",
-}
+# Through prototypes, as <img name=fonts> would stand in front of what is called. All of the page is pictured: what is
+# loaded only where scripts run and somebody scrolls to it is asked for. No event tells of frames and objects from
+# elsewhere, nor of films and sounds: they are found where they are named.
+_SETTLE = f"""async () => {{
+  await Reflect.get(Document.prototype, "fonts", document).ready;
+  const all = (what) => [...Reflect.apply(Document.prototype.querySelectorAll, document, [what])].slice(0, 1000);
+  for (const each of all("[loading=lazy i]")) each.loading = "eager";
+  const framed = all("iframe, frame, embed, object").map((each) => each.data ?? each.src);
+  const played = all("video, audio, video > source, audio > source").map((each) => each.src);
+  return [...framed.filter((url) => !url.startsWith("{ORIGIN}/")), ...played].map((url) => url.slice(0, 2000));
+}}"""
+_UNSEEN = ("Prefetch", "Preflight", "Ping", "CSPViolationReport", "Manifest")
+"""Requests that no picture depends on."""
+
+
+def _policy(scripts: Scripts, own: str = "") -> str:
+    """The content security policy; `own` is what a page may load besides what it holds itself."""
+    # The sandbox takes away dialogs, popups, forms, downloads and the page's origin; and, unless scripts may run, they
+    # and meta refresh.
+    loads = f"img-src data: blob:{own}; font-src data:{own}; style-src 'unsafe-inline' data:{own}"
+    frames = f"frame-src{own}; object-src{own}; " if own else ""
+    runs = f"script-src 'unsafe-inline' 'unsafe-eval'{own}; sandbox allow-scripts"
+    return f"default-src 'none'; {loads}; {frames}webrtc 'block'; {runs if scripts is Scripts.ON else 'sandbox'}"
 
 
 class Tab:
@@ -52,6 +74,10 @@ class Tab:
         self._loaded: asyncio.Future[Json] | None = None
         self._bound_for = ""
         self._at = ""
+        self._door: AssetDoor | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        self._asked: dict[str, str] = {}  # addresses of requests that are not answered yet
+        self._quiet = asyncio.Event()  # there are none
         self.renders = 0
         self.lost = False
 
@@ -86,18 +112,24 @@ class Tab:
         """Leaves the page, whose scripts would otherwise run on until the next one comes, or hang it."""
         await self._go("about:blank")
 
-    async def render(self, html: bytes, encoding: str, capture: Capture) -> Page:
+    async def render(self, html: bytes, encoding: str, capture: Capture, assets: Assets | None = None) -> Page:
         """Raises RenderError, SessionLostError when the renderer dies, ConnectionLostError when the browser does."""
         self.renders += 1
+        door = self._door = None if assets is None else AssetDoor(assets)
         try:
             frame = await self._load(html, encoding)
+            if door is not None:
+                await self._settle(frame, door)
             found = await self._measure(frame, html, capture)
             width_px, height_px = self._config.viewport_width_px, self._check(found)
             png = await self._picture(width_px, height_px) if Capture.PICTURE in capture else b""
         except ProtocolError as error:
             raise RenderError("the page changed while it was rendered", actual=error) from error
+        finally:
+            self._shut()
         self._check_place()
-        return page_of(found, width_px, height_px, png, has_texts=Capture.TEXTS in capture)
+        page = page_of(found, width_px, height_px, png, has_texts=Capture.TEXTS in capture)
+        return page if door is None else replace(page, notes=page.notes + door.notes())
 
     async def _prepare(self) -> None:
         config = self._config
@@ -132,13 +164,15 @@ class Tab:
 
     async def _load(self, html: bytes, encoding: str) -> str:
         """The id of the frame that holds the loaded page."""
-        headers = {"Content-Type": _kind(html, encoding), "Content-Security-Policy": _POLICIES[self._config.scripts]}
-        self._pending = {
-            "responseCode": 200,
-            "responseHeaders": [{"name": name, "value": value} for name, value in headers.items()],
-            "body": base64.b64encode(html).decode(),
-        }
-        answer = await self._go(ADDRESS)
+        address, own = ADDRESS, ""
+        if self._door is not None:
+            address, own = self._door.address, f" {ORIGIN}"
+            # What the policy keeps a page from asking is told by these events alone. They keep no content.
+            sizes = {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0}
+            self._connection.send("Network.enable", sizes, self._session)
+        policy = _policy(self._config.scripts, own)
+        self._pending = _response(html, {"Content-Type": _kind(html, encoding), "Content-Security-Policy": policy})
+        answer = await self._go(address)
         self._check_place()
         return str(answer["frameId"])
 
@@ -151,6 +185,39 @@ class Tab:
             raise RenderError("the page could not be loaded", actual=answer["errorText"])
         await loaded
         return answer
+
+    async def _settle(self, frame: str, door: AssetDoor) -> None:
+        """Waits for what a page asks for only once it is laid out: its fonts, and pictures that a stylesheet names."""
+        call = {"functionDeclaration": _SETTLE, "awaitPromise": True, "returnByValue": True}
+        for _ in range(SETTLE_ROUNDS):
+            context = {"executionContextId": await self._world(frame)}
+            answer = await self._call("Runtime.callFunctionOn", {**call, **context})
+            for url in answer["result"].get("value") or ():
+                door.refuse(url)
+            # Told in order: what the layout asked for is known by now.
+            if not self._asked:
+                return
+            try:
+                async with asyncio.timeout(SETTLE_LIMIT_S):
+                    await self._quiet.wait()
+            except TimeoutError:
+                return  # scripts that never cease to ask
+
+    async def _world(self, frame: str) -> int:
+        """The execution context of our isolated world in a frame."""
+        world = await self._call("Page.createIsolatedWorld", {"frameId": frame, "worldName": "lensmith"})
+        return int(world["executionContextId"])
+
+    def _shut(self) -> None:
+        """Lets the page that is rendered now read nothing any more."""
+        if self._door is None:
+            return
+        self._door = None
+        for task in self._serving:
+            task.cancel()
+        self._asked.clear()
+        if not self.lost:
+            self._connection.send("Network.disable", {}, self._session)
 
     def _check_place(self) -> None:
         if self._at != self._bound_for:
@@ -166,6 +233,7 @@ class Tab:
             "maxNotes": MAX_NOTES,
             "fullPage": self._config.full_page,
             "expand": self._config.expand_scrolling,
+            "styles": self._door is not None and self._door.has_styles,
             "shadow": False,
         }
         # Only scripts make shadow trees and frames that the markup does not name.
@@ -207,8 +275,7 @@ class Tab:
 
     async def _measure_document(self, frame: str, wanted: Json, nested: Sequence[int] = ()) -> Json:
         """Measures one document; `nested` are the backend ids of what its scripts could not find."""
-        world = await self._call("Page.createIsolatedWorld", {"frameId": frame, "worldName": "lensmith"})
-        context = world["executionContextId"]
+        context = await self._world(frame)
         handles = [
             self._connection.send(
                 "DOM.resolveNode", {"backendNodeId": node, "executionContextId": context}, self._session
@@ -274,6 +341,8 @@ class Tab:
         elif method == "Page.loadEventFired" and self._at == self._bound_for:
             # An event of the page before would have come before we were told that this one has taken its place.
             self._finish_loading()
+        elif method in ("Network.requestWillBeSent", "Network.loadingFinished", "Network.loadingFailed"):
+            self._follow_request(method, params)
         elif method == "Page.javascriptDialogOpening":
             self._connection.send("Page.handleJavaScriptDialog", {"accept": False}, self._session)
         elif method == "Inspector.targetCrashed":
@@ -288,17 +357,75 @@ class Tab:
         return True
 
     def _answer_request(self, params: Json) -> None:
-        request, url = params["requestId"], params["request"]["url"]
-        if self._pending is not None and url == ADDRESS:
+        request, url, kind = params["requestId"], params["request"]["url"], params["resourceType"]
+        # A page's main frame has the id of its target.
+        is_page = kind == "Document" and params["frameId"] == self._target
+        if is_page and self._pending is not None and url == self._bound_for:
             answer, self._pending = self._pending, None
             self._connection.send("Fetch.fulfillRequest", {"requestId": request, **answer}, self._session)
             return
-        refusal = {"requestId": request, "errorReason": "Aborted"}
-        self._connection.send("Fetch.failRequest", refusal, self._session)
-        # A page's main frame has the id of its target.
-        if params["resourceType"] == "Document" and params["frameId"] == self._target and self._finish_loading():
+        if self._door is not None and not is_page:
+            task = asyncio.get_running_loop().create_task(self._serve(self._door, request, url, kind))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+            return
+        self._refuse(request)
+        if is_page and self._finish_loading():
             # Its scripts sent it elsewhere, which ended its own loading for good.
             self._at = f"{url} (refused)"
+
+    def _refuse(self, request: str, reason: str = "Aborted") -> None:
+        refusal = {"requestId": request, "errorReason": reason}
+        self._connection.send("Fetch.failRequest", refusal, self._session)
+
+    async def _serve(self, door: AssetDoor, request: str, url: str, kind: str) -> None:
+        """Answers a request of the page from its folder."""
+        asset = await door.read(url)
+        if asset is None:
+            self._refuse(request, "Failed")  # as of a file that is not there: an object then shows what stands in it
+            return
+        # A renderer keeps what it has loaded, and two pages may have the same address, or one have changed meanwhile.
+        headers = {"Cache-Control": "no-store", "Content-Security-Policy": _policy(self._config.scripts, f" {ORIGIN}")}
+        headers |= _kind_header(asset, kind)
+        if kind in ("Font", "Script"):
+            headers["Access-Control-Allow-Origin"] = "*"  # the page has no origin, and these are asked for with one
+        answer = {"requestId": request, **_response(asset.content, headers)}
+        self._connection.send("Fetch.fulfillRequest", answer, self._session)
+
+    def _follow_request(self, method: str, params: Json) -> None:
+        """Keeps track of the requests of a page that may read a folder, and notes those that the browser refuses."""
+        if self._door is None:
+            return
+        request, kind = params["requestId"], params.get("type")
+        if method == "Network.requestWillBeSent":
+            if kind != "Document":  # the load event waits for frames, and of some no end is told
+                self._asked[request] = params["request"]["url"]
+                self._quiet.clear()
+            return
+        url = self._asked.pop(request, "")
+        if not self._asked:
+            self._quiet.set()
+        if kind not in _UNSEEN and ("blockedReason" in params or "corsErrorStatus" in params):
+            self._door.refuse(url)
+
+
+def _response(body: bytes, headers: dict[str, str]) -> Json:
+    return {
+        "responseCode": 200,
+        "responseHeaders": [{"name": name, "value": value} for name, value in headers.items()],
+        "body": base64.b64encode(body).decode(),
+    }
+
+
+def _kind_header(asset: Asset, asked_as: str) -> dict[str, str]:
+    """The content type of a file. Without one a browser looks at the content, as it does for a frame's file."""
+    if asset.kind == "text/html":
+        return {"Content-Type": _kind(asset.content, "")}
+    if asset.kind == "text/plain":
+        return {"Content-Type": "text/plain; charset=utf-8"}
+    if not asset.kind and asked_as == "Document":
+        return {}
+    return {"Content-Type": asset.kind or "application/octet-stream"}
 
 
 def _kind(html: bytes, encoding: str) -> str:

@@ -46,6 +46,13 @@ def test_a_file_is_decoded_as_it_declares(name, renderer, tmp_path):
     assert text.rpartition(">")[2] in Preparer(PackageFiles(content={"page.html": source})).prepare("page.html")
 
 
+def test_a_file_reads_its_folder(renderer, tmp_path):
+    (tmp_path / "a.css").write_text("p{margin:0;color:#0a0}")
+    (tmp_path / "page.html").write_text("<link rel=stylesheet href=a.css><link rel=stylesheet href=../b.css><p>green")
+    (target,) = target_pages(str(tmp_path), renderer)
+    assert [block.colour for block in target.page.texts] == [(0, 170, 0)]
+
+
 def test_what_cannot_be_rendered_or_read_keeps_its_place(renderer, tmp_path):
     (tmp_path / "a.html").write_text("<p>first")
     (tmp_path / "b.html").write_text(TOO_HIGH)

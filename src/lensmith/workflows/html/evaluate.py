@@ -22,7 +22,7 @@ from lensmith.evaluate.visual.pixels import RgbArray
 from lensmith.evaluate.visual.score import VisualScore, VisualSummary, score_pages, summarise
 from lensmith.models.families.registry import DEFAULT_MODEL
 from lensmith.recipes import recipe_named
-from lensmith.render import Capture, Renderer
+from lensmith.render import Assets, Capture, HtmlFile, Renderer
 from lensmith.workflows.html.convert import CAPTURE, Candidate, Converter
 from lensmith.workflows.html.gallery import ReportPage, write_report
 
@@ -140,9 +140,9 @@ def run(
 def target_pages(pages: str, renderer: Renderer) -> list[TargetPage | FailedPage]:
     """The pages that `grammar:N`, `real:SPLIT[:N]` or a folder names, rendered, in order.
 
-    Files are decoded as `Renderer.render` decodes bytes. Raises InputError where there are none.
+    Files are decoded as `Renderer.render` decodes bytes, and may read their folder. Raises InputError where there are none.
     """
-    documents: list[tuple[str, str | bytes | OSError]]
+    documents: list[tuple[str, str | HtmlFile | OSError]]
     match = re.fullmatch(r"grammar:([1-9]\d*)", pages)
     if match:
         named = [(f"grammar:{index}", generate_page(HELD_OUT_SEED, index)) for index in range(int(match[1]))]
@@ -165,9 +165,9 @@ def target_pages(pages: str, renderer: Renderer) -> list[TargetPage | FailedPage
     return found
 
 
-def _content(path: Path) -> bytes | OSError:
+def _content(path: Path) -> HtmlFile | OSError:
     try:
-        return path.read_bytes()
+        return HtmlFile(html=path.read_bytes(), assets=Assets.beside(path))
     except OSError as error:
         return error
 
