@@ -5,8 +5,8 @@ Source: WebSight (arXiv 2403.09029) renders with a fresh Playwright context a pa
 idle; we keep one browser and its pages warm, speak the DevTools protocol ourselves, and let nothing out.
 """
 
-from lensmith.render.config import Capture, RenderConfig, Scripts
+from lensmith.render.config import Capture, Extent, RenderConfig, Scripts
 from lensmith.render.fonts import font_hash, font_list
 from lensmith.render.renderer import Renderer
 
-__all__ = ["Capture", "RenderConfig", "Renderer", "Scripts", "font_hash", "font_list"]
+__all__ = ["Capture", "Extent", "RenderConfig", "Renderer", "Scripts", "font_hash", "font_list"]
