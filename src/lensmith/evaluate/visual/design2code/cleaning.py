@@ -3,8 +3,9 @@
 Its authors' code writes the outcome over the prediction's file. The steps and their limits are theirs, oddities
 included: text without its tags is cut into pieces of 100 characters, and from the first of five alike pieces on the
 page is dropped. But that place is looked for in the page with its tags, and counts only where it lies before the length
-of the text alone: so it is mostly pages with more text than markup that are cut. Only predictions are cleaned, never
-targets.
+of the text alone: so it is mostly pages with more text than markup that are cut. Style sheets count as text, and tags
+that span lines: a page with a long style sheet or much white space can be cut down to nothing, and so score 0 against
+itself. Only predictions are cleaned, never targets.
 """
 
 import re
