@@ -9,7 +9,7 @@ import pytest
 
 from lensmith.core.errors import ConfigError, PageTooLargeError, RenderError
 from lensmith.core.types import Page
-from lensmith.render import Capture, RenderConfig, Renderer, Scripts
+from lensmith.render import Capture, Extent, RenderConfig, Renderer, Scripts
 
 SMALL = RenderConfig(viewport_width_px=200, viewport_height_px=100, pages_in_flight=2)
 
@@ -54,6 +54,25 @@ def test_viewport_only(pixels_of):
     assert (page.width_px, page.height_px) == (200, 100)
     assert pixels_of(page).shape == (100, 200, 3)
     assert texts(page) == ["above"]
+
+
+@pytest.mark.parametrize("hides", ["", "html,body{overflow:hidden}"])
+def test_a_picture_of_all_content_has_what_lies_beyond_the_window(pixels_of, hides):
+    html = f"""<!doctype html><style>body{{margin:0}}{hides}</style>
+    <p style='width:590px;height:150px;margin:0;text-align:right;background:#00f'>far right</p>"""
+    config = RenderConfig(viewport_width_px=200, viewport_height_px=100, extent=Extent.CONTENT, max_width_px=600)
+    with Renderer(config) as renderer, Renderer(SMALL) as plain:
+        page, cut = renderer.render(html), plain.render(html)
+        assert (page.width_px, page.height_px) == (590, 150)
+        assert pixels_of(page).shape == (150, 590, 3)
+        assert page.notes == ()
+        assert cut.width_px == 200
+        assert texts(page) == ["far right"]
+        if not hides:
+            assert (pixels_of(page)[140] == (0, 0, 255)).all()
+            assert texts(cut) == []
+        with pytest.raises(PageTooLargeError, match="too wide"):
+            renderer.render(html.replace("590px", "601px"))
 
 
 def test_scale_multiplies_the_picture_and_nothing_else(pixels_of):

@@ -11,6 +11,7 @@ from lensmith.cli.console.model_options import PictureDecoding
 from lensmith.cli.console.output import BAD_INPUT, output_path, show
 from lensmith.cli.console.progress import progress_bar
 from lensmith.evaluate.choice.question import Mode, Normalise
+from lensmith.evaluate.visual.ways import ScoreWay
 
 app = typer.Typer(help="Score a model.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -44,6 +45,9 @@ def html(
     nearest_among: Annotated[
         int, typer.Option(min=0, help="Training pages among which the nearest-page baseline looks; 0 leaves it out.")
     ] = 1000,
+    score: Annotated[
+        ScoreWay, typer.Option(help="What is printed: lensmith's own score, Design2Code's four terms, or both.")
+    ] = ScoreWay.GEOMETRY,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Score screenshot to HTML.
@@ -60,6 +64,7 @@ def html(
             samples=samples,
             nearest_among=nearest_among,
             report=report,
+            way=score,
             on_progress=on_progress,
         )
     show(scores, as_json=as_json, out=report)

@@ -7,8 +7,8 @@ idle; we keep one browser and its pages warm, speak the DevTools protocol oursel
 """
 
 from lensmith.render.assets import Assets
-from lensmith.render.config import Capture, RenderConfig, Scripts
+from lensmith.render.config import Capture, Extent, RenderConfig, Scripts
 from lensmith.render.fonts import font_hash, font_list
 from lensmith.render.renderer import HtmlFile, Renderer
 
-__all__ = ["Assets", "Capture", "HtmlFile", "RenderConfig", "Renderer", "Scripts", "font_hash", "font_list"]
+__all__ = ["Assets", "Capture", "Extent", "HtmlFile", "RenderConfig", "Renderer", "Scripts", "font_hash", "font_list"]

@@ -26,22 +26,34 @@ class Scripts(enum.Enum):
     ON = "on"
 
 
+class Extent(enum.Enum):
+    """How far a full page reaches."""
+
+    SCROLLED = "scrolled"
+    """As wide as the window, and as high as it can be scrolled."""
+    CONTENT = "content"
+    """As wide and as high as root and body are or hold, what they hide too: Playwright's full-page screenshots."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RenderConfig:
     """The window a page is laid out in, and the limits that it must keep.
 
-    A page over `max_html_bytes` is refused before it is loaded; one over `max_nodes` or `max_height_px` after layout
-    and before anything is captured. `timeout_s` covers loading, measuring and capture of one page.
+    A page over `max_html_bytes` is refused before it is loaded; one over `max_nodes`, `max_width_px` (which only
+    `Extent.CONTENT` can be) or `max_height_px` after layout and before anything is captured. `timeout_s` covers
+    loading, measuring and capture of one page.
     """
 
     viewport_width_px: int = 1280
     viewport_height_px: int = 720
     full_page: bool = True
+    extent: Extent = Extent.SCROLLED
     scripts: Scripts = Scripts.OFF
     scale: float = 1.0
     timeout_s: float = 15.0
     max_html_bytes: int = 8_000_000
     max_nodes: int = 50_000
+    max_width_px: int = 8_192
     max_height_px: int = 32_768
     expand_scrolling: bool = False
     """Lay boxes that scroll downwards out at their full height, so that all their content is in the picture."""
@@ -54,7 +66,8 @@ class RenderConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "viewport_width_px", "viewport_height_px", "max_html_bytes", "max_nodes", "max_height_px", "strip_height_px"
+            "viewport_width_px", "viewport_height_px", "max_html_bytes", "max_nodes", "max_width_px", "max_height_px",
+            "strip_height_px",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive", expected="at least 1", actual=getattr(self, name))

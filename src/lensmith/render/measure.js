@@ -91,6 +91,16 @@ async (wanted, ...nested) => {
     return Math.max(count, shown);
   }
 
+  // The largest that root and body are or hold, in one direction, as Playwright's full-page screenshots take it.
+  function contentSize(side, ...elements) {
+    const sizes = ["scroll", "client"].map((kind) => getter(Element, kind + side));
+    const layoutSize = getter(HTMLElement, "offset" + side);
+    return Math.max(
+      ...elements.flatMap((element) => sizes.map((size) => size(element))),
+      ...elements.filter((element) => element instanceof HTMLElement).map(layoutSize),
+    );
+  }
+
   function pageHeight(root) {
     // In quirks mode the page's height is the body's, and scrollingElement says so.
     const scrolling = getter(Document, "scrollingElement")(document);
@@ -543,10 +553,11 @@ async (wanted, ...nested) => {
   forbidTransitions();
   settleAnimations();
   if (wanted.expand) expandBoxes(root, body);
-  out.width = pageWidth(root, body);
-  out.height = pageHeight(root);
+  out.width = wanted.content ? contentSize("Width", root, body) : pageWidth(root, body);
+  out.height = wanted.content ? contentSize("Height", root, body) : pageHeight(root);
   if (wanted.fullPage && out.height > wanted.maxHeight) return JSON.stringify(out);
   const pageClip = { left: -scrollX, top: -scrollY, right: innerWidth - scrollX, bottom: out.height - scrollY };
+  if (wanted.content) pageClip.right = out.width - scrollX;
   if (!wanted.fullPage) pageClip.bottom = innerHeight - scrollY;
   if (wanted.elements) measureElements(body, out);
   if (wanted.chars) measureChars(body, out);

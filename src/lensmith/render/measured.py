@@ -29,7 +29,7 @@ def page_of(found: Json, width_px: int, height_px: int, png: bytes, *, has_texts
         texts=tuple(TextBlock(*parts) for parts in texts) if has_texts else (),
         elements=tuple(map(ElementBox, found["tags"], _boxes(found["tagBoxes"]))),
         chars=tuple(map(CharBox, found["chars"], _boxes(found["charBoxes"]))),
-        notes=tuple(_notes(found)),
+        notes=tuple(_notes(found, width_px)),
     )
 
 
@@ -91,9 +91,9 @@ def _within(box: Box, inner: Json, inside: Box, seen: Box, scale: float) -> Box 
     return Box(left, top, right - left, bottom - top) if right - left > 1 and bottom - top > 1 else None
 
 
-def _notes(found: Json) -> Iterator[PageNote]:
-    if found["width"] > found["windowWidth"]:
-        yield CutOff(page_width_px=found["width"], window_width_px=found["windowWidth"])
+def _notes(found: Json, picture_width_px: int) -> Iterator[PageNote]:
+    if found["width"] > picture_width_px:
+        yield CutOff(page_width_px=found["width"], window_width_px=picture_width_px)
     pixels = zip(found["scrolledPx"][0::2], found["scrolledPx"][1::2], strict=True)
     for tag, box, (width_px, height_px) in zip(
         found["scrolledTags"], _boxes(found["scrolledBoxes"]), pixels, strict=True

@@ -17,7 +17,7 @@ from importlib.resources import files
 from lensmith.core.errors import PageTooLargeError, RenderError
 from lensmith.core.types import Page
 from lensmith.render.assets import ORIGIN, Asset, AssetDoor, Assets
-from lensmith.render.config import Capture, RenderConfig, Scripts
+from lensmith.render.config import Capture, Extent, RenderConfig, Scripts
 from lensmith.render.devtools import Connection, Json, ProtocolError, SessionLostError
 from lensmith.render.measured import nested_nodes, page_of, put_frame
 from lensmith.render.strips import PngJoiner, strips
@@ -121,7 +121,7 @@ class Tab:
             if door is not None:
                 await self._settle(frame, door)
             found = await self._measure(frame, html, capture)
-            width_px, height_px = self._config.viewport_width_px, self._check(found)
+            width_px, height_px = self._checked_size(found)
             png = await self._picture(width_px, height_px) if Capture.PICTURE in capture else b""
         except ProtocolError as error:
             raise RenderError("the page changed while it was rendered", actual=error) from error
@@ -232,6 +232,7 @@ class Tab:
             "maxHeight": self._config.max_height_px,
             "maxNotes": MAX_NOTES,
             "fullPage": self._config.full_page,
+            "content": self._config.full_page and self._config.extent is Extent.CONTENT,
             "expand": self._config.expand_scrolling,
             "styles": self._door is not None and self._door.has_styles,
             "shadow": False,
@@ -263,7 +264,7 @@ class Tab:
         """Measures a document with its closed shadow trees and, one by one, the documents in its frames."""
         nested = list(nested_nodes(document))
         found = await self._measure_document(frame, wanted, [node["backendNodeId"] for node in nested])
-        inside = {**wanted, "elements": False, "chars": False, "fullPage": False}
+        inside = {**wanted, "elements": False, "chars": False, "fullPage": False, "content": False}
         # From the last to the first, so that what is put in moves nothing that is still to come.
         for place in reversed(found["frames"]):
             node = nested[place["index"]]
@@ -297,17 +298,25 @@ class Tab:
         found: Json = json.loads(answer["result"]["value"])
         return found
 
-    def _check(self, found: Json) -> int:
-        """The picture's height. Raises PageTooLargeError."""
+    def _checked_size(self, found: Json) -> tuple[int, int]:
+        """The picture's width and height. Raises PageTooLargeError."""
         config = self._config
         if found["nodes"] > config.max_nodes:
             raise PageTooLargeError("the page has too many nodes", expected=f"at most {config.max_nodes}")
-        height_px = int(found["height"]) if config.full_page else config.viewport_height_px
-        if height_px > config.max_height_px:
-            raise PageTooLargeError(
-                "the page is too high", expected=f"at most {config.max_height_px} px", actual=f"{height_px} px"
-            )
-        return height_px
+        width_px, height_px = config.viewport_width_px, config.viewport_height_px
+        if config.full_page:
+            height_px = int(found["height"])
+            if config.extent is Extent.CONTENT:
+                width_px = int(found["width"])
+        for side, size_px, most_px in (
+            ("wide", width_px, max(config.max_width_px, config.viewport_width_px)),
+            ("high", height_px, config.max_height_px),
+        ):
+            if size_px > most_px:
+                raise PageTooLargeError(
+                    f"the page is too {side}", expected=f"at most {most_px} px", actual=f"{size_px} px"
+                )
+        return width_px, height_px
 
     async def _picture(self, width_px: int, height_px: int) -> bytes:
         # To the bit what one picture would be, but for layers that are turned (in three dimensions, or with

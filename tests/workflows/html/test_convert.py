@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from lensmith.core.errors import InputError
 from lensmith.data.webpages.markup.repair import is_well_formed
+from lensmith.evaluate.visual.ways import ScoreWay
 from lensmith.render import Capture, RenderConfig, Renderer
 from lensmith.workflows.html.convert import Converter, convert_file
 from lensmith.workflows.html.evaluate import HtmlScores, run, target_pages
@@ -95,6 +97,19 @@ def test_the_model_is_far_above_both_baselines(scores: HtmlScores) -> None:
     assert means["overall"] > scores.nearest.metrics["overall"].mean + 0.3
     assert scores.blank.metrics["block_match"].mean == 0
     assert "nearest" in str(scores)
+
+
+def test_the_same_answers_are_scored_as_design2code_does() -> None:
+    scores = run("grammar:2", nearest_among=4, way=ScoreWay.BOTH)
+    compared = scores.design2code
+    assert compared is not None
+    assert compared.model.metrics["four_term_mean"].mean > 0.5
+    assert compared.nearest is not None
+    assert compared.nearest.metrics["four_term_mean"].mean < compared.model.metrics["four_term_mean"].mean
+    assert compared.blank.metrics["four_term_mean"].mean == 0
+    assert "overall" in str(scores)
+    assert "four_term_mean" in str(scores)
+    assert "overall" not in str(replace(scores, way=ScoreWay.DESIGN2CODE))
 
 
 def test_unknown_pages_are_refused(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class RatioTable:
 def blocks_of(page: Page) -> tuple[Block, ...]:
     """The page's visible texts as blocks: lower-cased, boxes in fractions of the page, same boxes merged.
 
-    Of more than 1,000 the largest are taken: the work grows with the square, and pages may be hostile.
+    Of more than 1,000 the largest are taken.
     """
     blocks = []
     for text, box, colour in page.texts:
@@ -118,11 +118,15 @@ def blocks_of(page: Page) -> tuple[Block, ...]:
             left, top = box.left_px / page.width_px, box.top_px / page.height_px
             width, height = box.width_px / page.width_px, box.height_px / page.height_px
             blocks.append(Block(words, left, top, width, height, colour))
-    merged = merge_same_boxes(blocks)
-    if len(merged) <= _MOST_BLOCKS:
-        return merged
-    largest = sorted(range(len(merged)), key=lambda index: -merged[index].area)[:_MOST_BLOCKS]
-    return tuple(merged[index] for index in sorted(largest))
+    return largest_blocks(merge_same_boxes(blocks))
+
+
+def largest_blocks(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+    """The blocks in their order; of more than 1,000 the largest: work grows with the square, pages may be hostile."""
+    if len(blocks) <= _MOST_BLOCKS:
+        return blocks
+    largest = sorted(range(len(blocks)), key=lambda index: -blocks[index].area)[:_MOST_BLOCKS]
+    return tuple(blocks[index] for index in sorted(largest))
 
 
 def merge_same_boxes(blocks: Sequence[Block]) -> tuple[Block, ...]:

@@ -9,7 +9,7 @@ test holds that the two rank the same pages alike.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -35,6 +35,8 @@ class PictureScore:
     1 - max(|dx|, |dy|) between centres in fractions of the page, and 1 - CIEDE2000 / 100 (mean of ink and of what is
     behind it); 0 without a partner. pixel: `pixels.pixel_similarity`.
     """
+
+    means: ClassVar[tuple[str, ...]] = ("overall",)
 
     block_match: float
     area_match: float

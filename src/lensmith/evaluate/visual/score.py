@@ -16,7 +16,8 @@ Where we differ from Design2Code:
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ from lensmith.core.types import Page
 from lensmith.evaluate.stats import MeanEstimate, estimate_mean
 from lensmith.evaluate.visual.colour import colour_similarity
 from lensmith.evaluate.visual.matching import Matching, blocks_of, match_blocks, pair_identical
-from lensmith.evaluate.visual.picture_score import PictureScore
 from lensmith.evaluate.visual.pixels import page_size_error, pixel_similarity
 
 
@@ -57,6 +57,8 @@ class VisualScore(TextScores):
     pixel: `pixels.pixel_similarity`, None where a picture was missing. page_size_error: in [0, 1], lower is better.
     """
 
+    means: ClassVar[tuple[str, ...]] = ("overall",)
+
     pixel: float | None
     page_size_error: float
 
@@ -73,7 +75,7 @@ class VisualScore(TextScores):
     @classmethod
     def of_failure(cls) -> "VisualScore":
         """The score of a prediction that could not be rendered: nothing matches."""
-        return cls(**asdict(_all_equal(0.0)), pixel=0.0, page_size_error=1.0)
+        return cls(**asdict(all_equal(0.0)), pixel=0.0, page_size_error=1.0)
 
 
 def score_pages(target: Page, prediction: Page) -> VisualScore:
@@ -91,9 +93,9 @@ def score_pages(target: Page, prediction: Page) -> VisualScore:
 def score_matching(matching: Matching) -> TextScores:
     """The text scores of matched pages. All 1 if neither page has text, all 0 if nothing matches."""
     if not matching.prediction and not matching.target:
-        return _all_equal(1.0)
+        return all_equal(1.0)
     if not matching.pairs:
-        return _all_equal(0.0)
+        return all_equal(0.0)
     predicted = [matching.prediction[pair.prediction] for pair in matching.pairs]
     wanted = [matching.target[pair.target] for pair in matching.pairs]
     centres_predicted, centres_wanted = (np.array([block.centre for block in blocks]) for blocks in (predicted, wanted))
@@ -127,16 +129,21 @@ def _weighted(values: NDArray[np.float64], share: NDArray[np.float64]) -> float:
     return min(1.0, float(values @ share))
 
 
-def _all_equal(value: float) -> TextScores:
+def all_equal(value: float) -> TextScores:
+    """All eight at one value."""
     return TextScores(**{field.name: value for field in fields(TextScores)})
 
 
-Score = VisualScore | PictureScore
+class Score(Protocol):
+    """A page's score: a dataclass of metrics, and the names of those of its properties that are means of them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    means: ClassVar[tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisualSummary:
-    """Scores of `n` pages. `metrics` holds every field of the score and `overall`, in that order.
+    """Scores of `n` pages. `metrics` holds every field of the score and then its `means`, such as `overall`.
 
     A metric that no page has (pixel similarity without pictures) is left out; one that only some have is the mean over
     those, and says so in its own `n`.
@@ -155,7 +162,7 @@ def summarise(scores: Sequence[Score], *, confidence: float = 0.95) -> VisualSum
         raise InputError(
             "scores of different kinds cannot be averaged", actual=", ".join(sorted(kind.__name__ for kind in kinds))
         )
-    names = [field.name for field in fields(scores[0])] + ["overall"]
+    names = [*(field.name for field in fields(scores[0])), *scores[0].means]
     columns = {name: [getattr(score, name) for score in scores] for name in names}
     known = {name: [value for value in column if value is not None] for name, column in columns.items()}
     return VisualSummary(

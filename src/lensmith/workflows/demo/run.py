@@ -71,7 +71,7 @@ def run(out_dir: Path, *, on_progress: OnProgress = unwatched, model: str | Path
     millions = count_parameters(writer.answering.model) / 1e6
     with Converter(writer) as converter:
         for name, document in named:
-            target = TargetPage(name=name, page=converter.renderer.render(document, CAPTURE))
+            target = TargetPage(name=name, html=document, page=converter.renderer.render(document, CAPTURE))
             scored += scored_pages(converter, [target])
             on_progress(len(scored), steps)
     first = open_picture(scored[0].target.page.png)

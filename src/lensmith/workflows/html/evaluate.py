@@ -18,8 +18,10 @@ from lensmith.data.webpages.grammar.pages import generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.real.pinned import real_pages_named
 from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbnail
+from lensmith.evaluate.visual.design2code.score import WINDOW, Design2CodeScore, score_pairs
 from lensmith.evaluate.visual.pixels import RgbArray
 from lensmith.evaluate.visual.score import VisualScore, VisualSummary, score_pages, summarise
+from lensmith.evaluate.visual.ways import ScoreWay
 from lensmith.models.families.registry import DEFAULT_MODEL
 from lensmith.recipes import recipe_named
 from lensmith.render import Assets, Capture, HtmlFile, Renderer
@@ -32,9 +34,10 @@ PAGES_AT_ONCE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TargetPage:
-    """A page to convert: its name and rendering."""
+    """A page to convert: its name, its HTML and its rendering."""
 
     name: str
+    html: str | bytes
     page: Page
 
 
@@ -56,34 +59,49 @@ class ScoredPage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HtmlScores:
-    """What `lensmith eval html` prints. Baselines are scored on the same pages, in the same way.
+class ComparedScores:
+    """The model beside its baselines, which are scored on the same pages, in the same way."""
+
+    model: VisualSummary
+    blank: VisualSummary
+    nearest: VisualSummary | None
+    nearest_among: int
+
+    def table(self, title: str = "") -> list[str]:
+        """Lines of text."""
+        columns = {"model": self.model, "blank page": self.blank}
+        if self.nearest is not None:
+            columns[f"nearest of {self.nearest_among}"] = self.nearest
+        lines = [f"{title:24}" + "".join(f"{column:>20}" for column in columns)]
+        for name in self.model.metrics:
+            cells = [summary.metrics.get(name) for summary in columns.values()]
+            shown = ["-" if cell is None else f"{cell.mean:.3f} ± {cell.stderr or 0:.3f}" for cell in cells]
+            lines.append(f"{name:24}" + "".join(f"{cell:>20}" for cell in shown))
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class HtmlScores(ComparedScores):
+    """What `lensmith eval html` prints: scores by geometry, and Design2Code's terms where they were asked for.
 
     `ended` is the share of pages whose generation came to its own end. `seconds` is conversion and rendering together.
     `failed` pages are in no number.
     """
 
     pages: str
-    model: VisualSummary
-    blank: VisualSummary
-    nearest: VisualSummary | None
-    nearest_among: int
     ended: float
     seconds: float
     failed: tuple[FailedPage, ...] = ()
+    way: ScoreWay = ScoreWay.GEOMETRY
+    design2code: ComparedScores | None = None
 
     def __str__(self) -> str:
-        rows = {"model": self.model, "blank page": self.blank}
-        if self.nearest is not None:
-            rows[f"nearest of {self.nearest_among}"] = self.nearest
-        names = list(self.model.metrics)
         failed = f"{len(self.failed)} more cannot be rendered, " if self.failed else ""
         lines = [f"{self.pages}: {self.model.n} pages, {failed}{self.ended:.0%} ended, {self.seconds:.0f} s"]
-        lines.append(f"{'':24}" + "".join(f"{row:>20}" for row in rows))
-        for name in names:
-            cells = [summary.metrics.get(name) for summary in rows.values()]
-            shown = ["-" if cell is None else f"{cell.mean:.3f} ± {cell.stderr or 0:.3f}" for cell in cells]
-            lines.append(f"{name:24}" + "".join(f"{cell:>20}" for cell in shown))
+        if self.way is not ScoreWay.DESIGN2CODE:
+            lines += self.table()
+        if self.design2code is not None:
+            lines += self.design2code.table("as Design2Code")
         lines += [f"{page.name}: {page.problem}" for page in self.failed]
         return "\n".join(lines)
 
@@ -95,12 +113,14 @@ def run(
     samples: int = 1,
     nearest_among: int = 1000,
     report: Path | None = None,
+    way: ScoreWay = ScoreWay.GEOMETRY,
     on_progress: OnProgress = unwatched,
 ) -> HtmlScores:
     """Score the model in `model` (or the one that ships) on `grammar:N`, `real:SPLIT[:N]`, or a folder of HTML files.
 
     The nearest-page baseline looks among the first `nearest_among` pages of the shipped model's training stream; 0
-    leaves it out. A page that cannot be rendered costs itself only. Raises InputError where no page can.
+    leaves it out. Geometry is scored whatever `way` says, as the report shows it. A page that cannot be rendered costs
+    itself only. Raises InputError where no page can.
     """
     began = time.monotonic()
     with Converter.load(model) as converter:
@@ -115,7 +135,8 @@ def run(
             scored.append(page)
             on_progress(len(scored), len(targets))
         seconds = time.monotonic() - began
-        nearest = nearest_scores(targets, converter.renderer, nearest_among) if nearest_among else None
+        lookalikes = nearest_documents(targets, converter.renderer, nearest_among) if nearest_among else None
+        nearest = None if lookalikes is None else geometry_scores(targets, lookalikes, converter.renderer)
     if report is not None:
         write_report(
             report,
@@ -134,13 +155,16 @@ def run(
         ended=sum(page.prediction.finish is Finish.STOP for page in scored) / len(scored),
         seconds=seconds,
         failed=failed,
+        way=way,
+        design2code=None if way is ScoreWay.GEOMETRY else compared_as_design2code(scored, lookalikes, nearest_among),
     )
 
 
 def target_pages(pages: str, renderer: Renderer) -> list[TargetPage | FailedPage]:
     """The pages that `grammar:N`, `real:SPLIT[:N]` or a folder names, rendered, in order.
 
-    Files are decoded as `Renderer.render` decodes bytes, and may read their folder. Raises InputError where there are none.
+    Files are decoded as `Renderer.render` decodes bytes, and may read their folder. Raises InputError where there are
+    none.
     """
     documents: list[tuple[str, str | HtmlFile | OSError]]
     match = re.fullmatch(r"grammar:([1-9]\d*)", pages)
@@ -158,8 +182,8 @@ def target_pages(pages: str, renderer: Renderer) -> list[TargetPage | FailedPage
     found: list[TargetPage | FailedPage] = []
     for name, html in documents:
         page = html if isinstance(html, OSError) else next(rendered)
-        if isinstance(page, Page):
-            found.append(TargetPage(name=name, page=page))
+        if isinstance(page, Page) and not isinstance(html, OSError):
+            found.append(TargetPage(name=name, html=html.html if isinstance(html, HtmlFile) else html, page=page))
         else:
             found.append(FailedPage(name=name, problem=str(page).replace("\n", ";")))
     return found
@@ -210,16 +234,47 @@ def report_page(page: ScoredPage) -> ReportPage:
     )
 
 
-def nearest_scores(targets: Sequence[TargetPage], renderer: Renderer, among: int) -> list[VisualScore]:
-    """The score of answering each target with the training page that looks most like it."""
+def nearest_documents(targets: Sequence[TargetPage], renderer: Renderer, among: int) -> list[str]:
+    """For each target the training page that looks most like it."""
     found = nearest_pages(
         [thumbnail(open_picture(target.page.png)) for target in targets], _training_pages(renderer, among)
     )
-    documents = (_training_document(nearest.page) for nearest in found)
+    return [_training_document(nearest.page) for nearest in found]
+
+
+def geometry_scores(targets: Sequence[TargetPage], answers: Sequence[str], renderer: Renderer) -> list[VisualScore]:
+    """The scores of answering each target with a document."""
     scores = []
-    for target, page in zip(targets, renderer.render_many(documents, CAPTURE), strict=True):
+    for target, page in zip(targets, renderer.render_many(answers, CAPTURE), strict=True):
         scores.append(VisualScore.of_failure() if isinstance(page, RenderError) else score_pages(target.page, page))
     return scores
+
+
+def compared_as_design2code(
+    scored: Sequence[ScoredPage], lookalikes: Sequence[str] | None, among: int
+) -> ComparedScores:
+    """Design2Code's terms of the same answers and baselines. A blank page has no text, and so scores 0 there."""
+    targets = [page.target for page in scored]
+    with Renderer(WINDOW) as renderer:
+        model = design2code_scores(targets, [page.prediction.html for page in scored], renderer)
+        nearest = None if lookalikes is None else design2code_scores(targets, lookalikes, renderer)
+    return ComparedScores(
+        model=summarise(model),
+        blank=summarise([Design2CodeScore.of_failure() for _ in targets]),
+        nearest=None if nearest is None else summarise(nearest),
+        nearest_among=among,
+    )
+
+
+def design2code_scores(
+    targets: Sequence[TargetPage], answers: Sequence[str], renderer: Renderer
+) -> list[Design2CodeScore]:
+    """The scores of answering each target with a document. Files are read as UTF-8, as Design2Code's code does."""
+    wanted = (
+        target.html if isinstance(target.html, str) else target.html.decode("utf-8", "replace") for target in targets
+    )
+    scores = score_pairs(zip(wanted, answers, strict=True), renderer)
+    return [Design2CodeScore.of_failure() if isinstance(score, RenderError) else score for score in scores]
 
 
 def _training_document(index: int) -> str:
