@@ -1,0 +1,169 @@
+"""Lines of text joined into blocks: paragraphs, headings that wrap, labels of one line.
+
+Two lines belong together if they are set alike, stand at an even pitch, share an edge or a middle, and the first had to
+end where it does: had the next word fitted, the break would be meant, and the lines are two texts.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from lensmith.layout.surfaces import Rect, alike
+from lensmith.layout.typography import SetLine, Style, extent, ink_at_100
+
+_SAME_SIZE = 0.1
+_SAME_COLOUR_LEVELS = 48
+_LEAST_PITCH, _MOST_PITCH = 0.95, 2.1
+_SAME_PITCH_PX = 1.6
+_LOOSE_PITCH, _SHORT_WORDS = 1.45, 3
+"""Lines so far apart and of so few words are entries of a list."""
+_SPACE = 0.28
+"""An average space between words, in sizes of the letters."""
+
+
+class Align(Enum):
+    """Which edge the lines of a block share."""
+
+    LEFT = "left"
+    CENTRE = "center"
+    RIGHT = "right"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """Lines that are one text. `pitch_px` is from line to line; of a single line the height of its font."""
+
+    lines: tuple[SetLine, ...]
+    style: Style
+    pitch_px: float
+    align: Align
+
+    @property
+    def text(self) -> str:
+        """Its words as one line. Scripts without spaces are joined without."""
+        joined = self.lines[0].line.text
+        for line in self.lines[1:]:
+            following = line.line.text
+            tight = _is_wide(joined[-1]) and _is_wide(following[0])
+            joined += following if tight else f" {following}"
+        return joined
+
+    @property
+    def ink(self) -> Rect:
+        """What it covers on the screenshot."""
+        lines = [set_line.line for set_line in self.lines]
+        return Rect(
+            min(line.left for line in lines),
+            min(line.top for line in lines),
+            max(line.right for line in lines),
+            max(line.bottom for line in lines),
+        )
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of its lines as the browser lays them out, with their leading."""
+        up, down = extent(self.style)
+        leading = (self.pitch_px - up - down) / 2
+        first, last = self.lines[0], self.lines[-1]
+        return (
+            min(line.origin for line in self.lines),
+            first.baseline - up - leading,
+            max(line.origin + line.advance for line in self.lines),
+            last.baseline + down + leading,
+        )
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """The narrowest and the widest column in which its lines break where they do."""
+        narrowest = max(line.advance for line in self.lines)
+        widest = min(
+            (
+                line.advance + (_SPACE + _first_word(following)) * following.style.size_px
+                for line, following in zip(self.lines, self.lines[1:], strict=False)
+            ),
+            default=float("inf"),
+        )
+        return narrowest, max(narrowest, widest)
+
+
+def join_lines(lines: Sequence[SetLine], surface_of: Sequence[int]) -> list[Passage]:
+    """Lines (from top to bottom) as blocks. `surface_of`: the surface that each stands on, by its number."""
+    runs: list[list[int]] = []
+    for index in range(len(lines)):
+        fitting = [run for run in runs if surface_of[run[-1]] == surface_of[index] and _continues(run, index, lines)]
+        if fitting:
+            max(fitting, key=lambda run: lines[run[-1]].baseline).append(index)
+        else:
+            runs.append([index])
+    blocks = []
+    for run in runs:
+        blocks += [_block([lines[index] for index in part]) for part in _texts_of(run, lines)]
+    return sorted(blocks, key=lambda block: (block.ink.top, block.ink.left))
+
+
+def _continues(run: Sequence[int], index: int, lines: Sequence[SetLine]) -> bool:
+    above, line = lines[run[-1]], lines[index]
+    size = above.style.size_px
+    pitch = line.baseline - above.baseline
+    if not (_LEAST_PITCH * size <= pitch <= _MOST_PITCH * size):
+        return False
+    if abs(line.style.size_px / size - 1) > _SAME_SIZE or line.style.is_bold != above.style.is_bold:
+        return False
+    if not alike(line.style.colour, above.style.colour, _SAME_COLOUR_LEVELS) or not alike(line.behind, above.behind, 8):
+        return False
+    words = max(len(lines[i].line.text.split()) for i in (*run, index))
+    if pitch > _LOOSE_PITCH * size and words <= _SHORT_WORDS:
+        return False
+    if len(run) > 1 and abs(pitch - (above.baseline - lines[run[-2]].baseline)) > _SAME_PITCH_PX:
+        return False
+    return _alignment([lines[i] for i in (*run, index)]) is not None
+
+
+def _alignment(lines: Sequence[SetLine]) -> Align | None:
+    slack = 0.35 * lines[0].style.size_px
+    lefts = [line.origin for line in lines]
+    rights = [line.origin + line.advance for line in lines]
+    middles = [(a + b) / 2 for a, b in zip(lefts, rights, strict=True)]
+    for align, places in ((Align.LEFT, lefts), (Align.CENTRE, middles), (Align.RIGHT, rights)):
+        if max(places) - min(places) <= slack:
+            return align
+    return None
+
+
+def _texts_of(run: Sequence[int], lines: Sequence[SetLine]) -> list[list[int]]:
+    """A run cut where a line ends although the next word would have fitted."""
+    widest = max(lines[index].advance for index in run)
+    parts = [[run[0]]]
+    for before, after in itertools.pairwise(run):
+        size = lines[after].style.size_px
+        needed = lines[before].advance + (_SPACE + _first_word(lines[after])) * size
+        if needed < widest - 0.1 * size:
+            parts.append([])
+        parts[-1].append(after)
+    return parts
+
+
+def _first_word(line: SetLine) -> float:
+    """Its width in sizes of the letters."""
+    text = line.line.text
+    word = text[0] if _is_wide(text[0]) else text.split()[0]
+    path = line.style.family.bold if line.style.is_bold else line.style.family.regular
+    return ink_at_100(path, word).advance / 100
+
+
+def _block(lines: Sequence[SetLine]) -> Passage:
+    longest = max(lines, key=lambda line: len(line.line.text))
+    up, down = extent(longest.style)
+    pitch = up + down
+    if len(lines) > 1:
+        pitch = (lines[-1].baseline - lines[0].baseline) / (len(lines) - 1)
+    align = _alignment(lines) or Align.LEFT
+    return Passage(
+        lines=tuple(lines), style=longest.style, pitch_px=pitch, align=align if len(lines) > 1 else Align.LEFT
+    )
+
+
+def _is_wide(char: str) -> bool:
+    """Whether it is of a script that sets no spaces between words: Chinese, Japanese."""
+    return "\u3000" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or "\uff00" <= char <= "\uffef"

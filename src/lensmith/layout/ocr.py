@@ -1,0 +1,224 @@
+"""The text of a screenshot: what stands where, a line at a time.
+
+Reading is done by RapidOCR (PP-OCR's detector and recogniser, whose weights come in its wheel). What is ours is what it
+needs around it for web pages:
+
+- A page is read in strips, cut where no ink is: as a whole, a high page would be shrunk until nothing is legible.
+- The detector joins neighbours of a menu and cells of a table ("OperationsAnalyticsSales"). A found line is cut at its
+  wide gaps, and where its background changes, before it is read: so cells stay apart, and boxes are those of the ink.
+
+Legend: H, W pixels of the page; rgb_HW3 8-bit sRGB.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensmith.core.arrays import BoolArray
+
+Rgb3Array = NDArray[np.uint8]
+
+STRIP_PX = 1200
+_SHORTEST_STRIP_PX = 800
+_NARROWEST_PX, _WIDEST_PX = 64, 4096
+"""The sides of what the detector sees: less is filled up, more is shrunk."""
+_OVERLAP_PX = 60
+"""Where no row without ink is found: so many rows are read twice."""
+_EDGE_LEVELS = 20
+_INK_LEVELS = 40
+"""Of 765, the sum over the channels: what differs less from the colour behind is no ink."""
+_GAP_OF_HEIGHT = 0.85
+"""A gap wider than this many heights of the ink is no space between words (these are 0.3 to 0.5)."""
+_SMALLEST_GAP_PX = 9
+_LEAST_CONFIDENCE = 0.55
+_HIGHEST_LETTER_PX = 80
+_MAX_TILT = 0.12
+"""Height that a line of text may gain over its length: what is steeper is part of a picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of text, or a cell of one: the box of its ink in px, and how sure the reader is.
+
+    The box is [left, right) x [top, bottom).
+    """
+
+    text: str
+    left: int
+    top: int
+    right: int
+    bottom: int
+    confidence: float
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+
+class _Piece(tuple[int, int, int, int]):
+    """left, top, right, bottom of what is read as one line."""
+
+    __slots__ = ()
+
+
+def read_lines(rgb_HW3: Rgb3Array) -> list[Line]:
+    """All lines of a page, from top to bottom, then from left to right. Empty where there is no text."""
+    reader = _reader()
+    pieces: list[_Piece] = []
+    for top, bottom in _strips(rgb_HW3):
+        pieces += _pieces(rgb_HW3[top:bottom], top, reader)
+    pieces = _without_repeats(pieces)
+    texts = _recognised([_crop(rgb_HW3, piece) for piece in pieces], reader)
+    lines = [
+        Line(text=text, left=piece[0], top=piece[1], right=piece[2], bottom=piece[3], confidence=confidence)
+        for piece, (text, confidence) in zip(pieces, texts, strict=True)
+        if confidence >= _LEAST_CONFIDENCE and _is_text(text, piece[3] - piece[1])
+    ]
+    return sorted(lines, key=lambda line: (line.top, line.left))
+
+
+def _is_text(text: str, height: int) -> bool:
+    """Whether what was read is text: one sign alone is an icon, and one huge letter a drawing."""
+    if len(text) > 1:
+        return True
+    return text.isalnum() and height <= _HIGHEST_LETTER_PX
+
+
+@functools.cache
+def _reader() -> Any:  # RapidOCR ships no types
+    from rapidocr import RapidOCR  # noqa: PLC0415 - half a second, and it is an extra
+
+    return RapidOCR(
+        params={
+            "Global.log_level": "error",
+            "Global.use_cls": False,
+            # As they are: by default narrow strips are enlarged until they fill the memory, and wide ones shrunk.
+            "Global.max_side_len": _WIDEST_PX,
+            "Det.limit_type": "max",
+            "Det.limit_side_len": _WIDEST_PX,
+        }
+    )
+
+
+def _strips(rgb_HW3: Rgb3Array) -> list[tuple[int, int]]:
+    """Tops and bottoms of the strips, cut in rows without edges where there are any."""
+    height = rgb_HW3.shape[0]
+    if height <= STRIP_PX:
+        return [(0, height)]
+    grey = rgb_HW3.sum(axis=2, dtype=np.int16)
+    inked = (np.abs(np.diff(grey, axis=1)) > _EDGE_LEVELS).sum(axis=1)
+    strips, top = [], 0
+    while height - top > STRIP_PX:
+        window = inked[top + _SHORTEST_STRIP_PX : top + STRIP_PX]
+        least = int(window.min())
+        # Of the emptiest rows the last: fewer strips.
+        cut = top + _SHORTEST_STRIP_PX + int(np.flatnonzero(window == least)[-1])
+        clean = least == 0
+        strips.append((top, cut if clean else min(height, cut + _OVERLAP_PX)))
+        top = cut if clean else cut - _OVERLAP_PX
+    strips.append((top, height))
+    return strips
+
+
+def _pieces(strip_HW3: Rgb3Array, offset: int, reader: Any) -> list[_Piece]:
+    height, width = strip_HW3.shape[:2]
+    room = ((0, max(0, _NARROWEST_PX - height)), (0, max(0, _NARROWEST_PX - width)), (0, 0))
+    seen_HW3 = np.pad(strip_HW3[:, :, ::-1], room, mode="edge")
+    found = reader(np.ascontiguousarray(seen_HW3), use_det=True, use_cls=False, use_rec=False)
+    boxes = getattr(found, "boxes", None)
+    pieces: list[_Piece] = []
+    for quad in [] if boxes is None else boxes:
+        quad_42 = np.asarray(quad, dtype=np.float64)
+        (left, top), (right, bottom) = quad_42.min(axis=0), quad_42.max(axis=0)
+        tilt = abs(quad_42[1, 1] - quad_42[0, 1]) / max(1.0, right - left)
+        if tilt > _MAX_TILT or bottom - top < 4 or right - left < 3:
+            continue
+        box = (max(0, int(left)), max(0, int(top)), min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom))))
+        if box[0] >= box[2] or box[1] >= box[3]:
+            continue
+        pieces += [_Piece((a, b + offset, c, d + offset)) for a, b, c, d in _cells(strip_HW3, box)]
+    return pieces
+
+
+def _cells(strip_HW3: Rgb3Array, box: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
+    """The parts of a found line that stand far apart, each the box of its ink."""
+    left, top, right, bottom = box
+    patch = strip_HW3[top:bottom, left:right]
+    ink = ink_of(patch)
+    columns: BoolArray = np.asarray(ink.any(axis=0))
+    rows = np.flatnonzero(ink.any(axis=1))
+    if not len(rows):
+        return []
+    height = int(rows[-1] - rows[0] + 1)
+    cells = []
+    for start, stop in _runs(columns, widest_gap=max(_SMALLEST_GAP_PX, round(_GAP_OF_HEIGHT * height))):
+        inked = np.flatnonzero(ink[:, start:stop].any(axis=1))
+        if len(inked) and (stop - start) >= 2:
+            cells.append((left + start, top + int(inked[0]), left + stop, top + int(inked[-1]) + 1))
+    return cells
+
+
+def ink_of(patch_HW3: Rgb3Array) -> BoolArray:
+    """Which pixels of a patch are not of the colour that is commonest on its rim and in it."""
+    behind = _commonest(patch_HW3)
+    ink: BoolArray = np.abs(patch_HW3.astype(np.int16) - behind).sum(axis=2) > _INK_LEVELS
+    return ink
+
+
+def _commonest(patch_HW3: Rgb3Array) -> NDArray[np.int16]:
+    packed = patch_HW3.reshape(-1, 3).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    values, counts = np.unique(packed, return_counts=True)
+    value = int(values[counts.argmax()])
+    return np.array([value >> 16, value >> 8 & 255, value & 255], dtype=np.int16)
+
+
+def _runs(columns: BoolArray, *, widest_gap: int) -> list[tuple[int, int]]:
+    """Starts and stops of the runs of True that gaps wider than `widest_gap` part."""
+    at = np.flatnonzero(columns)
+    if not len(at):
+        return []
+    breaks = np.flatnonzero(np.diff(at) > widest_gap)
+    starts = [int(at[0]), *(int(at[i + 1]) for i in breaks)]
+    stops = [*(int(at[i]) + 1 for i in breaks), int(at[-1]) + 1]
+    return list(zip(starts, stops, strict=True))
+
+
+def _without_repeats(pieces: Sequence[_Piece]) -> list[_Piece]:
+    """Each piece once: the detector's boxes may overlap, and so do strips."""
+    kept: list[_Piece] = []
+    for piece in sorted(pieces, key=lambda p: (p[0] - p[2]) * (p[3] - p[1])):  # the largest first
+        if not any(_overlap(piece, other) > 0.6 for other in kept):
+            kept.append(piece)
+    return sorted(kept, key=lambda p: (p[1], p[0]))
+
+
+def _overlap(piece: _Piece, other: _Piece) -> float:
+    """The share of `piece` that lies in `other`."""
+    across = min(piece[2], other[2]) - max(piece[0], other[0])
+    down = min(piece[3], other[3]) - max(piece[1], other[1])
+    if across <= 0 or down <= 0:
+        return 0.0
+    return across * down / ((piece[2] - piece[0]) * (piece[3] - piece[1]))
+
+
+def _crop(rgb_HW3: Rgb3Array, piece: _Piece) -> Rgb3Array:
+    """What the recogniser sees: the ink and as much around it as the detector would leave. BGR."""
+    left, top, right, bottom = piece
+    margin = max(2, round(0.22 * (bottom - top)))
+    crop = rgb_HW3[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin, ::-1]
+    return np.ascontiguousarray(crop)
+
+
+def _recognised(crops: list[Rgb3Array], reader: Any) -> list[tuple[str, float]]:
+    if not crops:
+        return []
+    result = reader.recognize_txt(crops)
+    return [(text.strip(), float(score)) for text, score in zip(result.txts, result.scores, strict=True)]

@@ -1,0 +1,310 @@
+"""In which letters a line is set: family, size, weight, spacing, colour, and where its baseline lies.
+
+The line's text is known and its ink has been measured, so candidates can be tried: each family is laid out by FreeType
+from the font file that the browser would take, and the one whose widths, heights and blackness fit a page best is its
+family. What a line's own width says of its size is exact to a percent, whatever its height in whole pixels says.
+
+Legend: H, W pixels; sizes in px.
+"""
+
+import functools
+import math
+import shutil
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from lensmith.core.arrays import Float64Array
+from lensmith.core.types import Rgb
+from lensmith.layout.ocr import Line, Rgb3Array
+
+_AT_PX = 100
+_SNAP = 0.025
+"""A size that is a whole number of px within this share is that number."""
+_LONGEST_FIT = 120
+_LONGEST_LOOK, _LOOK_PX = 40, 40
+"""How black a text is, is seen from its first letters at a size that has whole strokes."""
+_DARKEST_SHARE = 0.04
+"""The pixels of a line that differ most from what is behind: of the letters' own colour, or nearly."""
+_ONE_COLOUR_LEVELS = 26
+_ANOTHER_FAMILY = 0.1
+"""How much better (in the logarithm of a size) another family must fit a line than the page's own."""
+
+
+class Typeface(NamedTuple):
+    """A family: how CSS asks for it, and the fonts that the browser finds for it."""
+
+    css: str
+    regular: str
+    bold: str
+
+
+class Ink(NamedTuple):
+    """A text at 100 px: its advance, the box of its ink from its origin on the baseline, how black that is (0..1)."""
+
+    advance: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+    coverage: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How a text is set. `spacing_px` is what is added between letters."""
+
+    family: Typeface
+    size_px: float
+    is_bold: bool
+    colour: Rgb
+    spacing_px: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetLine:
+    """A line with its style; `baseline` in px from the top of the page, `origin` where its first letter begins."""
+
+    line: Line
+    style: Style
+    baseline: float
+    origin: float
+    advance: float
+    behind: Rgb
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom as the browser lays the line out: as wide as its advance, as high as its font."""
+        up, down = extent(self.style)
+        return self.origin, self.baseline - up, self.origin + self.advance, self.baseline + down
+
+
+_ASKED = (
+    ("Arial, Helvetica, sans-serif", "Arial"),
+    ('"DejaVu Sans", Verdana, sans-serif', "DejaVu Sans"),
+    ('"Times New Roman", Times, serif', "Times New Roman"),
+    ('"DejaVu Serif", Georgia, serif', "DejaVu Serif"),
+    ('"Courier New", Courier, monospace', "Courier New"),
+    ('"DejaVu Sans Mono", Menlo, Consolas, monospace', "DejaVu Sans Mono"),
+)
+
+
+@functools.cache
+def families() -> tuple[Typeface, ...]:
+    """The families that can be told apart on this machine: those with a font file of their own."""
+    found: dict[str, Typeface] = {}
+    for css, name in _ASKED:
+        regular, bold = _file_of(name, bold=False), _file_of(name, bold=True)
+        if regular and regular not in found:
+            found[regular] = Typeface(css, regular, bold or regular)
+    return tuple(found.values())
+
+
+def _file_of(name: str, *, bold: bool) -> str | None:
+    tool = shutil.which("fc-match")
+    if tool is not None:
+        pattern = f"{name}:weight={'bold' if bold else 'regular'}"
+        asked = subprocess.run(  # noqa: S603 - a fixed command, no shell
+            [tool, "--format", "%{file}", pattern], capture_output=True, text=True, timeout=30, check=False
+        )
+        return asked.stdout.strip() or None
+    for file in (f"{name} Bold.ttf" if bold else f"{name}.ttf", f"{name.lower()}{'bd' if bold else ''}.ttf"):
+        try:
+            return str(ImageFont.truetype(file, _AT_PX).path)
+        except OSError:
+            continue
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
+
+
+@functools.lru_cache(maxsize=8192)
+def ink_at_100(path: str, text: str) -> Ink:
+    """How a text looks at 100 px in the font of a file."""
+    font = _font(path, _AT_PX)
+    left, top, right, bottom = font.getbbox(text, anchor="ls")
+    drawn = _drawn(path, text[:_LONGEST_LOOK], _LOOK_PX)
+    return Ink(font.getlength(text), left, top, right, bottom, float(drawn.mean()) if drawn.size else 0.0)
+
+
+def _drawn(path: str, text: str, size_px: int) -> Float64Array:
+    """How black each pixel of a text is, in [0, 1], within the box of its ink."""
+    font = _font(path, size_px)
+    left, top, right, bottom = (round(side) for side in font.getbbox(text))
+    canvas = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ImageDraw.Draw(canvas).text((-left, -top), text, fill=255, font=font)
+    return np.asarray(canvas, dtype=np.float64) / 255
+
+
+def extent(style: Style) -> tuple[float, float]:
+    """How far a line of this style reaches above and below its baseline in px, rounded as the browser does."""
+    path = style.family.bold if style.is_bold else style.family.regular
+    up, down = _font(path, _AT_PX).getmetrics()
+    return float(round(up * style.size_px / _AT_PX)), float(round(down * style.size_px / _AT_PX))
+
+
+class _Fit(NamedTuple):
+    """How a line looks in a font: the sizes that its width and its height ask for, and how far off all is."""
+
+    by_width: float
+    by_height: float
+    error: float
+
+
+def set_lines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> list[SetLine]:
+    """The lines of a page, each with its style, in the order given."""
+    known = families()
+    looks = [_look(rgb_HW3, line) for line in lines]
+    fits = [
+        {
+            (family, bold): _fit(family.bold if bold else family.regular, line, look.coverage)
+            for family in known
+            for bold in (False, True)
+        }
+        for line, look in zip(lines, looks, strict=True)
+    ]
+    page_family = _page_family(lines, fits, known)
+    return [_set(line, look, fit, page_family) for line, look, fit in zip(lines, looks, fits, strict=True)]
+
+
+class _Look(NamedTuple):
+    behind: Float64Array
+    strongest: Float64Array
+    coverage: float
+
+
+def _look(rgb_HW3: Rgb3Array, line: Line) -> _Look:
+    patch = rgb_HW3[line.top : line.bottom, line.left : line.right].reshape(-1, 3).astype(np.float64)
+    rim = rgb_HW3[max(0, line.top - 2) : line.bottom + 2, max(0, line.left - 2) : line.right + 2].reshape(-1, 3)
+    values, counts = np.unique(rim, axis=0, return_counts=True)
+    behind = values[counts.argmax()].astype(np.float64)
+    distance = np.abs(patch - behind).sum(axis=1)
+    most = max(1, round(_DARKEST_SHARE * len(patch)))
+    strongest = patch[np.argpartition(distance, -most)[-most:]].mean(axis=0)
+    span = np.abs(strongest - behind).sum()
+    coverage = float(np.minimum(1.0, distance / span).mean()) if span > 0 else 0.0
+    return _Look(behind, strongest, coverage)
+
+
+def _fit(path: str, line: Line, coverage: float) -> _Fit:
+    ink = ink_at_100(path, line.text[:_LONGEST_FIT])
+    share = len(line.text[:_LONGEST_FIT]) / len(line.text)
+    width, height = max(1.0, ink.right - ink.left), max(1.0, ink.bottom - ink.top)
+    by_width, by_height = _AT_PX * line.width * share / width, _AT_PX * line.height / height
+    blackness = abs(math.log(max(coverage, 0.01) / max(ink.coverage, 0.01)))
+    # A height is known to a pixel, so of small letters it says less.
+    off = max(0.0, abs(math.log(by_width / by_height)) - 0.5 / line.height)
+    return _Fit(by_width, by_height, off + 0.5 * blackness)
+
+
+def _page_family(
+    lines: Sequence[Line], fits: Sequence[dict[tuple[Typeface, bool], _Fit]], known: Sequence[Typeface]
+) -> Typeface:
+    total: dict[Typeface, float] = defaultdict(float)
+    for line, fit in zip(lines, fits, strict=True):
+        for family in known:
+            total[family] += math.sqrt(len(line.text)) * min(0.5, fit[family, False].error, fit[family, True].error)
+    return min(known, key=lambda family: total[family])
+
+
+def _set(line: Line, look: _Look, fits: dict[tuple[Typeface, bool], _Fit], page_family: Typeface) -> SetLine:
+    def best_of(family: Typeface) -> tuple[Typeface, bool]:
+        return min(((family, False), (family, True)), key=lambda key: fits[key].error)
+
+    chosen = best_of(page_family)
+    if len(line.text) >= 6:
+        other = min((best_of(family) for family, _ in fits), key=lambda key: fits[key].error)
+        if fits[other].error + _ANOTHER_FAMILY < fits[chosen].error:
+            chosen = other
+    family, is_bold = chosen
+    fit = fits[chosen]
+    spacing = 0.0
+    ink = ink_at_100(family.bold if is_bold else family.regular, line.text)
+    # Letters too near each other are more likely read or measured wrongly than set so: their width counts.
+    is_spaced = len(line.text) > 1 and math.log(fit.by_width / fit.by_height) > 0.06 + 1.5 / line.height
+    size = _snapped(fit.by_height if is_spaced or len(line.text) == 1 else fit.by_width)
+    if is_spaced:
+        spacing = (line.width - (ink.right - ink.left) * size / _AT_PX) / (len(line.text) - 1)
+        spacing = round(min(0.5 * size, spacing), 2)
+    scale = size / _AT_PX
+    baseline = (line.top - ink.top * scale + line.bottom - ink.bottom * scale) / 2
+    style = Style(
+        family=family,
+        size_px=size,
+        is_bold=is_bold,
+        colour=_letters_colour(look, family.bold if is_bold else family.regular, line.text, size),
+        spacing_px=spacing,
+    )
+    return SetLine(
+        line=line,
+        style=style,
+        baseline=baseline,
+        origin=line.left - ink.left * scale,
+        advance=ink.advance * scale + spacing * len(line.text),
+        behind=_rgb(look.behind),
+    )
+
+
+def harmonised(lines: Sequence[SetLine]) -> list[SetLine]:
+    """The lines with styles that differ by no more than they can be measured made one: the style of most letters."""
+    letters: Counter[Style] = Counter()
+    for line in lines:
+        letters[line.style] += len(line.line.text)
+    kept: list[Style] = []
+    to: dict[Style, Style] = {}
+    for style, _ in letters.most_common():
+        to[style] = next((other for other in kept if _is_one_style(style, other)), style)
+        if to[style] is style:
+            kept.append(style)
+    return [line if to[line.style] == line.style else _restyled(line, to[line.style]) for line in lines]
+
+
+def _is_one_style(style: Style, other: Style) -> bool:
+    return (
+        style.family == other.family
+        and style.is_bold == other.is_bold
+        and abs(style.size_px - other.size_px) <= max(0.5, 0.04 * other.size_px)
+        and abs(style.spacing_px - other.spacing_px) <= 0.02 * other.size_px
+        and max(abs(a - b) for a, b in zip(style.colour, other.colour, strict=True)) <= _ONE_COLOUR_LEVELS
+    )
+
+
+def _restyled(line: SetLine, style: Style) -> SetLine:
+    ink = ink_at_100(style.family.bold if style.is_bold else style.family.regular, line.line.text)
+    scale = style.size_px / _AT_PX
+    advance = ink.advance * scale + style.spacing_px * len(line.line.text)
+    middle = (line.line.left + line.line.right) / 2
+    return replace(
+        line, style=style, advance=advance, origin=middle - (ink.left + ink.right) / 2 * scale - style.spacing_px / 2
+    )
+
+
+def _snapped(size: float) -> float:
+    whole = max(1, round(size))
+    return float(whole) if abs(size / whole - 1) < _SNAP else round(size, 1)
+
+
+def _letters_colour(look: _Look, path: str, text: str, size_px: float) -> Rgb:
+    """Strokes thinner than a pixel never show their colour whole: how much they do, the font tells."""
+    return _rgb(look.behind + (look.strongest - look.behind) / _strength(path, text[:_LONGEST_FIT], round(size_px)))
+
+
+@functools.lru_cache(maxsize=8192)
+def _strength(path: str, text: str, size_px: int) -> float:
+    """How much of their colour the darkest pixels of a text show, in (0, 1]."""
+    mask = _drawn(path, text, max(4, size_px))
+    most = max(1, round(_DARKEST_SHARE * mask.size))
+    return float(min(1.0, max(0.5, np.partition(mask.ravel(), -most)[-most:].mean())))
+
+
+def _rgb(colour: Float64Array) -> Rgb:
+    red, green, blue = (int(min(255, max(0, round(float(level))))) for level in colour)
+    return red, green, blue
