@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lensmith.cli.console.extras import needs
-from lensmith.cli.console.model_options import PictureDecoding
+from lensmith.cli.console.model_options import EngineOption, PictureDecoding
 from lensmith.cli.console.output import BAD_INPUT, output_path, show
 from lensmith.cli.console.progress import progress_bar
 from lensmith.evaluate.choice.question import Mode, Normalise
@@ -36,7 +36,12 @@ def html(
             help="What to convert: grammar:N, real:tune, real:test (real:test:N: N of them), or a folder of HTML files."
         ),
     ],
+    engine: Annotated[EngineOption, typer.Option(help="Who makes the pages that are scored.")] = EngineOption.MODEL,
     model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(min=64, help="Width in px that pages are rendered at; by default what the pages are meant for."),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Candidates to render for each page.")] = 1,
     report: Annotated[
         Path | None,
@@ -55,12 +60,15 @@ def html(
     Renders pages, converts their pictures to HTML, and compares how both look. Pages that cannot be rendered are listed
     at the end, and the exit status is then 2.
     """
+    from lensmith.workflows.html.engines import EngineName
     from lensmith.workflows.html.evaluate import run
 
     with progress_bar("pages") as on_progress:
         scores = run(
             pages,
+            engine=EngineName(engine.value),
             model=model,
+            width_px=width,
             samples=samples,
             nearest_among=nearest_among,
             report=report,

@@ -7,18 +7,30 @@ from typing import Annotated
 import typer
 
 from lensmith.cli.console.extras import needs
-from lensmith.cli.console.output import input_path, output_path, show
+from lensmith.cli.console.model_options import EngineOption
+from lensmith.cli.console.output import BAD_INPUT, input_path, output_path, show
 
 
 @needs("html")
 def html(
     picture: Annotated[
-        Path, typer.Argument(callback=input_path, help="The screenshot: PNG, JPEG, WEBP, GIF, BMP or TIFF; - is stdin.")
+        Path,
+        typer.Argument(
+            callback=input_path,
+            help="The screenshot: PNG, JPEG, WEBP, GIF, BMP or TIFF; - is stdin. Or a folder of screenshots.",
+        ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", callback=output_path, help="The HTML file to write; - is stdout.")
+        Path,
+        typer.Option(
+            "--out", "-o", callback=output_path, help="The HTML file to write, - is stdout; a folder for a folder."
+        ),
     ],
-    samples: Annotated[int, typer.Option(min=1, help="Candidates to render; the closest is kept.")] = 1,
+    engine: Annotated[
+        EngineOption,
+        typer.Option(help="Who proposes pages: the picture's own measures, a model, or whichever comes closest."),
+    ] = EngineOption.AUTO,
+    samples: Annotated[int, typer.Option(min=1, help="Candidates that a model writes; the closest is kept.")] = 1,
     model: Annotated[
         str | None, typer.Option(help="Folder of a model other than the one that ships; its name, with --endpoint.")
     ] = None,
@@ -31,21 +43,52 @@ def html(
         str | None, typer.Option(help="What to ask the endpoint for, beside the picture; empty for the picture alone.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the candidates after the first.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="For a folder: also one HTML file with all side by side, the least alike first."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="For a folder: make pages again that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, one object a screenshot.")] = False,
 ) -> None:
-    """Turn a screenshot into HTML.
+    """Turn a screenshot, or a folder of them, into HTML.
 
-    The HTML stands alone, is well formed, and its rendering is compared with the screenshot.
+    The HTML stands alone, is well formed, and its rendering is compared with the screenshot. Of a folder, pages that
+    are there already are kept, so that the same command goes on where it stopped.
     """
-    from lensmith.workflows.html.convert import convert_file
+    from lensmith.workflows.html.batch import convert_folder
+    from lensmith.workflows.html.convert import Converter, convert_file
+    from lensmith.workflows.html.engines import EngineName
     from lensmith.workflows.html.writers import endpoint_writer
 
-    on_text = None if as_json else stream_to_stderr
+    name = EngineName(engine.value)
     with contextlib.ExitStack() as stack:
         writer = None
         if endpoint is not None:
             writer = stack.enter_context(endpoint_writer(endpoint, model, api_key=api_key, instruction=instruction))
-        result = convert_file(picture, out, model=model, writer=writer, samples=samples, seed=seed, on_text=on_text)
+        folder_of_model = None if writer is not None else model
+        if picture.is_dir():
+            converter = stack.enter_context(Converter.load(folder_of_model, engine=name, writer=writer))
+            files = convert_folder(
+                picture,
+                out,
+                converter,
+                samples=samples,
+                seed=seed,
+                overwrite=overwrite,
+                report=report,
+                on_file=lambda file: show(file, as_json=as_json, out=out),
+            )
+            raise typer.Exit(BAD_INPUT if any(file.error for file in files) else 0)
+        result = convert_file(
+            picture,
+            out,
+            engine=name,
+            model=folder_of_model,
+            writer=writer,
+            samples=samples,
+            seed=seed,
+            on_text=None if as_json else stream_to_stderr,
+        )
     typer.echo(err=True, nl=not as_json)
     show(result, as_json=as_json, out=out)
 

@@ -1,5 +1,6 @@
 """Options that several commands take for the model they load."""
 
+import enum
 from typing import Annotated
 
 import typer
@@ -11,3 +12,11 @@ PictureDecoding = Annotated[
         help="For DeepSeek-VL: stored (as the original), upright (turned as EXIF says), or as-seen (also on white)."
     ),
 ]
+
+
+class EngineOption(enum.Enum):
+    """`EngineName` of `workflows/html`, without what that imports."""
+
+    AUTO = "auto"
+    LAYOUT = "layout"
+    MODEL = "model"

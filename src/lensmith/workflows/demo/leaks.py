@@ -66,9 +66,9 @@ def run_leaks(
         with running_guard(guard) as guarded_url:
             second = audit_url(_config(guarded_url, out_dir / "guarded"))
             on_progress(2, LEAK_STEPS)
-            with endpoint_writer(guarded_url) as remote, Converter(remote) as converter:
+            with endpoint_writer(guarded_url) as remote, Converter.load(writer=remote) as converter:
                 through_guard = converter.convert(picture).best.html
-    with Converter(writer) as converter:
+    with Converter.load(writer=writer) as converter:
         alone = converter.convert(picture).best.html
     on_progress(3, LEAK_STEPS)
     return LeaksResult(

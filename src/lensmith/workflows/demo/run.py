@@ -69,7 +69,7 @@ def run(out_dir: Path, *, on_progress: OnProgress = unwatched, model: str | Path
     scored: list[ScoredPage] = []
     writer = LocalWriter.load(model)
     millions = count_parameters(writer.answering.model) / 1e6
-    with Converter(writer) as converter:
+    with Converter.load(writer=writer) as converter:
         for name, document in named:
             target = TargetPage(name=name, html=document, page=converter.renderer.render(document, CAPTURE))
             scored += scored_pages(converter, [target])

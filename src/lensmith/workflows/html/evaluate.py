@@ -14,7 +14,7 @@ from lensmith.core.endpoint import Finish
 from lensmith.core.errors import InputError, RenderError
 from lensmith.core.images import open_picture
 from lensmith.core.types import OnProgress, Page, unwatched
-from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.real.pinned import real_pages_named
 from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbnail
@@ -26,10 +26,12 @@ from lensmith.models.families.registry import DEFAULT_MODEL
 from lensmith.recipes import recipe_named
 from lensmith.render import Assets, Capture, HtmlFile, Renderer
 from lensmith.workflows.html.convert import CAPTURE, Candidate, Converter
+from lensmith.workflows.html.engines import EngineName
 from lensmith.workflows.html.gallery import ReportPage, write_report
 
 HELD_OUT_SEED = 1_000_003
 PAGES_AT_ONCE = 8
+REAL_WIDTH_PX = 1280
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,22 +111,30 @@ class HtmlScores(ComparedScores):
 def run(
     pages: str,
     *,
+    engine: EngineName = EngineName.MODEL,
     model: str | Path | None = None,
+    width_px: int | None = None,
     samples: int = 1,
     nearest_among: int = 1000,
     report: Path | None = None,
     way: ScoreWay = ScoreWay.GEOMETRY,
     on_progress: OnProgress = unwatched,
 ) -> HtmlScores:
-    """Score the model in `model` (or the one that ships) on `grammar:N`, `real:SPLIT[:N]`, or a folder of HTML files.
+    """Score an engine (its model the one in `model`, or that which ships) on `grammar:N`, `real:SPLIT[:N]`, or a folder
+    of HTML files.
 
+    `width_px`: the window that the targets are rendered in; None for the one that generated pages are meant for, or
+    1280 where pages are of the real web or measured.
     The nearest-page baseline looks among the first `nearest_among` pages of the shipped model's training stream; 0
     leaves it out. Geometry is scored whatever `way` says, as the report shows it. A page that cannot be rendered costs
     itself only. Raises InputError where no page can.
     """
     began = time.monotonic()
-    with Converter.load(model) as converter:
-        found = target_pages(pages, converter.renderer)
+    if width_px is None:
+        is_generated = engine is EngineName.MODEL and not pages.startswith("real:")
+        width_px = VIEWPORT_WIDTH_PX if is_generated else REAL_WIDTH_PX
+    with Converter.load(model, engine=engine) as converter:
+        found = target_pages(pages, converter.windows.renderer(width_px))
         targets = [page for page in found if isinstance(page, TargetPage)]
         failed = tuple(page for page in found if isinstance(page, FailedPage))
         if not targets:
@@ -142,7 +152,7 @@ def run(
             report,
             [report_page(page) for page in scored],
             title="Screenshot to HTML",
-            lead=f"{pages}, one greedy answer each.",
+            lead=f"{pages}, engine {engine.value}, one answer each.",
         )
     return HtmlScores(
         pages=pages,

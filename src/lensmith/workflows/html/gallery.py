@@ -79,7 +79,7 @@ def difference_picture(first_png: bytes, second_png: bytes) -> bytes:
     both = (min(first.shape[0], second.shape[0]), min(first.shape[1], second.shape[1]))
     levels[:] = 120  # where only one of them has a page
     levels[: both[0], : both[1]] = np.abs(first[: both[0], : both[1]] - second[: both[0], : both[1]]).max(2)
-    return _png(Image.fromarray((255 - levels).astype(np.uint8)))
+    return picture_png(Image.fromarray((255 - levels).astype(np.uint8)))
 
 
 def _section(shown: ReportPage) -> str:
@@ -119,11 +119,14 @@ def _grade(value: float) -> str:
 
 
 def _image(png: bytes, alternative: str) -> str:
-    small = min(_png(Image.open(io.BytesIO(png))), png, key=len)  # the renderer's PNGs are made quickly, not small
+    small = min(
+        picture_png(Image.open(io.BytesIO(png))), png, key=len
+    )  # the renderer's PNGs are made quickly, not small
     return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{base64.b64encode(small).decode()}">'
 
 
-def _png(image: Image.Image) -> bytes:
+def picture_png(image: Image.Image) -> bytes:
+    """A small PNG."""
     encoded = io.BytesIO()
     image.save(encoded, "PNG", optimize=True)
     return encoded.getvalue()

@@ -5,6 +5,7 @@ model can learn the whole of it. `stand_alone` inlines only the rules that a pag
 else. Strong colours carry white text and soft ones dark text with a WCAG contrast of at least 4.5; a test holds that.
 """
 
+import re
 from collections.abc import Iterator
 from html import escape
 from html.parser import HTMLParser
@@ -96,6 +97,15 @@ def _utilities() -> dict[str, str]:
 
 
 UTILITIES = _utilities()
+
+
+def _palette() -> frozenset[int]:
+    written = re.findall(r"#([0-9a-f]{6}|[0-9a-f]{3})\b", " ".join([*BASE.values(), *UTILITIES.values()]))
+    return frozenset(int(colour if len(colour) == 6 else "".join(c * 2 for c in colour), 16) for colour in written)
+
+
+PALETTE = _palette()
+"""Every colour that a generated page can have, as 0xRRGGBB."""
 
 
 class _Use(HTMLParser):
