@@ -14,8 +14,9 @@ from lensmith.layout.surfaces import Ground, Rect, Surface, find_ground
 from lensmith.layout.tree import Nudges, PageParts, build_tree
 from lensmith.layout.typography import harmonised, set_lines
 
-_USUAL_PX = 15.0
-"""The size of most text on most pages; what is two or three times as large was taken at that scale."""
+_SMALL_SHARE, _LEAST_PX = 0.15, 10.5
+"""Pages hardly have so many of their lines in letters smaller than so many px at scale 1."""
+_USUAL_WIDTHS_PX = frozenset({1024, 1280, 1366, 1440, 1600, 1680, 1920})
 _LARGEST_SCALE = 3
 _NARROWEST_PX = 320
 
@@ -65,13 +66,23 @@ def measure(picture: Image.Image) -> Measured:
 
 
 def _scale(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> int:
-    """How many pixels of the picture are one of the page, told from the size of its text."""
-    if not lines:
+    """How many pixels of the picture are one of the page, told from the size of its smallest text.
+
+    A picture as wide as common windows are at scale 1 is taken to be of one: a page whose scale is taken too small is
+    large, one whose scale is taken too large is another page.
+    """
+    width = int(rgb_HW3.shape[1])
+    if not lines or width in _USUAL_WIDTHS_PX:
         return 1
-    heights = np.repeat([line.height for line in lines], [len(line.text) for line in lines])
-    size = float(np.median(heights)) / 0.85  # letters that rise and fall are some 0.85 of their size high
-    scale = max(1, min(_LARGEST_SCALE, round(size / _USUAL_PX)))
-    return max(1, min(scale, int(rgb_HW3.shape[1]) // _NARROWEST_PX))
+    small = float(np.quantile([_size_of(line) for line in lines], _SMALL_SHARE))
+    return max(1, min(_LARGEST_SCALE, int(small / _LEAST_PX), width // _NARROWEST_PX))
+
+
+def _size_of(line: Line) -> float:
+    """The size of a line's letters in px, from how high letters of these kinds are in most fonts."""
+    rises = any(char.isupper() or char.isdigit() or char in "bdfhklt" for char in line.text)
+    falls = any(char in "gjpqy,;" for char in line.text)
+    return line.height / ((0.72 if rises else 0.53) + (0.21 if falls else 0.0))
 
 
 def _shrunk(line: Line, scale: int) -> Line:

@@ -24,8 +24,9 @@ Rgb3Array = NDArray[np.uint8]
 
 STRIP_PX = 1200
 _SHORTEST_STRIP_PX = 800
-_NARROWEST_PX, _WIDEST_PX = 64, 4096
-"""The sides of what the detector sees: less is filled up, more is shrunk."""
+TILE_PX, _TILE_OVERLAP_PX = 1600, 200
+_NARROWEST_PX, _WIDEST_PX = 64, 2000
+"""The sides of what the detector sees: less is filled up, more is never shown."""
 _OVERLAP_PX = 60
 """Where no row without ink is found: so many rows are read twice."""
 _EDGE_LEVELS = 20
@@ -101,6 +102,7 @@ def _reader() -> Any:  # RapidOCR ships no types
             "Global.log_level": "error",
             "Global.use_cls": False,
             # As they are: by default narrow strips are enlarged until they fill the memory, and wide ones shrunk.
+            "Global.use_vertical_padding": False,
             "Global.max_side_len": _WIDEST_PX,
             "Det.limit_type": "max",
             "Det.limit_side_len": _WIDEST_PX,
@@ -129,23 +131,46 @@ def _strips(rgb_HW3: Rgb3Array) -> list[tuple[int, int]]:
 
 
 def _pieces(strip_HW3: Rgb3Array, offset: int, reader: Any) -> list[_Piece]:
-    height, width = strip_HW3.shape[:2]
+    width = strip_HW3.shape[1]
+    boxes: list[tuple[int, int, int, int]] = []
+    for left in range(0, max(1, width - _TILE_OVERLAP_PX), TILE_PX - _TILE_OVERLAP_PX):
+        tile_HW3 = strip_HW3[:, left : left + TILE_PX]
+        boxes += [(a + left, b, c + left, d) for a, b, c, d in _found(tile_HW3, reader)]
+    return [_Piece((a, b + offset, c, d + offset)) for box in _mended(boxes) for a, b, c, d in _cells(strip_HW3, box)]
+
+
+def _found(tile_HW3: Rgb3Array, reader: Any) -> list[tuple[int, int, int, int]]:
+    """The boxes that the detector finds, without those of tilted text."""
+    height, width = tile_HW3.shape[:2]
     room = ((0, max(0, _NARROWEST_PX - height)), (0, max(0, _NARROWEST_PX - width)), (0, 0))
-    seen_HW3 = np.pad(strip_HW3[:, :, ::-1], room, mode="edge")
+    seen_HW3 = np.pad(tile_HW3[:, :, ::-1], room, mode="edge")
     found = reader(np.ascontiguousarray(seen_HW3), use_det=True, use_cls=False, use_rec=False)
-    boxes = getattr(found, "boxes", None)
-    pieces: list[_Piece] = []
-    for quad in [] if boxes is None else boxes:
+    quads = getattr(found, "boxes", None)
+    boxes = []
+    for quad in [] if quads is None else quads:
         quad_42 = np.asarray(quad, dtype=np.float64)
         (left, top), (right, bottom) = quad_42.min(axis=0), quad_42.max(axis=0)
         tilt = abs(quad_42[1, 1] - quad_42[0, 1]) / max(1.0, right - left)
-        if tilt > _MAX_TILT or bottom - top < 4 or right - left < 3:
-            continue
         box = (max(0, int(left)), max(0, int(top)), min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom))))
-        if box[0] >= box[2] or box[1] >= box[3]:
-            continue
-        pieces += [_Piece((a, b + offset, c, d + offset)) for a, b, c, d in _cells(strip_HW3, box)]
-    return pieces
+        if tilt <= _MAX_TILT and box[3] - box[1] >= 4 and box[2] - box[0] >= 3:
+            boxes.append(box)
+    return boxes
+
+
+def _mended(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Boxes of which tiles saw a part each, as one: they overlap, and are about as high."""
+    mended: list[tuple[int, int, int, int]] = []
+    for box in sorted(boxes):
+        for index, other in enumerate(mended):
+            down = min(box[3], other[3]) - max(box[1], other[1])
+            if box[0] < other[2] and down > 0.7 * max(box[3] - box[1], other[3] - other[1]):
+                mended[index] = (
+                    min(box[0], other[0]), min(box[1], other[1]), max(box[2], other[2]), max(box[3], other[3])
+                )  # fmt: skip
+                break
+        else:
+            mended.append(box)
+    return mended
 
 
 def _cells(strip_HW3: Rgb3Array, box: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
