@@ -25,6 +25,8 @@ FOREIGN = """<body style="margin:0;font:16px Arial;background:#fdf6e3;color:#073
 <h1 style="padding:20px;margin:0;font-size:30px">Colours that no generated page has</h1>
 <p style="padding:0 20px">They were chosen by somebody else, a long time ago.</p></body>"""
 
+WHOLE = f"<!DOCTYPE html><html><head><title>x</title></head>{FOREIGN}</html>"
+
 
 class Scribe:
     """Writes one page, and counts how often it is asked."""
@@ -85,7 +87,7 @@ def test_who_cannot_come_closest_is_not_asked_and_that_is_said():
     assert conversion.best.engine == "layout"
 
 
-@pytest.mark.parametrize(("html", "best"), [("<body>nothing alike</body>", "layout"), (FOREIGN, "model")])
+@pytest.mark.parametrize(("html", "best"), [("<body>nothing alike</body>", "layout"), (WHOLE, "model")])
 def test_of_several_engines_the_closest_is_kept(html, best):
     with Converter.load(engine=EngineName.AUTO, writer=Scribe(html)) as converter:
         conversion = converter.convert(picture_of(FOREIGN))

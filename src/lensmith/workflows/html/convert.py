@@ -29,12 +29,11 @@ from lensmith.workflows.html.engines import (
     Proposal,
     WriterEngine,
     has_our_colours,
+    width_of,
 )
 from lensmith.workflows.html.writers import OnText, PageWriter
 
 CAPTURE = Capture.PICTURE | Capture.TEXTS
-WIDEST_PX = 1920
-"""A wider screenshot of a page is taken to be of a display with more pixels, unless its text says otherwise."""
 CLOSE_ENOUGH = 0.93
 """A page that looks so like its screenshot ends the search: the other engines are not asked."""
 
@@ -207,7 +206,7 @@ class Converter:
 
     def judge(self, html: str, picture: Image.Image) -> Candidate:
         """A page that someone made, as a candidate for a picture, rendered as wide as an engine would."""
-        width_px = picture.width if picture.width <= WIDEST_PX else VIEWPORT_WIDTH_PX
+        width_px = width_of(picture)
         candidate = Candidate(html=html, finish=Finish.STOP, repairs=(), engine="file", width_px=width_px)
         return self._scored(candidate, PictureTarget(at_width(picture, width_px)))
 
@@ -252,8 +251,8 @@ def _writing(folder: str | Path | None, writer: PageWriter | None, *, is_lazy: b
         return LocalWriter.load(folder)
 
     if folder is not None:
-        return WriterEngine(load())
-    return WriterEngine(load if is_lazy else load(), has_our_colours)
+        return WriterEngine(load(), width_px=VIEWPORT_WIDTH_PX)
+    return WriterEngine(load if is_lazy else load(), has_our_colours, width_px=VIEWPORT_WIDTH_PX)
 
 
 def _likely_first(engines: Sequence[PageEngine], picture: Image.Image) -> list[PageEngine]:

@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 
 from lensmith.core.endpoint import Finish
-from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX
 from lensmith.data.webpages.grammar.stylesheet import PALETTE, stand_alone
 from lensmith.data.webpages.markup.repair import repair
 from lensmith.render import Renderer
 from lensmith.workflows.html.writers import Completion, OnText, PageWriter
 
-_NARROWEST_PX = 320
+WIDEST_PX = 1920
+"""A wider screenshot of a page is taken to be of a display with more pixels, unless its text says otherwise."""
 _SHOWN_SHARE = 0.005
 """Colours that cover less of a screenshot are smoothed edges and pictures."""
 
@@ -68,11 +68,17 @@ class WriterEngine:
     name = EngineName.MODEL.value
 
     def __init__(
-        self, writer: PageWriter | Callable[[], PageWriter], suits: Callable[[Image.Image], bool] = lambda picture: True
+        self,
+        writer: PageWriter | Callable[[], PageWriter],
+        suits: Callable[[Image.Image], bool] = lambda picture: True,
+        *,
+        width_px: int | None = None,
     ) -> None:
-        """`writer`: who writes, or what loads it when it is first asked. `suits`: the cheap look."""
+        """`writer`: who writes, or what loads it when it is first asked. `suits`: the cheap look. `width_px`: of the
+        windows that its pages are meant for, None for the screenshot's."""
         self._writer = writer
         self._suits = suits
+        self._width_px = width_px
 
     @functools.cached_property
     def writer(self) -> PageWriter:
@@ -86,11 +92,21 @@ class WriterEngine:
         written = [self.writer.greedy(picture, on_text)]
         if samples > 1:
             written += self.writer.sampled(picture, samples - 1, seed)
-        return [_proposal(completion, picture) for completion in written]
+        return [self._proposal(completion, picture) for completion in written]
 
     def propose_many(self, pictures: Sequence[Image.Image]) -> list[Proposal]:
         written = self.writer.greedy_many(pictures)
-        return [_proposal(completion, picture) for completion, picture in zip(written, pictures, strict=True)]
+        return [self._proposal(completion, picture) for completion, picture in zip(written, pictures, strict=True)]
+
+    def _proposal(self, completion: Completion, picture: Image.Image) -> Proposal:
+        repaired = repair(completion.text)
+        is_whole = repaired.html.lstrip()[:9].lower().startswith(("<!doctype", "<html"))
+        return Proposal(
+            html=repaired.html if is_whole else stand_alone(repaired.html),  # what is whole has a style of its own
+            width_px=self._width_px or width_of(picture),
+            finish=completion.finish,
+            repairs=repaired.changes,
+        )
 
 
 class LayoutEngine:
@@ -122,12 +138,9 @@ class LayoutEngine:
         return [Proposal(html=page.html, width_px=page.width_px) for page in pages]
 
 
-def _proposal(completion: Completion, picture: Image.Image) -> Proposal:
-    repaired = repair(completion.text)
-    width_px = min(VIEWPORT_WIDTH_PX, max(_NARROWEST_PX, picture.width))
-    return Proposal(
-        html=stand_alone(repaired.html), width_px=width_px, finish=completion.finish, repairs=repaired.changes
-    )
+def width_of(picture: Image.Image) -> int:
+    """How wide the window was that a screenshot shows, as far as its width tells."""
+    return picture.width if picture.width <= WIDEST_PX else picture.width // 2
 
 
 def has_our_colours(picture: Image.Image) -> bool:
