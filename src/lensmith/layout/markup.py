@@ -1,7 +1,7 @@
 """The HTML of a page's structure: flow, flex and grid, classes with names, colours as variables. No absolute positions.
 
-Every distance is a margin, a padding or a gap that was measured. Classes are shared by what looks alike. Below the
-width that the screenshot had, columns shrink, and on a phone they wrap.
+Every distance is a margin or a padding that was measured, and stands with its element; how things look is in classes,
+which are shared by what looks alike. Below the width that the screenshot had, columns shrink, and on a phone they wrap.
 """
 
 import math
@@ -22,6 +22,11 @@ PictureUrl = Callable[[Cutout], str]
 
 Css = dict[str, str]
 
+_PLACING = frozenset(
+    "margin margin-top margin-left margin-right margin-inline padding width max-width height flex grid-area align-self "
+    "justify-self".split()
+)
+"""What says where an element stands, not how it looks."""
 _FLUSH_PX = 1.5
 _CENTRED_PX = 3.0
 _LINES_STAY = 0.92
@@ -48,21 +53,22 @@ class Markup:
 
 @dataclass(kw_only=True)
 class _Sheet:
-    """The classes of a page. What is set alike shares one."""
+    """The classes of a page: what looks alike shares one. Where an element stands is its own affair, in its `style`."""
 
     names: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
     def named(self, role: str, css: Css, *, is_line: bool = False) -> str:
-        """The attribute that gives an element this style, empty where there is none. `is_line`: text of one line."""
-        if not css:
-            return ' class="line"' if is_line else ""
-        key = tuple(css.items())
-        if key not in self.names:
+        """The attributes that give an element this style, empty where there is none. `is_line`: text of one line."""
+        key = tuple((name, value) for name, value in css.items() if name not in _PLACING)
+        if key and key not in self.names:
             self.counts[role] += 1
             number = self.counts[role]
             self.names[key] = role if number == 1 else f"{role}-{number}"
-        return f' class="{self.names[key]}{" line" if is_line else ""}"'
+        classes = ([self.names[key]] if key else []) + (["line"] if is_line else [])
+        place = {name: value for name, value in css.items() if name in _PLACING}
+        attributes = f' class="{" ".join(classes)}"' if classes else ""
+        return attributes + (f' style="{escape(_declarations(place))}"' if place else "")
 
 
 class MarkupWriter:
