@@ -101,6 +101,7 @@ class MarkupWriter:
                 "font-size": _px(self._size, digits=1),
             }
             | padding
+            | ({} if self._root.children else {"height": _px(self._root.frame.height)})
             | _flow_css(self._root)
         )
         width = round(self._root.frame.width)
@@ -112,7 +113,7 @@ class MarkupWriter:
         css = _with_palette(css)
         title = self._title()
         html = (
-            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
             f"<style>\n{css}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
         )
