@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from lensmith.layout.surfaces import Rect, alike
-from lensmith.layout.typography import SetLine, Style, extent, ink_at_100
+from lensmith.layout.typography import SetLine, Style, extent, ink_at_100, line_height
 
 _SAME_SIZE = 0.1
 _SAME_COLOUR_LEVELS = 48
@@ -154,8 +154,7 @@ def _first_word(line: SetLine) -> float:
 
 def _block(lines: Sequence[SetLine]) -> Passage:
     longest = max(lines, key=lambda line: len(line.line.text))
-    up, down = extent(longest.style)
-    pitch = up + down
+    pitch = line_height(longest.style.family) * longest.style.size_px
     if len(lines) > 1:
         pitch = (lines[-1].baseline - lines[0].baseline) / (len(lines) - 1)
     align = _alignment(lines) or Align.LEFT

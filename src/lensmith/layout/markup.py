@@ -16,6 +16,7 @@ from lensmith.layout.blocks import Align, Passage
 from lensmith.layout.pictures import Cutout
 from lensmith.layout.surfaces import Border, Separator, Surface
 from lensmith.layout.tree import Flow, Node, Region
+from lensmith.layout.typography import line_height
 
 PictureUrl = Callable[[Cutout], str]
 """Where the page finds a picture: a data URL, or a file beside it."""
@@ -24,9 +25,11 @@ Css = dict[str, str]
 
 _PLACING = frozenset(
     "margin margin-top margin-left margin-right margin-inline padding width max-width height flex grid-area align-self "
-    "justify-self".split()
+    "align-items justify-self".split()
 )
 """What says where an element stands, not how it looks."""
+_FLOWS = {"row": "flex", "layers": "grid"}
+"""The classes of boxes whose children stand side by side, or lie on each other."""
 _FLUSH_PX = 1.5
 _CENTRED_PX = 3.0
 _LINES_STAY = 0.92
@@ -60,13 +63,14 @@ class _Sheet:
 
     def named(self, role: str, css: Css, *, is_line: bool = False) -> str:
         """The attributes that give an element this style, empty where there is none. `is_line`: text of one line."""
-        key = tuple((name, value) for name, value in css.items() if name not in _PLACING)
+        place = {name: value for name, value in css.items() if name in _PLACING or value.startswith("url(")}
+        key = tuple((name, value) for name, value in css.items() if name not in place and name != "display")
         if key and key not in self.names:
             self.counts[role] += 1
             number = self.counts[role]
             self.names[key] = role if number == 1 else f"{role}-{number}"
-        classes = ([self.names[key]] if key else []) + (["line"] if is_line else [])
-        place = {name: value for name, value in css.items() if name in _PLACING}
+        flows = [name for name, value in _FLOWS.items() if css.get("display") == value]
+        classes = ([self.names[key]] if key else []) + flows + (["line"] if is_line else [])
         attributes = f' class="{" ".join(classes)}"' if classes else ""
         return attributes + (f' style="{escape(_declarations(place))}"' if place else "")
 
@@ -87,6 +91,9 @@ class MarkupWriter:
             letters[block.style.family.css, block.style.size_px, block.style.colour] += len(block.text)
         usual = letters.most_common(1)[0][0] if letters else ("Arial, Helvetica, sans-serif", 16.0, (0, 0, 0))
         self._family, self._size, self._colour = usual
+        self._line_height = next(
+            (line_height(block.style.family) for block in blocks if block.style.family.css == self._family), 1.2
+        )
 
     def write(self) -> Markup:
         """The document."""
@@ -99,6 +106,7 @@ class MarkupWriter:
                 "color": _hex(self._colour),
                 "font-family": self._family,
                 "font-size": _px(self._size, digits=1),
+                "line-height": f"{self._line_height:g}",
             }
             | padding
             | ({} if self._root.children else {"height": _px(self._root.frame.height)})
@@ -109,7 +117,7 @@ class MarkupWriter:
             f".{name}{{{_declarations(dict(key))}}}"
             for key, name in sorted(self._sheet.names.items(), key=lambda e: e[1])
         ]
-        css = _BASE.format(body=_declarations(base)) + "\n".join(rules) + _narrow(width, self._sheet)
+        css = _BASE.format(body=_declarations(base)) + "\n".join(rules) + _narrow(width)
         css = _with_palette(css)
         title = self._title()
         html = (
@@ -317,7 +325,9 @@ class MarkupWriter:
             css["color"] = _hex(style.colour)
         if abs(style.spacing_px) >= 0.02:
             css["letter-spacing"] = _px(style.spacing_px, digits=2)
-        css["line-height"] = _px(block.pitch_px, digits=1)
+        ratio = round(block.pitch_px / style.size_px, 2)
+        if ratio != self._line_height:
+            css["line-height"] = f"{ratio:g}"
         tag, role = ("span", "label") if self._is_inline else _text_tag(block, self._size)
         parts = [line.line.text for line in block.lines] if node.is_broken else [block.text]
         words = "<br>".join(map(escape, parts))
@@ -419,7 +429,7 @@ def _role(node: Node) -> str:
         return "band" if node.frame.width > 4 * node.frame.height else "panel"
     if node.backdrop is not None:
         return "backdrop"
-    return {Flow.ROW: "row", Flow.STACK: "stack", Flow.OVERLAY: "layers"}[node.flow]
+    return "stack"
 
 
 def _is_button(node: Node) -> bool:
@@ -460,19 +470,14 @@ def _landmarks(root: Node) -> dict[int, str]:
 # --- CSS ----------------------------------------------------------------------------------------------------------
 
 
-def _narrow(width: int, sheet: _Sheet) -> str:
-    """What changes where there is less room than the screenshot had."""
-    rows = sorted(name for key, name in sheet.names.items() if ("display", "flex") in key)
-    grids = sorted(name for key, name in sheet.names.items() if ("display", "grid") in key)
-    whole = f"\n@media(min-width:{math.floor(_LINES_STAY * width)}px){{.line{{white-space:nowrap}}}}"
-    if not rows and not grids:
-        return whole
-    breakpoint_px = min(800, round(0.7 * width))
-    selectors = ",".join(f".{name}" for name in rows)
-    inside = ",".join(f".{name}>*" for name in rows)
-    wrap = f"{selectors}{{flex-wrap:wrap}}\n{inside}{{max-width:100%}}\n" if rows else ""
-    stack = "".join(f".{name}>*{{grid-area:auto!important}}\n" for name in grids)
-    return f"{whole}\n@media(max-width:{breakpoint_px}px){{\n{wrap}{stack}}}"
+def _narrow(width: int) -> str:
+    """What changes where there is less room than the screenshot had: rows wrap, and nothing lies on each other."""
+    return (
+        "\n.row{display:flex}\n.layers{display:grid}"
+        f"\n@media(min-width:{math.floor(_LINES_STAY * width)}px){{.line{{white-space:nowrap}}}}"
+        f"\n@media(max-width:{min(800, round(0.7 * width))}px){{\n"
+        ".row{flex-wrap:wrap}\n.row>*{max-width:100%}\n.layers>*{grid-area:auto!important}\n}"
+    )
 
 
 def _declarations(css: Mapping[str, str]) -> str:

@@ -26,6 +26,7 @@ _FILLED_SIDE = 0.72
 """The share of each side of its rectangle that a surface fills at least: corners may be round, a tab may touch."""
 _SAME_LEVELS = 5
 _WIDEST_BORDER_PX = 5
+_ONE_BORDER_LEVELS = 24
 _LONGEST_CORNER_PX = 40
 _ROUND_SHARE = 0.75
 """Corners that take so much of half a side are meant to take it all: pills and circles."""
@@ -261,8 +262,11 @@ def _with_border(rgb_HW3: Rgb3Array, surface: Surface) -> Surface:
         return surface
     top, right, bottom, left = (known[side][0] if side in known else 0 for side in range(4))
     usual = max((colour for _, colour in known.values()), key=[colour for _, colour in known.values()].count)
-    # Where a side's line runs out into a shadow, its first pixel is the border's.
-    colours = [known[side][1] if side in known else usual for side in range(4)]
+    # Sides are of one colour where they differ by no more than what stands behind them shines through.
+    colours = [
+        known[side][1] if side in known and not alike(known[side][1], usual, _ONE_BORDER_LEVELS) else usual
+        for side in range(4)
+    ]
     rect = Rect(inner.left - left, inner.top - top, inner.right + right, inner.bottom + bottom)
     grown = surface.radius_px + max(top, right, bottom, left) if surface.radius_px else 0
     border = Border((top, right, bottom, left), (colours[0], colours[1], colours[2], colours[3]))

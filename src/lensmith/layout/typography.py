@@ -151,6 +151,12 @@ def extent(style: Style) -> tuple[float, float]:
     return float(round(up * style.size_px / _AT_PX)), float(round(down * style.size_px / _AT_PX))
 
 
+def line_height(family: Typeface) -> float:
+    """The height of a line of a family that leaves no room and takes none, in sizes of its letters."""
+    up, down = _font(family.regular, _AT_PX).getmetrics()
+    return round((up + down) / _AT_PX, 2)
+
+
 class _Fit(NamedTuple):
     """How a line looks in a font: the sizes that its width and its height ask for, and how far off all is."""
 
@@ -271,7 +277,7 @@ def _is_one_style(style: Style, other: Style) -> bool:
     return (
         style.family == other.family
         and style.is_bold == other.is_bold
-        and abs(style.size_px - other.size_px) <= max(0.5, 0.04 * other.size_px)
+        and abs(style.size_px - other.size_px) <= max(0.7, 0.05 * other.size_px)
         and abs(style.spacing_px - other.spacing_px) <= 0.02 * other.size_px
         and max(abs(a - b) for a, b in zip(style.colour, other.colour, strict=True)) <= _ONE_COLOUR_LEVELS
     )
