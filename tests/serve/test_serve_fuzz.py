@@ -47,8 +47,13 @@ def fuzz(server, path, mode, examples):
 @pytest.mark.parametrize("path", sorted(OPERATIONS))
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_valid_requests(server, path, examples):
-    statuses = fuzz(server, path, GenerationMode.POSITIVE, examples)
-    assert statuses[200] or path == "/v1/models/{name}", "no request made sense, so nothing was tested"
+    if path == "/v1/models/{name}":  # no name that is made up is a model's
+        fuzz(server, path, GenerationMode.POSITIVE, examples)
+        return
+    # Which requests are made depends on what else this process has imported, as hypothesis takes constants from there:
+    # where none of few made sense, more are made.
+    sensible = (fuzz(server, path, GenerationMode.POSITIVE, times * examples)[200] for times in (1, 5, 20))
+    assert any(sensible), "no request made sense, so nothing was tested"
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
