@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmith.core.arrays import BoolArray
+from lensmith.core.types import Rgb
 
 Rgb3Array = NDArray[np.uint8]
 
@@ -193,16 +194,17 @@ def _cells(strip_HW3: Rgb3Array, box: tuple[int, int, int, int]) -> list[tuple[i
 
 def ink_of(patch_HW3: Rgb3Array) -> BoolArray:
     """Which pixels of a patch are not of the colour that is commonest on its rim and in it."""
-    behind = _commonest(patch_HW3)
+    behind = np.array(colour_of(patch_HW3.reshape(-1, 3)), dtype=np.int16)
     ink: BoolArray = np.abs(patch_HW3.astype(np.int16) - behind).sum(axis=2) > _INK_LEVELS
     return ink
 
 
-def _commonest(patch_HW3: Rgb3Array) -> NDArray[np.int16]:
-    packed = patch_HW3.reshape(-1, 3).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+def colour_of(pixels_P3: Rgb3Array) -> Rgb:
+    """The commonest colour of some pixels."""
+    packed = pixels_P3.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
     values, counts = np.unique(packed, return_counts=True)
     value = int(values[counts.argmax()])
-    return np.array([value >> 16, value >> 8 & 255, value & 255], dtype=np.int16)
+    return value >> 16, value >> 8 & 255, value & 255
 
 
 def _runs(columns: BoolArray, *, widest_gap: int) -> list[tuple[int, int]]:

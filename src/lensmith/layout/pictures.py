@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
@@ -60,8 +61,8 @@ def find_pictures(rgb_HW3: Rgb3Array, ground: Ground, texts: Sequence[Rect]) -> 
     return sorted(cutouts, key=lambda cutout: -cutout.rect.area)
 
 
-def painted(ground: Ground, shape: tuple[int, int]) -> Rgb3Array:
-    """The page as far as ground and surfaces go: (H, W, 3)."""
+def painted(ground: Ground, shape: tuple[int, int]) -> NDArray[np.int16]:
+    """The page as far as ground and surfaces go: (H, W, 3), signed, as levels are subtracted from it."""
     canvas = np.empty((*shape, 3), dtype=np.int16)
     canvas[:] = ground.colour
     for surface in ground.surfaces:
@@ -75,7 +76,7 @@ def painted(ground: Ground, shape: tuple[int, int]) -> Rgb3Array:
             canvas[rect.top : rect.bottom, rect.right - right : rect.right] = of_right
             rect = Rect(rect.left + left, rect.top + top, rect.right - right, rect.bottom - bottom)
         canvas[rect.top : rect.bottom, rect.left : rect.right] = _fill(surface, rect)
-    return canvas  # type: ignore[return-value]  # levels are subtracted next, so they are signed
+    return canvas
 
 
 def _fill(surface: Surface, rect: Rect) -> Float64Array:

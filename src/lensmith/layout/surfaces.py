@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from lensmith.core.arrays import BoolArray
 from lensmith.core.types import Rgb
-from lensmith.layout.ocr import Rgb3Array
+from lensmith.layout.ocr import Rgb3Array, colour_of
 
 _FLAT_LEVELS = 3
 """Neighbours that differ by so little belong to one area: cards are often told from the page by #f8f9fa on white."""
@@ -150,14 +150,6 @@ def _ground_colour(rgb_HW3: Rgb3Array, labels_HW: NDArray[np.int32], sizes: NDAr
         return colour_of(rgb_HW3.reshape(-1, 3))
     largest = at_sides[sizes[at_sides].argmax()]
     return colour_of(rgb_HW3[labels_HW == largest])
-
-
-def colour_of(pixels_P3: Rgb3Array) -> Rgb:
-    """The commonest colour of some pixels."""
-    packed = pixels_P3.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
-    values, counts = np.unique(packed, return_counts=True)
-    value = int(values[counts.argmax()])
-    return value >> 16, value >> 8 & 255, value & 255
 
 
 def _letters_mask(shape: tuple[int, int], texts: Sequence[Rect]) -> NDArray[np.int32]:

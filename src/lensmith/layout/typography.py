@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lensmith.core.arrays import Float64Array
 from lensmith.core.types import Rgb
-from lensmith.layout.ocr import Line, Rgb3Array
+from lensmith.layout.ocr import Line, Rgb3Array, colour_of
 
 _AT_PX = 100
 _SNAP = 0.025
@@ -190,8 +190,7 @@ class _Look(NamedTuple):
 def _look(rgb_HW3: Rgb3Array, line: Line) -> _Look:
     patch = rgb_HW3[line.top : line.bottom, line.left : line.right].reshape(-1, 3).astype(np.float64)
     rim = rgb_HW3[max(0, line.top - 2) : line.bottom + 2, max(0, line.left - 2) : line.right + 2].reshape(-1, 3)
-    values, counts = np.unique(rim, axis=0, return_counts=True)
-    behind = values[counts.argmax()].astype(np.float64)
+    behind = np.array(colour_of(rim), dtype=np.float64)
     distance = np.abs(patch - behind).sum(axis=1)
     most = max(1, round(_DARKEST_SHARE * len(patch)))
     strongest = patch[np.argpartition(distance, -most)[-most:]].mean(axis=0)

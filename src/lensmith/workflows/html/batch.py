@@ -118,6 +118,9 @@ def _one(
         picture = open_picture(source)
         best = converter.convert(picture, samples=samples, seed=seed).best
         _write(target, best)
+    except OSError as error:  # a page that is there and cannot be read
+        failed = InputError(f"{target} cannot be read", actual=error.strerror)
+        return BatchFile(source=source, status=BatchStatus.FAILED, error=failed), None
     except LensmithError as error:
         return BatchFile(source=source, status=BatchStatus.FAILED, error=error), None
     file = BatchFile(
