@@ -7,7 +7,7 @@ import pytest
 
 from lensmith.audit.findings.cures import GUARD_WORDS, SERVERS, cure
 from lensmith.audit.findings.finding import ReadOut
-from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed, SampledFound, Taken
+from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, SHOWS, Probed, SampledFound, Taken
 from lensmith.audit.readouts.choose import reader_for
 from lensmith.core.endpoint import Request
 from lensmith.core.exposure import Exposure
@@ -36,6 +36,10 @@ OPEN = Probed(
 def test_those_that_read_logits_are_ordered_once():
     assert len(set(CHEAPEST_FIRST)) == len(CHEAPEST_FIRST) >= 8
     assert set(CHEAPEST_FIRST) == set(ReadOut) - {ReadOut.P0, ReadOut.P8, ReadOut.P9}
+
+
+def test_a_question_of_the_probe_shows_each():
+    assert {read_out for shown in SHOWS.values() for read_out in shown} == set(CHEAPEST_FIRST)
 
 
 def test_open_interfaces_have_all_of_them():

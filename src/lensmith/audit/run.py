@@ -11,7 +11,7 @@ from functools import partial
 
 from lensmith.audit.findings.finding import AuditReport, ReadOut, Severity
 from lensmith.audit.findings.wording import only_tried
-from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, Probed
+from lensmith.audit.probe.capabilities import CHEAPEST_FIRST, YIELDS, AQuery, Probed
 from lensmith.audit.querying.config import SessionConfig
 from lensmith.audit.querying.contexts import route_of
 from lensmith.audit.querying.meter import TokenTexts
@@ -105,10 +105,6 @@ def audit(
     )
 
 
-_MANY_A_QUERY = (ReadOut.P1, ReadOut.P2)
-"""Read-outs of which one query tells many logits."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Recovered:
     """What one read-out gave: the width or why there is none, and the layer where it was recovered."""
@@ -144,7 +140,7 @@ class _Audit:
             if not self._prove(self._stage, read_out):
                 continue
             proven.append(read_out)
-            if recovered is None and read_out in _MANY_A_QUERY:
+            if recovered is None and YIELDS[read_out].a_query is AQuery.MANY:
                 recovered = self._recover(read_out)
         runner.unresolved += self._untried(probed)
         runner.unresolved += [f"the probe: {name}: {problem}" for name, problem in probed.undecided().items()]

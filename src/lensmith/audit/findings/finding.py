@@ -43,7 +43,7 @@ class FindingKind(enum.Enum):
 
 class ReadOut(enum.Enum):
     """The ways to read logits through an interface, with what each is. The numbers are names that reports keep: a new
-    one takes the next free, whatever it costs (`CHEAPEST_FIRST` in `audit/probe/capabilities.py` says that)."""
+    one takes the next free, whatever it costs (`YIELDS` in `audit/probe/capabilities.py` says that)."""
 
     title: str
 

@@ -15,20 +15,52 @@ LARGE_TOP = 1024
 """So many top logprobs are read as a whole vocabulary is."""
 
 
-CHEAPEST_FIRST = (
-    ReadOut.P1,
-    ReadOut.P2,
-    ReadOut.P5,
-    ReadOut.P3,
-    ReadOut.P4A,
-    ReadOut.P4B,
-    ReadOut.P6,
-    ReadOut.P7,
-)
+class Telling(enum.Enum):
+    """How an answer tells a token's logprob."""
+
+    ITSELF = "as it is"
+    DIFFERENCE = "through a difference of two that are told"
+    SEARCH = "through a search over many answers"
+
+
+class AQuery(enum.Enum):
+    """How many logits of one context a query tells."""
+
+    ONE = "one, or a part of one"
+    SEVERAL = "as many as there are top logprobs"
+    MANY = "a hundred or more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yield:
+    """What a read-out gives for what it asks."""
+
+    telling: Telling
+    a_query: AQuery = AQuery.ONE
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a matrix may be watched as it grows, to stop where its rank shows: rows come whole, to the precision
+        of a float32."""
+        return self.a_query is not AQuery.ONE
+
+
+YIELDS = {
+    ReadOut.P1: Yield(telling=Telling.ITSELF, a_query=AQuery.MANY),
+    ReadOut.P2: Yield(telling=Telling.ITSELF, a_query=AQuery.MANY),
+    ReadOut.P5: Yield(telling=Telling.ITSELF),
+    ReadOut.P3: Yield(telling=Telling.DIFFERENCE, a_query=AQuery.SEVERAL),
+    ReadOut.P4A: Yield(telling=Telling.ITSELF),
+    ReadOut.P4B: Yield(telling=Telling.ITSELF),
+    ReadOut.P6: Yield(telling=Telling.SEARCH),
+    ReadOut.P7: Yield(telling=Telling.SEARCH),
+}
 """The read-outs that tell logits, from the cheapest to the dearest, as a reader pays."""
 
+CHEAPEST_FIRST = tuple(YIELDS)
 
-_SHOWS = {
+
+SHOWS: Mapping[str, tuple[ReadOut, ...]] = {
     "more top logprobs": (ReadOut.P1,),
     "whole vocabulary": (ReadOut.P1,),
     "more chosen ids": (ReadOut.P2,),
@@ -103,7 +135,7 @@ class Probed:
         return {
             question: problem
             for question, problem in self.failed.items()
-            if question in _SHOWS and there.isdisjoint(_SHOWS[question])
+            if question in SHOWS and there.isdisjoint(SHOWS[question])
         }
 
     def read_outs(self) -> tuple[ReadOut, ...]:

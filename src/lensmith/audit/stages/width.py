@@ -16,15 +16,12 @@ from lensmith.audit.estimators.rank_watch import RankWatch, expected_rank
 from lensmith.audit.estimators.width import Status, WidthEstimate, estimate_width
 from lensmith.audit.findings.finding import Cost, Finding, FindingKind, ReadOut, Severity
 from lensmith.audit.findings.wording import ratio
+from lensmith.audit.probe.capabilities import YIELDS
 from lensmith.audit.querying.meter import BudgetError, Meter
 from lensmith.audit.readouts.base import LogitReader
 from lensmith.audit.readouts.choose import reader_for
 from lensmith.audit.stages.matrix import GrowingMatrix
 from lensmith.audit.stages.stage import BLOCK_COLUMNS, AuditStage
-
-_WATCHED = (ReadOut.P1, ReadOut.P2, ReadOut.P3)
-"""Read-outs that tell what the model computed, to the precision of a float32."""
-
 
 _FLOAT32_NATS = 1e-4
 """More than a model's own arithmetic in float32 makes of the noise of one value."""
@@ -99,7 +96,7 @@ def find_width(
     matrix = GrowingMatrix(stage.folder, contexts, chosen.reader, chosen.all_columns)
     unresolved = WidthUnresolved(reason="")
     sizes = _sizes(chosen.reader, len(chosen.columns) - 1)
-    is_watched = matrix.reader.read_out in _WATCHED and stage.probed.is_precise
+    is_watched = YIELDS[matrix.reader.read_out].is_watched and stage.probed.is_precise
     growth = WatchedGrowth(stage.meter, matrix, is_watched=is_watched)
     for number, (rows, wanted_columns) in enumerate(sizes):
         if matrix.cost_of(rows, wanted_columns).queries > stage.meter.queries_left:

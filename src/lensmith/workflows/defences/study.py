@@ -23,7 +23,7 @@ import numpy as np
 from lensmith.audit.estimators.width import Status, estimate_width
 from lensmith.audit.findings.cures import exposed_read_outs
 from lensmith.audit.findings.finding import ReadOut
-from lensmith.audit.probe.capabilities import Probed
+from lensmith.audit.probe.capabilities import YIELDS, Probed, Telling
 from lensmith.audit.readouts.base import LogitReader
 from lensmith.audit.readouts.choose import reader_for
 from lensmith.core.arrays import Float64Array, FloatArray, IdArray
@@ -44,9 +44,6 @@ _LARGEST_BIAS = 100.0
 _SIZES = ((1.25, 2), (2, 4), (4, 8))
 """Contexts and tokens over the width, tried from the cheapest."""
 _REPEATS = (1, 4, 16, 64, 256, 1024)
-_DIRECT = (ReadOut.P1, ReadOut.P2, ReadOut.P4A, ReadOut.P4B, ReadOut.P5)
-"""These tell a token's logprob as it is; the others tell it through a difference or a search."""
-_SEARCHED = (ReadOut.P6, ReadOut.P7)
 _EXACT_NATS = 1e-9
 _LEAST_READ = 0.5
 
@@ -202,7 +199,7 @@ class DefenceLab:
             return replace(nothing, read_fraction=read_fraction)
         error_RM -= np.nanmean(error_RM, axis=1, keepdims=True)
         rms = float(np.sqrt(np.nanmean(error_RM**2)))
-        if reader.read_out in _DIRECT:
+        if YIELDS[reader.read_out].telling is Telling.ITSELF:
             rms = max(rms, self._float32_nats(rows, columns))
         return replace(
             nothing,
@@ -230,6 +227,7 @@ class DefenceLab:
         """(queries, contexts, tokens, repeats), fewest queries first. Repeats help against fresh noise alone."""
         assert self.width is not None
         averaged = exposure.noise_nats > 0 and exposure.noise is Noise.FRESH and attack.read_out is not ReadOut.P7
+        is_searched = YIELDS[attack.read_out].telling is Telling.SEARCH
         plans = []
         for contexts_factor, tokens_factor in _SIZES:
             contexts = math.ceil(contexts_factor * self.width) + 24
@@ -242,13 +240,13 @@ class DefenceLab:
                     exposure,
                     contexts=contexts,
                     tokens=tokens,
-                    queries_per_logit=attack.queries_per_logit if attack.read_out in _SEARCHED else None,
+                    queries_per_logit=attack.queries_per_logit if is_searched else None,
                 )
                 plans.append((queries * repeats, contexts, tokens, repeats))
         return sorted(plans)
 
     def _width_shows(self, attack: Attack, exposure: Exposure, contexts: int, tokens: int, repeats: int) -> bool:
-        direct = attack.read_out in _DIRECT
+        direct = YIELDS[attack.read_out].telling is Telling.ITSELF
         returned = replace(
             Exposure.everything(),
             decimals=exposure.decimals,
