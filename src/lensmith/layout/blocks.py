@@ -5,9 +5,11 @@ end where it does: had the next word fitted, the break would be meant, and the l
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from lensmith.layout.surfaces import Rect, alike
 from lensmith.layout.typography import SetLine, Style, extent, ink_at_100, line_height
@@ -30,6 +32,13 @@ class Align(Enum):
     RIGHT = "right"
 
 
+class StyledText(NamedTuple):
+    """Neighbouring words that are set alike, with the spaces between them."""
+
+    text: str
+    style: Style
+
+
 @dataclass(frozen=True, kw_only=True)
 class Passage:
     """Lines that are one text. `pitch_px` is from line to line; of a single line the height of its font."""
@@ -40,14 +49,34 @@ class Passage:
     align: Align
 
     @property
+    def is_marked(self) -> bool:
+        """Whether a bullet stands before it."""
+        return self.lines[0].marker is not None
+
+    @property
     def text(self) -> str:
         """Its words as one line. Scripts without spaces are joined without."""
-        joined = self.lines[0].line.text
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def pieces(self) -> list[StyledText]:
+        """Its words as one line, in pieces of one style each; a piece may be a space alone."""
+        joined = pieces_of(self.lines[0])
         for line in self.lines[1:]:
-            following = line.line.text
-            tight = _is_wide(joined[-1]) and _is_wide(following[0])
-            joined += following if tight else f" {following}"
-        return joined
+            following = pieces_of(line)
+            tight = is_wide(joined[-1].text[-1]) and is_wide(following[0].text[0])
+            first = following[0]
+            if first.style == joined[-1].style:
+                joined[-1] = StyledText(f"{joined[-1].text}{'' if tight else ' '}{first.text}", first.style)
+                joined += following[1:]
+            else:
+                joined += [*([] if tight else [StyledText(" ", self.style)]), *following]
+        return _merged(joined)
+
+    def text_nodes(self, *, is_broken: bool) -> int:
+        """Of how many nodes of text its element consists. `is_broken`: its lines are parted by hand."""
+        lines = [pieces_of(line) for line in self.lines] if is_broken else [self.pieces]
+        return sum(bool(piece.text.strip()) for line in lines for piece in line)
 
     @property
     def ink(self) -> Rect:
@@ -87,6 +116,26 @@ class Passage:
         return narrowest, max(narrowest, widest)
 
 
+def pieces_of(line: SetLine) -> list[StyledText]:
+    """The words of a line in pieces of one style each."""
+    text, end, pieces = line.line.text, 0, list[StyledText]()
+    for run in line.runs:
+        pieces += [StyledText(text[end : run.start], line.style), StyledText(text[run.start : run.stop], run.style)]
+        end = run.stop
+    pieces.append(StyledText(text[end:], line.style))
+    return [piece for piece in pieces if piece.text]
+
+
+def _merged(pieces: Sequence[StyledText]) -> list[StyledText]:
+    merged = [pieces[0]]
+    for piece in pieces[1:]:
+        if piece.style == merged[-1].style:
+            merged[-1] = StyledText(merged[-1].text + piece.text, piece.style)
+        else:
+            merged.append(piece)
+    return merged
+
+
 def join_lines(lines: Sequence[SetLine], surface_of: Sequence[int]) -> list[Passage]:
     """Lines (from top to bottom) as blocks. `surface_of`: the surface that each stands on, by its number."""
     runs: list[list[int]] = []
@@ -104,13 +153,15 @@ def join_lines(lines: Sequence[SetLine], surface_of: Sequence[int]) -> list[Pass
 
 def _continues(run: Sequence[int], index: int, lines: Sequence[SetLine]) -> bool:
     above, line = lines[run[-1]], lines[index]
+    if line.marker is not None:
+        return False
     size = above.style.size_px
     pitch = line.baseline - above.baseline
     if not (_LEAST_PITCH * size <= pitch <= _MOST_PITCH * size):
         return False
-    if abs(line.style.size_px / size - 1) > _SAME_SIZE or line.style.is_bold != above.style.is_bold:
+    if abs(line.style.size_px / size - 1) > _SAME_SIZE or not alike(line.behind, above.behind, 8):
         return False
-    if not alike(line.style.colour, above.style.colour, _SAME_COLOUR_LEVELS) or not alike(line.behind, above.behind, 8):
+    if not _are_set_alike(above, line):
         return False
     words = max(len(lines[i].line.text.split()) for i in (*run, index))
     if pitch > _LOOSE_PITCH * size and words <= _SHORT_WORDS:
@@ -118,6 +169,18 @@ def _continues(run: Sequence[int], index: int, lines: Sequence[SetLine]) -> bool
     if len(run) > 1 and abs(pitch - (above.baseline - lines[run[-2]].baseline)) > _SAME_PITCH_PX:
         return False
     return _alignment([lines[i] for i in (*run, index)]) is not None
+
+
+def _are_set_alike(above: SetLine, line: SetLine) -> bool:
+    """Whether the lines are of one style, or some words of one are of the other's: a link may fill a line."""
+
+    def matches(first: Style, second: Style) -> bool:
+        return first.is_bold == second.is_bold and alike(first.colour, second.colour, _SAME_COLOUR_LEVELS)
+
+    if matches(above.style, line.style):
+        return True
+    runs = [(run.style, line.style) for run in above.runs] + [(run.style, above.style) for run in line.runs]
+    return any(matches(*styles) for styles in runs)
 
 
 def _alignment(lines: Sequence[SetLine]) -> Align | None:
@@ -147,22 +210,24 @@ def _texts_of(run: Sequence[int], lines: Sequence[SetLine]) -> list[list[int]]:
 def _first_word(line: SetLine) -> float:
     """Its width in sizes of the letters."""
     text = line.line.text
-    word = text[0] if _is_wide(text[0]) else text.split()[0]
+    word = text[0] if is_wide(text[0]) else text.split()[0]
     path = line.style.family.bold if line.style.is_bold else line.style.family.regular
     return ink_at_100(path, word).advance / 100
 
 
 def _block(lines: Sequence[SetLine]) -> Passage:
-    longest = max(lines, key=lambda line: len(line.line.text))
-    pitch = line_height(longest.style.family) * longest.style.size_px
+    letters: Counter[Style] = Counter()
+    for line in lines:
+        for piece in pieces_of(line):
+            letters[piece.style] += len(piece.text)
+    style = letters.most_common(1)[0][0]
+    pitch = line_height(style.family) * style.size_px
     if len(lines) > 1:
         pitch = (lines[-1].baseline - lines[0].baseline) / (len(lines) - 1)
     align = _alignment(lines) or Align.LEFT
-    return Passage(
-        lines=tuple(lines), style=longest.style, pitch_px=pitch, align=align if len(lines) > 1 else Align.LEFT
-    )
+    return Passage(lines=tuple(lines), style=style, pitch_px=pitch, align=align if len(lines) > 1 else Align.LEFT)
 
 
-def _is_wide(char: str) -> bool:
+def is_wide(char: str) -> bool:
     """Whether it is of a script that sets no spaces between words: Chinese, Japanese."""
     return "\u3000" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or "\uff00" <= char <= "\uffef"

@@ -94,8 +94,9 @@ def _rendered(markup: Markup, measured: Measured, renderer: Renderer) -> _Outcom
 
 def _compared(markup: Markup, page: Page, measured: Measured) -> _Outcome | None:
     written = [node for node in markup.nodes if isinstance(node.content, Passage)]
-    # Lines that are parted by hand are text nodes of their own.
-    pieces = [len(node.content.lines) if node.is_broken else 1 for node in written if isinstance(node.content, Passage)]
+    pieces = [
+        node.content.text_nodes(is_broken=node.is_broken) for node in written if isinstance(node.content, Passage)
+    ]
     if len(page.texts) != sum(pieces):
         return None
     numbers = {id(block): number for number, block in enumerate(measured.blocks)}

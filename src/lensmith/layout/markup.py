@@ -4,46 +4,33 @@ Every distance is a margin or a padding that was measured, and stands with its e
 which are shared by what looks alike. Below the width that the screenshot had, columns shrink, and on a phone they wrap.
 """
 
+import itertools
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from html import escape
 
 from lensmith.core.types import Rgb
-from lensmith.layout.blocks import Align, Passage
+from lensmith.layout.blocks import Align, Passage, StyledText, pieces_of
+from lensmith.layout.css import Css, Sheet, border_css, box_sides, far, hexed, px
 from lensmith.layout.pictures import Cutout
-from lensmith.layout.surfaces import Border, Separator, Surface
-from lensmith.layout.tree import Flow, Node, Region
-from lensmith.layout.typography import line_height
+from lensmith.layout.roles import Role, label_of, name_parts
+from lensmith.layout.surfaces import Separator, Surface
+from lensmith.layout.tree import Flow, Node, Region, Table, TableCell, TableRow
+from lensmith.layout.typography import Style, line_height
 
 PictureUrl = Callable[[Cutout], str]
 """Where the page finds a picture: a data URL, or a file beside it."""
 
-Css = dict[str, str]
-
-_PLACING = frozenset(
-    "margin margin-top margin-left margin-right margin-inline padding width max-width height flex grid-area align-self "
-    "align-items justify-self".split()
-)
-"""What says where an element stands, not how it looks."""
-_FLOWS = {"row": "flex", "layers": "grid"}
-"""The classes of boxes whose children stand side by side, or lie on each other."""
 _FLUSH_PX = 1.5
 _CENTRED_PX = 3.0
-_LINES_STAY = 0.92
-"""From this share of the screenshot's width on, texts of one line do not break."""
-_BASE = """*{{box-sizing:border-box}}
-body{{margin:0;overflow-wrap:anywhere;{body}}}
-h1,h2,h3,p,ul,hr{{margin:0;padding:0;font-weight:inherit;font-size:inherit}}
-ul{{list-style:none}}
-hr{{border:0}}
-a{{color:inherit;text-decoration:none}}
-img{{display:block;max-width:100%}}
-button,input{{font:inherit;color:inherit;margin:0}}
-button>span{{display:block}}
-"""
+_LINK_LEVELS = 60
+"""Words of another colour than those around them are a link if its channels differ by so much."""
+
+
+_CONTROLS = frozenset({Role.FIELD, Role.CHOICE, Role.AREA, Role.CHECK, Role.RADIO})
+_CLASSES_OF_TEXT = {"li": "entry", "a": "link", "td": "cell", "th": "head"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,27 +41,6 @@ class Markup:
     nodes: tuple[Node, ...]
 
 
-@dataclass(kw_only=True)
-class _Sheet:
-    """The classes of a page: what looks alike shares one. Where an element stands is its own affair, in its `style`."""
-
-    names: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def named(self, role: str, css: Css, *, is_line: bool = False) -> str:
-        """The attributes that give an element this style, empty where there is none. `is_line`: text of one line."""
-        place = {name: value for name, value in css.items() if name in _PLACING or value.startswith("url(")}
-        key = tuple((name, value) for name, value in css.items() if name not in place and name != "display")
-        if key and key not in self.names:
-            self.counts[role] += 1
-            number = self.counts[role]
-            self.names[key] = role if number == 1 else f"{role}-{number}"
-        flows = [name for name, value in _FLOWS.items() if css.get("display") == value]
-        classes = ([self.names[key]] if key else []) + flows + (["line"] if is_line else [])
-        attributes = f' class="{" ".join(classes)}"' if classes else ""
-        return attributes + (f' style="{escape(_declarations(place))}"' if place else "")
-
-
 class MarkupWriter:
     """Writes one page."""
 
@@ -82,10 +48,12 @@ class MarkupWriter:
         self._root = root
         self._ground = ground
         self._picture_url = picture_url
-        self._sheet = _Sheet()
+        self._sheet = Sheet()
         self._is_inline = False
         self._written: list[Node] = []
-        blocks = [node.content for node in root.walk() if isinstance(node.content, Passage)]
+        self._roles = name_parts(root)
+        self._texts = [node for node in root.walk() if isinstance(node.content, Passage)]
+        blocks = [node.content for node in self._texts if isinstance(node.content, Passage)]
         letters: Counter[tuple[str, float, Rgb]] = Counter()
         for block in blocks:
             letters[block.style.family.css, block.style.size_px, block.style.colour] += len(block.text)
@@ -97,28 +65,21 @@ class MarkupWriter:
 
     def write(self) -> Markup:
         """The document."""
-        landmarks = _landmarks(self._root)
-        body = "\n".join(self._children(self._root, self._root.frame, landmarks=landmarks))
+        body = "\n".join(self._children(self._root, self._root.frame))
         padding = self._padding(self._root)
         base: Css = (
             {
-                "background": _hex(self._ground),
-                "color": _hex(self._colour),
+                "background": hexed(self._ground),
+                "color": hexed(self._colour),
                 "font-family": self._family,
-                "font-size": _px(self._size, digits=1),
+                "font-size": px(self._size, digits=1),
                 "line-height": f"{self._line_height:g}",
             }
             | padding
-            | ({} if self._root.children else {"height": _px(self._root.frame.height)})
+            | ({} if self._root.children else {"height": px(self._root.frame.height)})
             | _flow_css(self._root)
         )
-        width = round(self._root.frame.width)
-        rules = [
-            f".{name}{{{_declarations(dict(key))}}}"
-            for key, name in sorted(self._sheet.names.items(), key=lambda e: e[1])
-        ]
-        css = _BASE.format(body=_declarations(base)) + "\n".join(rules) + _narrow(width)
-        css = _with_palette(css)
+        css = self._sheet.text(base, round(self._root.frame.width))
         title = self._title()
         html = (
             f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -128,7 +89,7 @@ class MarkupWriter:
         return Markup(html=html, nodes=tuple(self._written))
 
     def _title(self) -> str:
-        blocks = [node.content for node in self._root.walk() if isinstance(node.content, Passage)]
+        blocks = [node.content for node in self._texts if isinstance(node.content, Passage)]
         largest = max(blocks, key=lambda block: block.style.size_px, default=None)
         return "Page" if largest is None else largest.text[:80]
 
@@ -149,9 +110,9 @@ class MarkupWriter:
         if right > left:
             right = min(left, right)  # what stands left does not need the room, and text may want it
         sides = [max(0.0, side) for side in (top, right, bottom, left)]
-        return {"padding": _sides(sides, round(frame.width))} if max(sides) >= 0.5 else {}
+        return {"padding": box_sides(sides, round(frame.width))} if max(sides) >= 0.5 else {}
 
-    def _children(self, node: Node, outer: Region, landmarks: Mapping[int, str] | None = None) -> list[str]:
+    def _children(self, node: Node, outer: Region) -> list[str]:
         """The markup of what a box holds; `outer` is the box's own frame."""
         inner = self._inner(node, outer)
         if node.flow is Flow.ROW:
@@ -159,12 +120,13 @@ class MarkupWriter:
         if node.flow is Flow.OVERLAY:
             return [self._placed(child, inner) for child in node.children]
         pieces, end = [], inner.top
+        tag = "li" if self._roles.get(id(node)) is Role.LIST else ""
         for child in node.children:
             css: Css = {}
             gap = child.frame.top - end
             if abs(gap) >= 0.5:
-                css["margin-top"] = _px(gap)
-            pieces.append(self._stacked(child, inner, css, (landmarks or {}).get(id(child), "")))
+                css["margin-top"] = px(gap)
+            pieces.append(self._stacked(child, inner, css, tag))
             end = child.frame.bottom
         return pieces
 
@@ -188,37 +150,36 @@ class MarkupWriter:
             outer.left + border[3] + max(0.0, left), inner.top, outer.right - border[1] - max(0.0, right), inner.bottom
         )
 
-    def _stacked(self, node: Node, inner: Region, css: Css, landmark: str) -> str:
+    def _stacked(self, node: Node, inner: Region, css: Css, tag: str) -> str:
         """A child of a stack: a block in its place between the sides."""
         left, right = node.frame.left - inner.left, inner.right - node.frame.right
         is_centred = abs(left - right) <= _CENTRED_PX and left > 4 * _CENTRED_PX
         if isinstance(node.content, Passage):
-            return self._text(node, css | _aligned(node, left, right, inner.width))
+            return self._text(node, css | _aligned(node, left, right, inner.width), tag)
         if node.is_plain and node.flow is not Flow.OVERLAY:
             if is_centred:
-                css |= {"width": _px(node.frame.width + 1), "max-width": "100%", "margin-inline": "auto"}
+                css |= {"width": px(node.frame.width + 1), "max-width": "100%", "margin-inline": "auto"}
             elif left > _FLUSH_PX:
-                css["margin-left"] = _far(left, inner.width)
+                css["margin-left"] = far(left, inner.width)
             frame = (
                 node.frame if is_centred else Region(node.frame.left, node.frame.top, inner.right, node.frame.bottom)
             )
-            return self._box(node, frame, css, landmark)
+            return self._box(node, frame, css, tag)
         fills = left <= _FLUSH_PX and right <= _FLUSH_PX
         if not fills:
-            css |= {"width": _px(node.frame.width), "max-width": "100%"}
+            css |= {"width": px(node.frame.width), "max-width": "100%"}
             if is_centred:
                 css["margin-inline"] = "auto"
             elif right <= _FLUSH_PX:
                 css["margin-left"] = "auto"
             elif abs(left) > _FLUSH_PX:
-                css["margin-left"] = _far(left, inner.width)
-        if isinstance(node.content, Cutout):
-            css.pop("max-width", None)
-        return self._any(node, css, landmark)
+                css |= _beside(far(left, inner.width))
+        return self._any(node, css, tag)
 
     def _row(self, node: Node, inner: Region) -> list[str]:
         """Children side by side. Their own sizes hold as far as there is room."""
         alignment = _row_alignment(node)
+        tag = "a" if self._roles.get(id(node)) is Role.NAVIGATION else ""
         pieces, end = [], inner.left
         last = node.children[-1]
         for child in node.children:
@@ -227,20 +188,22 @@ class MarkupWriter:
             if child is last and child is not node.children[0] and abs(inner.right - child.frame.right) <= _FLUSH_PX:
                 css["margin-left"] = "auto"
             elif abs(gap) >= 0.5:
-                css["margin-left"] = _far(gap, inner.width)
+                css["margin-left"] = far(gap, inner.width)
             down = child.frame.top - inner.top
             if alignment == "flex-start" and abs(down) >= 0.5:
-                css["margin-top"] = _px(down)
+                css["margin-top"] = px(down)
             end = child.frame.right
             if isinstance(child.content, Passage):
                 if len(child.content.lines) > 1:
-                    css["flex"] = f"0 1 {_px(_column(child.content))}"
+                    css["flex"] = f"0 1 {px(_column(child.content))}"
                     css |= {"text-align": child.content.align.value} if child.content.align is not Align.LEFT else {}
-                pieces.append(self._text(child, css))
+                pieces.append(self._text(child, css, tag))
             else:
                 width = child.frame.width + (1 if child.is_plain else 0)
                 end += width - child.frame.width
-                css["flex"] = f"0 1 {_px(width)}"
+                css["flex"] = f"0 1 {px(width)}"
+                if isinstance(child.content, Cutout) and alignment == "stretch":
+                    css["align-self"] = "flex-start"  # a picture would be stretched too
                 pieces.append(self._any(child, css, ""))
         return pieces
 
@@ -249,96 +212,272 @@ class MarkupWriter:
         css: Css = {"grid-area": "1/1", "align-self": "start"}
         left, down = node.frame.left - inner.left, node.frame.top - inner.top
         if abs(left) >= 0.5:
-            css["margin-left"] = _far(left, inner.width)
+            css |= _beside(far(left, inner.width))
         if abs(down) >= 0.5:
-            css["margin-top"] = _px(down)
+            css["margin-top"] = px(down)
         if isinstance(node.content, Passage):
+            css.pop("max-width", None)
             css |= {"justify-self": "start"}
             if len(node.content.lines) > 1:
-                css["max-width"] = _px(_column(node.content))
-            return self._text(node, css)
-        return self._any(node, css | {"width": _px(node.frame.width), "max-width": "100%"}, "")
+                css["max-width"] = px(_column(node.content))
+            return self._text(node, css, "")
+        return self._any(node, {"max-width": "100%"} | css | {"width": px(node.frame.width)}, "")
 
-    def _any(self, node: Node, css: Css, landmark: str) -> str:
+    def _any(self, node: Node, css: Css, tag: str) -> str:
         match node.content:
             case Cutout():
-                return self._picture(node.content, node, css)
+                return _wrapped(self._picture(node.content, node, css), tag)
             case Separator():
-                self._written.append(node)
-                css |= {"background": _hex(node.content.colour), "height": _px(node.frame.height)}
-                if node.frame.width < node.frame.height:
-                    css |= {"width": _px(node.frame.width)}
-                return f"<hr{self._sheet.named('rule', css)}>"
+                return self._rule(node, node.content, css)
             case Passage():
-                return self._text(node, css)
-        return self._box(node, node.frame, css, landmark)
+                return self._text(node, css, tag)
+            case Table():
+                return self._table(node, node.content, css)
+        return self._box(node, node.frame, css, tag)
 
-    def _box(self, node: Node, frame: Region, css: Css, landmark: str) -> str:
+    def _box(self, node: Node, frame: Region, css: Css, tag: str) -> str:
+        role = self._roles.get(id(node))
+        if role in _CONTROLS:
+            return self._control(node, role, css)
         self._written.append(node)
-        role = landmark or _role(node)
-        css = css | self._looks(node)
-        css |= _flow_css(node)
+        css = css | self._looks(node) | _flow_css(node)
         if node.children:
             css |= self._padding(node)
         else:
-            css["height"] = _px(node.frame.height)
-        tag = landmark or ("button" if role == "button" else "div")
-        self._is_inline = tag == "button"
+            css["height"] = px(node.frame.height)
+        was_inline = self._is_inline
+        self._is_inline = was_inline or role is Role.BUTTON
         inside = "".join(f"\n{piece}" for piece in self._children(node, frame))
-        self._is_inline = False
-        if tag == "button":
+        self._is_inline = was_inline
+        if role is Role.LIST and _is_marked(node):
+            css["list-style"] = "disc"
+        if role is Role.BUTTON:
             css = {"border": "0"} | css | {"text-align": "inherit"}
-        attributes = self._sheet.named(role, css)
+        tag = tag or ("div" if role is None else role.value)
+        attributes = self._sheet.named(_class_of(node, role), css)
         return f"<{tag}{attributes}>{inside}\n</{tag}>" if inside else f"<{tag}{attributes}></{tag}>"
 
     def _looks(self, node: Node) -> Css:
         css: Css = {}
         surface = node.surface
         if surface is not None:
-            css["background"] = _hex(surface.colour)
+            css["background"] = hexed(surface.colour)
             if surface.until is not None:
                 css["background"] = (
-                    f"linear-gradient(to {surface.towards},{_hex(surface.colour)},{_hex(surface.until)})"
+                    f"linear-gradient(to {surface.towards},{hexed(surface.colour)},{hexed(surface.until)})"
                 )
             if surface.border is not None:
-                css |= _border_css(surface.border)
+                css |= border_css(surface.border)
+            if surface.shadow is not None:
+                down, blur, strength = surface.shadow
+                css["box-shadow"] = f"0 {px(down)} {px(blur)} rgb(0 0 0/{strength:g})"
             if surface.radius_px > 1:
-                css["border-radius"] = _px(surface.radius_px)
+                css["border-radius"] = px(surface.radius_px)
         if node.backdrop is not None:
             css["background"] = f"url({self._picture_url(node.backdrop)}) center/cover"
         return css
 
+    def _control(self, node: Node, role: Role, css: Css) -> str:
+        """A field of a form. What stands in it is what it suggests, or its choice."""
+        self._written.append(node)
+        css = css | self._looks(node)
+        leaves = [leaf for leaf in node.walk() if leaf is not node]
+        text = next((leaf for leaf in leaves if isinstance(leaf.content, Passage)), None)
+        picture = next((leaf for leaf in leaves if isinstance(leaf.content, Cutout)), None)
+        label = label_of(node, self._texts)
+        if picture is not None and isinstance(picture.content, Cutout):
+            place = f"right {px(node.frame.right - picture.frame.right)} center" if role is Role.CHOICE else "center"
+            css["background"] = f"{css['background']} url({self._picture_url(picture.content)}) no-repeat {place}"
+        if role in {Role.CHECK, Role.RADIO}:
+            size = px(node.frame.height)
+            css |= {"width": size, "height": size, "flex": "none", "padding": "0"}
+            is_ticked = " checked" if picture is not None else ""
+            return f'<input type="{role.value}"{self._sheet.named(role.value, css)}{is_ticked}>'
+        css["height"] = px(node.frame.height)
+        if "width" not in css and "flex" not in css:
+            css["width"] = "100%"
+        words, left = "", 12.0
+        if text is not None and isinstance(text.content, Passage):
+            words = text.content.text
+            left = text.frame.left - node.frame.left - _border(node.surface)[3]
+            css |= self._letters_css(text.content.style)
+        css["padding"] = f"0 {px(min(left, 12))} 0 {px(left)}"
+        named = escape(label.content.text if label is not None and isinstance(label.content, Passage) else words)
+        attributes = self._sheet.named("field", css) + (f' aria-label="{named}"' if named else "")
+        if role is Role.CHOICE:
+            return f"<select{attributes}><option>{escape(words)}</option></select>"
+        if role is Role.AREA:
+            return f"<textarea{attributes}></textarea>"
+        suggested = f' placeholder="{escape(words)}"' if words else ""
+        return f"<input{attributes}{suggested}>"
+
+    def _table(self, node: Node, table: Table, css: Css) -> str:
+        self._written.append(node)
+        css |= {"width": px(node.frame.width)}
+        sides = table.sides
+        columns = "".join(f'<col style="width:{px(b - a)}">' for a, b in itertools.pairwise(sides))
+        is_headed = _has_head(table)
+        rows = "\n".join(
+            self._table_row(table, row, "th" if is_headed and not number else "td")
+            for number, row in enumerate(table.rows)
+        )
+        return f"<table{self._sheet.named('table', css)}>\n<colgroup>{columns}</colgroup>\n{rows}\n</table>"
+
+    def _table_row(self, table: Table, row: TableRow, tag: str) -> str:
+        css: Css = {"height": px(row.bottom - row.top)}
+        if row.box is not None and row.box.surface is not None:
+            css["background"] = hexed(row.box.surface.colour)
+        cells, column = [], 0
+        for cell in row.cells:
+            cells.append(self._table_cell(table, row, cell, column, tag))
+            column += cell.columns
+        return f"<tr{self._sheet.named('line', css)}>\n{chr(10).join(cells)}\n</tr>"
+
+    def _table_cell(self, table: Table, row: TableRow, cell: TableCell, column: int, tag: str) -> str:
+        last = column + cell.columns - 1
+        extent = Region(table.texts[column][0], row.top, table.texts[last][1], row.bottom)
+        css: Css = {}
+        above = 0.0
+        if row.rule is not None:
+            above = float(row.rule.rect.height)
+            css["border-top"] = f"{px(above)} solid {hexed(row.rule.colour)}"
+        span = f' colspan="{cell.columns}"' if cell.columns > 1 else ""
+        child = cell.node
+        if child is None:
+            return f"<{tag}{self._sheet.named('cell', css)}></{tag}>"
+        down = child.frame.top - row.top - above
+        left, right = extent.left - table.sides[column], table.sides[last + 1] - extent.right
+        inner = extent._replace(top=child.frame.top)
+        own: Css = {}
+        if isinstance(child.content, Passage):
+            own = _aligned(child, child.frame.left - inner.left, inner.right - child.frame.right, inner.width)
+            if "text-align" not in own:
+                left, right = child.frame.left - table.sides[column], 0.0
+        else:
+            right = 0.0
+        css["padding"] = box_sides((max(0.0, down), max(0.0, right), 0.0, max(0.0, left)), round(extent.width))
+        if isinstance(child.content, Passage) and ("text-align" not in own or len(own) == 1):
+            aligned = {name: value for name, value in own.items() if name == "text-align"}
+            return self._text(child, css | aligned, tag, attributes=span)
+        attributes = self._sheet.named("cell", css) + span
+        return f"<{tag}{attributes}>{self._stacked(child, inner, {}, '')}</{tag}>"
+
     # --- leaves ---------------------------------------------------------------------------------------------------
 
-    def _text(self, node: Node, css: Css) -> str:
+    def _text(self, node: Node, css: Css, tag: str, *, attributes: str = "") -> str:
         block = node.content
         assert isinstance(block, Passage)
         self._written.append(node)
-        style = block.style
+        css = css | self._letters_css(block.style)
+        ratio = round(block.pitch_px / block.style.size_px, 2)
+        if ratio != self._line_height:
+            css["line-height"] = f"{ratio:g}"
+        usual, role = _text_tag(block, self._size)
+        if self._is_inline:
+            usual, role = "span", "label"
+        elif tag:
+            usual, role = tag, _CLASSES_OF_TEXT[tag]
+        lines = [pieces_of(line) for line in block.lines] if node.is_broken else [block.pieces]
+        words = "<br>".join("".join(self._piece(piece, block.style) for piece in line) for line in lines)
+        if usual == "a":
+            attributes += ' href="#"'
+        named = self._sheet.named(role, css, is_line=len(block.lines) == 1)
+        return f"<{usual}{named}{attributes}>{words}</{usual}>"
+
+    def _piece(self, piece: StyledText, of_all: Style) -> str:
+        """Words in a text, which may be set otherwise than the others of it."""
+        words, style = escape(piece.text), piece.style
+        if not words.strip() or replace(style, size_px=of_all.size_px, spacing_px=of_all.spacing_px) == of_all:
+            return words
+        css: Css = {}
+        if style.plate is not None and style.plate != of_all.plate:
+            css |= {"background": hexed(style.plate), "border-radius": "3px"}
+        if style.colour != of_all.colour:
+            css["color"] = hexed(style.colour)
+        if style.is_underlined != of_all.is_underlined:
+            css["text-decoration"] = "underline" if style.is_underlined else "none"
+        hues = [abs(a - b) for a, b in zip(style.colour, of_all.colour, strict=True)]
+        if self._is_inline:
+            tag = "span"
+        elif style.plate is not None:
+            tag = "code"
+        elif style.is_underlined or max(hues) - min(hues) >= _LINK_LEVELS:
+            tag = "a"
+        else:
+            tag = "strong" if style.is_bold and not of_all.is_bold else "span"
+        if style.is_bold != of_all.is_bold and tag != "strong":
+            css["font-weight"] = "700" if style.is_bold else "400"
+        link = ' href="#"' if tag == "a" else ""
+        return f"<{tag}{self._sheet.named('link' if link else 'marked', css)}{link}>{words}</{tag}>"
+
+    def _letters_css(self, style: Style) -> Css:
+        """What of a style is not the page's own."""
+        css: Css = {}
         if style.family.css != self._family:
             css["font-family"] = style.family.css
         if style.size_px != self._size:
-            css["font-size"] = _px(style.size_px, digits=1)
+            css["font-size"] = px(style.size_px, digits=1)
         if style.is_bold:
             css["font-weight"] = "700"
         if style.colour != self._colour:
-            css["color"] = _hex(style.colour)
+            css["color"] = hexed(style.colour)
+        if style.is_underlined:
+            css["text-decoration"] = "underline"
         if abs(style.spacing_px) >= 0.02:
-            css["letter-spacing"] = _px(style.spacing_px, digits=2)
-        ratio = round(block.pitch_px / style.size_px, 2)
-        if ratio != self._line_height:
-            css["line-height"] = f"{ratio:g}"
-        tag, role = ("span", "label") if self._is_inline else _text_tag(block, self._size)
-        parts = [line.line.text for line in block.lines] if node.is_broken else [block.text]
-        words = "<br>".join(map(escape, parts))
-        return f"<{tag}{self._sheet.named(role, css, is_line=len(block.lines) == 1)}>{words}</{tag}>"
+            css["letter-spacing"] = px(style.spacing_px, digits=2)
+        return css
+
+    def _rule(self, node: Node, rule: Separator, css: Css) -> str:
+        self._written.append(node)
+        css |= {"background": hexed(rule.colour), "height": px(node.frame.height)}
+        if node.frame.width < node.frame.height:
+            css |= {"width": px(node.frame.width)}
+        return f"<hr{self._sheet.named('rule', css)}>"
 
     def _picture(self, cutout: Cutout, node: Node, css: Css) -> str:
         self._written.append(node)
-        css = {key: value for key, value in css.items() if key not in {"width", "flex"}}
-        name = self._sheet.named("picture", css | {"flex": "none"} if css else css)
+        # Its own width stands in its element, and that it never is wider than its room, in the style sheet.
+        css = {key: value for key, value in css.items() if key != "width" and value != "100%"}
+        name = self._sheet.named("picture", css)
         size = f'width="{round(node.frame.width)}" height="{round(node.frame.height)}"'
-        return f'<img{name} src="{self._picture_url(cutout)}" {size} alt="">'
+        return f'<img{name} src="{self._picture_url(cutout)}" {size} alt="{escape(cutout.words)}">'
+
+
+def _beside(distance: str) -> Css:
+    """A distance to the left side, which is left free where there is less room too."""
+    return {"margin-left": distance, "max-width": f"calc(100% - {distance})"} if distance != "0" else {}
+
+
+def _wrapped(html: str, tag: str) -> str:
+    return f"<{tag}>{html}</{tag}>" if tag else html
+
+
+def _is_marked(entries: Node) -> bool:
+    return all(isinstance(child.content, Passage) and child.content.is_marked for child in entries.children)
+
+
+def _has_head(table: Table) -> bool:
+    """Whether the first row's texts are all set otherwise than those below them."""
+    head, body = table.rows[0], table.rows[1]
+    pairs = [
+        (above.node.content.style, below.node.content.style)
+        for above, below in zip(head.cells, body.cells, strict=False)
+        if above.node is not None
+        and below.node is not None
+        and isinstance(above.node.content, Passage)
+        and isinstance(below.node.content, Passage)
+    ]
+    return bool(pairs) and all(above != below for above, below in pairs)
+
+
+def _class_of(node: Node, role: Role | None) -> str:
+    if role is not None:
+        return {Role.LIST: "list"}.get(role, role.value)
+    if node.surface is not None:
+        if node.surface.border is not None or node.surface.radius_px > 1:
+            return "card"
+        return "band" if node.frame.width > 4 * node.frame.height else "panel"
+    return "stack" if node.backdrop is None else "backdrop"
 
 
 def _content(node: Node) -> Region | None:
@@ -351,19 +490,6 @@ def _content(node: Node) -> Region | None:
 
 def _border(surface: Surface | None) -> tuple[int, int, int, int]:
     return (0, 0, 0, 0) if surface is None or surface.border is None else surface.border.widths
-
-
-def _border_css(border: Border) -> Css:
-    sides = [
-        f"{width}px solid {_hex(colour)}" if width else "0"
-        for width, colour in zip(border.widths, border.colours, strict=True)
-    ]
-    usual = max(sides, key=sides.count)
-    css = {"border": usual}
-    for name, side in zip(("top", "right", "bottom", "left"), sides, strict=True):
-        if side != usual:
-            css[f"border-{name}"] = side
-    return css
 
 
 def _flow_css(node: Node) -> Css:
@@ -396,21 +522,21 @@ def _aligned(node: Node, left: float, right: float, room: float) -> Css:
     if block.align is Align.CENTRE or (is_single and abs(left - right) <= _CENTRED_PX and left > 12):
         css["text-align"] = "center"
         if not is_single and not narrowest <= room < widest:
-            css |= {"width": _px(_column(block)), "max-width": "100%", "margin-inline": "auto"}
+            css |= {"width": px(_column(block)), "max-width": "100%", "margin-inline": "auto"}
         elif abs(left - right) > _CENTRED_PX and left > right:
-            css["margin-left"] = _px(left - right)
+            css["margin-left"] = px(left - right)
         elif abs(left - right) > _CENTRED_PX:
-            css["margin-right"] = _px(right - left)
+            css["margin-right"] = px(right - left)
         return css
     if block.align is Align.RIGHT or (is_single and abs(right) <= _FLUSH_PX and left > 24):
         css["text-align"] = "right"
         if right > _FLUSH_PX:
-            css["margin-right"] = _px(right)
+            css["margin-right"] = px(right)
         return css
     if abs(left) > 0.7:
-        css["margin-left"] = _far(left, room)
+        css["margin-left"] = far(left, room)
     if not is_single and not narrowest <= room - left < widest:
-        css["max-width"] = _px(_column(block))
+        css["max-width"] = px(_column(block))
     return css
 
 
@@ -418,29 +544,6 @@ def _column(block: Passage) -> float:
     """A width in which the lines break where they do on the screenshot."""
     narrowest, widest = block.widths
     return math.ceil(min((narrowest + widest) / 2, narrowest + block.style.size_px))
-
-
-def _role(node: Node) -> str:
-    if node.surface is not None:
-        if _is_button(node):
-            return "button"
-        if node.surface.border is not None or node.surface.radius_px > 1:
-            return "card"
-        return "band" if node.frame.width > 4 * node.frame.height else "panel"
-    if node.backdrop is not None:
-        return "backdrop"
-    return "stack"
-
-
-def _is_button(node: Node) -> bool:
-    """A small surface with one line of text in its middle."""
-    if len(node.children) != 1 or not isinstance(node.children[0].content, Passage) or node.surface is None:
-        return False
-    block, frame = node.children[0].content, node.frame
-    text = node.children[0].frame
-    is_low = frame.height <= 4.5 * block.style.size_px and len(block.lines) == 1
-    centred = abs(text.middle[0] - frame.middle[0]) <= 4 and abs(text.middle[1] - frame.middle[1]) <= 4
-    return is_low and centred and frame.width <= 420 and frame.height >= 1.6 * block.style.size_px
 
 
 def _text_tag(block: Passage, usual_px: float) -> tuple[str, str]:
@@ -452,75 +555,3 @@ def _text_tag(block: Passage, usual_px: float) -> tuple[str, str]:
     if size >= 1.1 and block.style.is_bold:
         return "h3", "subheading"
     return ("p", "text") if len(block.lines) > 1 or len(block.text.split()) > 6 else ("div", "label")
-
-
-def _landmarks(root: Node) -> dict[int, str]:
-    """What the rows of the page are: the first is its header, the last its footer, if they are no more than that."""
-    if root.flow is not Flow.STACK or len(root.children) < 3:
-        return {}
-    found = {}
-    first, last = root.children[0], root.children[-1]
-    if not first.is_leaf and first.frame.height <= 0.2 * root.frame.height:
-        found[id(first)] = "header"
-    if not last.is_leaf and last.frame.height <= 0.3 * root.frame.height:
-        found[id(last)] = "footer"
-    return found
-
-
-# --- CSS ----------------------------------------------------------------------------------------------------------
-
-
-def _narrow(width: int) -> str:
-    """What changes where there is less room than the screenshot had: rows wrap, and nothing lies on each other."""
-    return (
-        "\n.row{display:flex}\n.layers{display:grid}"
-        f"\n@media(min-width:{math.floor(_LINES_STAY * width)}px){{.line{{white-space:nowrap}}}}"
-        f"\n@media(max-width:{min(800, round(0.7 * width))}px){{\n"
-        ".row{flex-wrap:wrap}\n.row>*{max-width:100%}\n.layers>*{grid-area:auto!important}\n}"
-    )
-
-
-def _declarations(css: Mapping[str, str]) -> str:
-    return ";".join(f"{name}:{value}" for name, value in css.items())
-
-
-def _with_palette(css: str) -> str:
-    """Colours that stand in it more than once, as variables."""
-    colours = Counter(re.findall(r"#[0-9a-f]{6}\b", css))
-    names = {
-        colour: f"--colour-{number}" for number, (colour, count) in enumerate(colours.most_common(), 1) if count > 1
-    }
-    for colour, name in names.items():
-        css = css.replace(colour, f"var({name})")
-    if not names:
-        return css
-    return f":root{{{';'.join(f'{name}:{colour}' for colour, name in names.items())}}}\n{css}"
-
-
-def _sides(sides: Sequence[float], width: int) -> str:
-    top, right, bottom, left = (_px(side) for side in sides)
-    if sides[1] > 48:
-        right = _far(sides[1], width)
-    if sides[3] > 48:
-        left = _far(sides[3], width)
-    if right == left:
-        return f"{top} {right}" if top == bottom else f"{top} {right} {bottom}"
-    if top == right == bottom == left:
-        return top
-    return f"{top} {right} {bottom} {left}"
-
-
-def _far(px: float, room: float) -> str:
-    """A distance to a side; a long one gives way where there is less room than here."""
-    if px <= 48 or room <= 0:
-        return _px(px)
-    return f"min({_px(px)},{math.ceil(1000 * px / room + 1) / 10:g}%)"
-
-
-def _px(value: float, digits: int = 0) -> str:
-    rounded = round(value, digits)
-    return f"{rounded:g}px" if rounded else "0"
-
-
-def _hex(colour: Rgb) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -6,19 +6,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from lensmith.layout.blocks import Passage, join_lines
+from lensmith.layout.blocks import Passage, is_wide, join_lines
+from lensmith.layout.inline import (
+    between_plates,
+    marker_of,
+    parted_by_plates,
+    plates_of,
+    with_a_usual_size,
+    with_runs,
+    without_bullet,
+)
 from lensmith.layout.markup import Markup, MarkupWriter
 from lensmith.layout.ocr import Line, Rgb3Array, ink_of, read_lines
 from lensmith.layout.pictures import Cutout, data_url, find_pictures, without_letters
 from lensmith.layout.surfaces import Ground, Rect, Surface, find_ground
 from lensmith.layout.tree import Nudges, PageParts, build_tree
-from lensmith.layout.typography import harmonised, set_lines
+from lensmith.layout.typography import SetLine, harmonised, is_letter, set_lines
 
 _SMALL_SHARE, _LEAST_PX = 0.15, 10.5
 """Pages hardly have so many of their lines in letters smaller than so many px at scale 1."""
 _USUAL_WIDTHS_PX = frozenset({1024, 1280, 1366, 1440, 1600, 1680, 1920})
 _LARGEST_SCALE = 3
+_BELOW_SHARE = 0.8
+"""A line stands on a surface that is below so much of its width."""
 _NARROWEST_PX = 320
+_FEWEST_OF_SCRIPT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +61,40 @@ def measure(picture: Image.Image) -> Measured:
         size = (max(1, round(picture.width / scale)), max(1, round(picture.height / scale)))
         rgb = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
         lines = [_shrunk(line, scale) for line in lines]
+    lines = _without_icons(rgb, [without_bullet(rgb, line) for line in lines])
     texts = [Rect(line.left, line.top, line.right, line.bottom) for line in lines]
     ground = find_ground(rgb, texts)
+    lines = [part for line in lines for part in parted_by_plates(line, plates_of(line, ground.surfaces), rgb)]
     lines = [_on_its_surface(rgb, line, ground.surfaces) for line in lines]
     texts = [Rect(line.left, line.top, line.right, line.bottom) for line in lines]
     pictures = find_pictures(rgb, ground, texts)
     ground = _without_lines_of_pictures(ground, pictures)
     logos = [cutout.rect for cutout in pictures if not cutout.has_text]
     shown = [line for line, rect in zip(lines, texts, strict=True) if not _is_within(rect, logos)]
-    set_in = set_lines(rgb, shown)
-    set_in = harmonised(set_in)
+    pictures = [_with_words(cutout, lines) for cutout in pictures]
+    plates = [plates_of(line, ground.surfaces) for line in shown]
+    shown = [between_plates(rgb, line, own) for line, own in zip(shown, plates, strict=True)]
+    with_words = [with_runs(rgb, line, own) for line, own in zip(set_lines(rgb, shown), plates, strict=True)]
+    ground = _without_plates(ground, with_words, plates)
+    plain = [line for line, own in zip(with_words, plates, strict=True) if not own]
+    with_words = [with_a_usual_size(line, plain) if own else line for line, own in zip(with_words, plates, strict=True)]
+    set_in = [replace(line, marker=marker_of(rgb, line)) for line in harmonised(with_words)]
+    bullets = [line.marker for line in set_in if line.marker is not None]
+    pictures = [cutout for cutout in pictures if not any(bullet.holds(cutout.rect, 2) for bullet in bullets)]
     stands_on = [_surface_of(line, ground.surfaces) for line in shown]
     return Measured(
         rgb_HW3=rgb, ground=ground, blocks=tuple(join_lines(set_in, stands_on)), pictures=tuple(pictures), scale=scale
     )
+
+
+def _without_icons(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> list[Line]:
+    """The lines but those of one sign that do not look like it. Of scripts without spaces a sign may be a word."""
+    is_wide_script = sum(is_wide(line.text[0]) for line in lines if len(line.text) > 1) >= _FEWEST_OF_SCRIPT
+    return [
+        line
+        for line in lines
+        if len(line.text) > 1 or (is_wide_script and is_wide(line.text)) or is_letter(rgb_HW3, line)
+    ]
 
 
 def _scale(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> int:
@@ -139,19 +171,38 @@ def _without_lines_of_pictures(ground: Ground, pictures: Sequence[Cutout]) -> Gr
     )
 
 
+def _with_words(cutout: Cutout, lines: Sequence[Line]) -> Cutout:
+    if cutout.has_text:
+        return cutout
+    inside = [line for line in lines if _is_within(Rect(line.left, line.top, line.right, line.bottom), [cutout.rect])]
+    return replace(cutout, words=" ".join(line.text for line in inside))
+
+
 def _is_within(rect: Rect, others: Sequence[Rect]) -> bool:
     return any(other.shared(rect) > 0.5 * rect.area for other in others)
 
 
 def _surface_of(line: Line, surfaces: Sequence[Surface]) -> int:
-    """The number of the smallest surface below the middle of a line, -1 for the page."""
-    x, y = (line.left + line.right) // 2, (line.top + line.bottom) // 2
+    """The number of the smallest surface below a line, -1 for the page. What is below some of its words is none."""
+    y, width = (line.top + line.bottom) // 2, line.right - line.left
     under = [
         number
         for number, surface in enumerate(surfaces)
-        if surface.rect.left <= x < surface.rect.right and surface.rect.top <= y < surface.rect.bottom
+        if surface.rect.top <= y < surface.rect.bottom
+        and min(surface.rect.right, line.right) - max(surface.rect.left, line.left) > _BELOW_SHARE * width
     ]
     return under[-1] if under else -1
+
+
+def _without_plates(ground: Ground, lines: Sequence[SetLine], plates: Sequence[tuple[Surface, ...]]) -> Ground:
+    """Surfaces that words within a line stand on belong to these words."""
+    taken = {
+        plate
+        for line, of_line in zip(lines, plates, strict=True)
+        for plate in of_line
+        if any(run.style.plate == plate.colour for run in line.runs)
+    }
+    return replace(ground, surfaces=tuple(surface for surface in ground.surfaces if surface not in taken))
 
 
 def write(measured: Measured, nudges: Nudges | None = None) -> Markup:

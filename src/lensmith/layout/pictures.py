@@ -32,10 +32,14 @@ _JPEG_QUALITY = 85
 
 @dataclass(frozen=True, kw_only=True)
 class Cutout:
-    """A part of the screenshot that is kept as a picture. `has_text`: letters stand on it, which the page sets."""
+    """A part of the screenshot that is kept as a picture. `has_text`: letters stand on it, which the page sets.
+
+    `words`: what was read of one that is kept as it is (a logo).
+    """
 
     rect: Rect
     has_text: bool = False
+    words: str = ""
 
 
 def find_pictures(rgb_HW3: Rgb3Array, ground: Ground, texts: Sequence[Rect]) -> list[Cutout]:
@@ -90,9 +94,14 @@ def _fill(surface: Surface, rect: Rect) -> Float64Array:
 
 
 def _forget_edges(unlike: BoolArray, surfaces: Sequence[Surface]) -> None:
-    """Round corners and smoothed sides of surfaces are no pictures."""
+    """Round corners, smoothed sides and shadows of surfaces are no pictures."""
     for surface in surfaces:
         rect, corner = surface.rect, surface.radius_px + 1
+        if surface.shadow is not None:
+            around = surface.with_shadow
+            inside = unlike[rect.top : rect.bottom, rect.left : rect.right].copy()
+            unlike[max(0, around.top) : around.bottom, max(0, around.left) : around.right] = False
+            unlike[rect.top : rect.bottom, rect.left : rect.right] = inside
         for top in (rect.top, rect.bottom - corner):
             for left in (rect.left, rect.right - corner):
                 unlike[max(0, top) : max(0, top + corner), max(0, left) : max(0, left + corner)] = False

@@ -7,9 +7,11 @@ border. Lines that stand alone are rules.
 Legend: H, W pixels; rgb_HW3 8-bit sRGB; boxes [left, right) x [top, bottom) in px.
 """
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from scipy import ndimage
 from lensmith.core.arrays import BoolArray
 from lensmith.core.types import Rgb
 from lensmith.layout.ocr import Rgb3Array, colour_of
+from lensmith.layout.shadows import Shadow, fade_of, levels_outside, shadow_of
 
 _FLAT_LEVELS = 3
 """Neighbours that differ by so little belong to one area: cards are often told from the page by #f8f9fa on white."""
@@ -28,12 +31,18 @@ _SAME_LEVELS = 5
 _WIDEST_BORDER_PX = 5
 _ONE_BORDER_LEVELS = 24
 _LONGEST_CORNER_PX = 40
-_ROUND_SHARE = 0.75
-"""Corners that take so much of half a side are meant to take it all: pills and circles."""
+_ROUND_SLACK_PX = 0.6
+_WIDEST_LETTER = 1.3
+"""No letter holds an area so many times as wide as its line is high."""
 _SHORTEST_RULE_PX = 40
+_ONE_RULE_LEVELS = 8
+_ONE_SHADOW_STRENGTH = 0.06
 _THICKEST_RULE_PX = 3
 _GRADIENT_LEVELS = 10
 _EVEN_LEVELS = 8
+
+
+_Value = TypeVar("_Value", bound=Hashable)
 
 
 class Rect(NamedTuple):
@@ -92,6 +101,20 @@ class Surface:
     radius_px: int = 0
     until: Rgb | None = None
     towards: str = ""
+    shadow: Shadow | None = None
+
+    @property
+    def inside(self) -> Rect:
+        """Its box without its border."""
+        if self.border is None:
+            return self.rect
+        top, right, bottom, left = self.border.widths
+        return Rect(self.rect.left + left, self.rect.top + top, self.rect.right - right, self.rect.bottom - bottom)
+
+    @property
+    def with_shadow(self) -> Rect:
+        """Its box and as far around it as its shadow is seen."""
+        return self.rect if self.shadow is None else self.rect.grown(self.shadow.down_px + self.shadow.blur_px)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +152,7 @@ def find_ground(rgb_HW3: Rgb3Array, texts: Sequence[Rect]) -> Ground:
     found.sort(key=lambda surface: -surface.rect.area)
     surfaces = _told_apart(found, ground)
     rules = _rules(rgb_HW3, surfaces, texts)
-    return Ground(colour=ground, surfaces=surfaces, rules=rules)
+    return Ground(colour=ground, surfaces=_of_few_looks(surfaces), rules=_of_few_colours(rules))
 
 
 def _flat(rgb_HW3: Rgb3Array) -> BoolArray:
@@ -166,7 +189,9 @@ def _is_in_letters(rect: Rect, letters: NDArray[np.int32], texts: Sequence[Rect]
     if not number or rect.holds(texts[number - 1]):
         return False
     inside = letters[rect.top : rect.bottom, rect.left : rect.right]
-    return rect.height <= texts[number - 1].height + 2 and float((inside > 0).mean()) > 0.9
+    height = texts[number - 1].height
+    is_small = rect.height <= height + 2 and rect.width <= _WIDEST_LETTER * height
+    return is_small and float((inside > 0).mean()) > 0.9
 
 
 def _surface(rgb_HW3: Rgb3Array, labels_HW: NDArray[np.int32], index: int, box: tuple[slice, slice]) -> Surface | None:
@@ -187,7 +212,7 @@ def _surface(rgb_HW3: Rgb3Array, labels_HW: NDArray[np.int32], index: int, box: 
         return None
     inside = rgb_HW3[box][mask]
     surface = Surface(rect=rect, colour=colour_of(inside), radius_px=radius)
-    return _with_border(rgb_HW3, _with_gradient(rgb_HW3, surface, mask, box))
+    return _with_shadow(rgb_HW3, _with_border(rgb_HW3, _with_gradient(rgb_HW3, surface, mask, box)))
 
 
 def _is_ring(mask: BoolArray) -> bool:
@@ -198,7 +223,7 @@ def _is_ring(mask: BoolArray) -> bool:
 
 
 def _corner(mask: BoolArray) -> int:
-    """The radius of an area's corners: how far from its ends the first row begins, as most corners have it."""
+    """The radius of an area's corners, from how far from its ends the first row begins, as most corners have it."""
     starts = []
     for corner in (mask, mask[:, ::-1], mask[::-1], mask[::-1, ::-1]):
         row, column = np.flatnonzero(corner[0]), np.flatnonzero(corner[:, 0])
@@ -210,7 +235,9 @@ def _corner(mask: BoolArray) -> int:
     half = (min(mask.shape) + 1) / 2
     if begins < 1 or begins > half:
         return 0
-    return round(half if begins > _ROUND_SHARE * half else min(begins, _LONGEST_CORNER_PX))
+    # The first row of a whole circle begins a pixel below its top.
+    is_round = begins >= half - math.sqrt(2 * half) - _ROUND_SLACK_PX
+    return round(half if is_round else min(begins, _LONGEST_CORNER_PX))
 
 
 def _with_gradient(rgb_HW3: Rgb3Array, surface: Surface, mask: BoolArray, box: tuple[slice, slice]) -> Surface:
@@ -265,6 +292,14 @@ def _with_border(rgb_HW3: Rgb3Array, surface: Surface) -> Surface:
     return replace(surface, rect=rect, border=border, radius_px=grown)
 
 
+def _with_shadow(rgb_HW3: Rgb3Array, surface: Surface) -> Surface:
+    rect = surface.rect
+    margin = min(surface.radius_px + 1, (min(rect.width, rect.height) - 1) // 2)
+    levels = {side: levels_outside(rgb_HW3, rect, side, margin) for side in range(4)}
+    fades = {side: fade for side, of_side in levels.items() if (fade := fade_of(of_side)) is not None}
+    return replace(surface, shadow=shadow_of(fades))
+
+
 def _edge_line(rgb_HW3: Rgb3Array, rect: Rect, radius: int, side: int, surface: Surface) -> tuple[int, Rgb] | None:
     """Width and colour of the line outside one side (0 top, 1 right, 2 bottom, 3 left), None where there is none."""
     height, width = rgb_HW3.shape[:2]
@@ -278,7 +313,7 @@ def _edge_line(rgb_HW3: Rgb3Array, rect: Rect, radius: int, side: int, surface: 
         along = np.s_[rect.top + margin : rect.bottom - margin]
         places = [rect.right + k if side == 1 else rect.left - 1 - k for k in range(_WIDEST_BORDER_PX + 1)]
         rows = [rgb_HW3[along, place] for place in places if 0 <= place < width]
-    if not rows or not len(rows[0]):
+    if not rows or not len(rows[0]) or fade_of(levels_outside(rgb_HW3, rect, side, margin)) is not None:
         return None
     colour = colour_of(rows[0])
     inside = surface.until if surface.until is not None and side in (1, 2) else surface.colour
@@ -306,12 +341,14 @@ def _told_apart(found: Sequence[Surface], ground: Rgb) -> tuple[Surface, ...]:
         parent = next((other for other in reversed(kept) if other.rect.holds(surface.rect)), None)
         behind = ground if parent is None else parent.until or parent.colour
         sides = sum(width > 0 for width in surface.border.widths) if surface.border else 0
-        shows = surface.until is not None or not alike(surface.colour, behind, 1)
+        shows = surface.until is not None or surface.shadow is not None or not alike(surface.colour, behind, 1)
         if not shows and sides < 4:
             continue
         is_meant = sides == 4 or surface.border is None or _is_accent(surface.border)
         shown = surface if is_meant else _without_border(surface)
-        if not any(other.rect.shared(shown.rect) and not other.rect.holds(shown.rect, 2) for other in kept):
+        # Neighbours may share the line between them.
+        deep = shown.rect.grown(-2)
+        if not any(other.rect.shared(deep) and not other.rect.holds(shown.rect, 2) for other in kept):
             kept.append(shown)
     return tuple(kept)
 
@@ -322,12 +359,7 @@ def _is_accent(border: Border) -> bool:
 
 
 def _without_border(surface: Surface) -> Surface:
-    if surface.border is None:
-        return surface
-    top, right, bottom, left = surface.border.widths
-    rect = surface.rect
-    inner = Rect(rect.left + left, rect.top + top, rect.right - right, rect.bottom - bottom)
-    return replace(surface, rect=inner, border=None)
+    return replace(surface, rect=surface.inside, border=None)
 
 
 def _rules(rgb_HW3: Rgb3Array, surfaces: Sequence[Surface], texts: Sequence[Rect]) -> tuple[Separator, ...]:
@@ -340,6 +372,12 @@ def _rules(rgb_HW3: Rgb3Array, surfaces: Sequence[Surface], texts: Sequence[Rect
         taken[rect.bottom - deep : rect.bottom + 1, left : rect.right + 1] = True
         taken[top : rect.bottom + 1, left : rect.left + deep] = True
         taken[top : rect.bottom + 1, rect.right - deep : rect.right + 1] = True
+        if surface.shadow is not None:
+            around = surface.with_shadow
+            outside = np.s_[max(0, around.top) : around.bottom, max(0, around.left) : around.right]
+            inside = taken[rect.top : rect.bottom, rect.left : rect.right].copy()
+            taken[outside] = True
+            taken[rect.top : rect.bottom, rect.left : rect.right] = inside
     for rect in texts:
         taken[max(0, rect.top - 1) : rect.bottom + 2, rect.left : rect.right] = True
     lying = _lying_rules(rgb_HW3, taken)
@@ -348,6 +386,49 @@ def _rules(rgb_HW3: Rgb3Array, surfaces: Sequence[Surface], texts: Sequence[Rect
         for r in _lying_rules(rgb_HW3.swapaxes(0, 1), taken.T)
     ]
     return tuple(lying + standing)
+
+
+def _of_few_looks(surfaces: Sequence[Surface]) -> tuple[Surface, ...]:
+    """Surfaces whose corners, shadows and borders differ by no more than they can be measured have those of most."""
+    radii = _chiefs([s.radius_px for s in surfaces if s.radius_px], lambda a, b: abs(a - b) <= 2)
+    shadows = _chiefs([s.shadow for s in surfaces if s.shadow is not None], _is_one_shadow)
+    borders = _chiefs([s.border for s in surfaces if s.border is not None], _is_one_border)
+    return tuple(
+        replace(
+            surface,
+            radius_px=radii.get(surface.radius_px, 0),
+            shadow=None if surface.shadow is None else shadows[surface.shadow],
+            border=None if surface.border is None else borders[surface.border],
+        )
+        for surface in surfaces
+    )
+
+
+def _chiefs(values: Sequence[_Value], are_one: Callable[[_Value, _Value], bool]) -> dict[_Value, _Value]:
+    """For each value the commonest that is one with it."""
+    ordered = [value for value, _ in Counter(values).most_common()]
+    return {value: next(other for other in ordered if are_one(other, value)) for value in ordered}
+
+
+def _is_one_shadow(first: Shadow, second: Shadow) -> bool:
+    return (
+        abs(first.down_px - second.down_px) <= 2
+        and abs(first.blur_px - second.blur_px) <= max(3, 0.3 * first.blur_px)
+        and abs(first.strength - second.strength) <= _ONE_SHADOW_STRENGTH
+    )
+
+
+def _is_one_border(first: Border, second: Border) -> bool:
+    return first.widths == second.widths and all(
+        alike(a, b, _ONE_RULE_LEVELS) for a, b in zip(first.colours, second.colours, strict=True)
+    )
+
+
+def _of_few_colours(rules: Sequence[Separator]) -> tuple[Separator, ...]:
+    """Lines of nearly one colour have that of the most: one that is a part of a pixel thick shows another."""
+    kept = [colour for colour, _ in Counter(rule.colour for rule in rules).most_common()]
+    chief = {colour: next(other for other in kept if alike(colour, other, _ONE_RULE_LEVELS)) for colour in kept}
+    return tuple(replace(rule, colour=chief[rule.colour]) for rule in rules)
 
 
 def _lying_rules(rgb_HW3: Rgb3Array, taken: BoolArray) -> list[Separator]:

@@ -16,6 +16,7 @@ from lensmith.layout.surfaces import Rect, Separator, Surface
 
 _TOUCHING_PX = 1
 """Neighbours may reach into each other by so much: letters' boxes are rounded."""
+_FEWEST_ROWS = 3
 _COLUMNS_BEFORE_ROWS = 1.3
 """Lanes between columns must be so many times as wide as those between rows to be cut first."""
 
@@ -49,21 +50,18 @@ class Flow(Enum):
     OVERLAY = "overlay"
 
 
-Content = Passage | Cutout | Separator
-
-
 @dataclass(kw_only=True)
 class Node:
     """A part of the page.
 
     `frame` is where the browser lays it out, `solid` what of it is seen (boxes of letters reach further than their
     ink). A leaf has `content`; a box has children, and perhaps a surface or a backdrop. A text that `is_broken` has its
-    lines parted by hand.
+    lines parted by hand. What stands in the cells of a table are its children.
     """
 
     frame: Region
     solid: Region
-    content: Content | None = None
+    content: "Passage | Cutout | Separator | Table | None" = None
     children: list["Node"] = field(default_factory=list)
     flow: Flow = Flow.STACK
     surface: Surface | None = None
@@ -84,6 +82,41 @@ class Node:
         yield self
         for child in self.children:
             yield from child.walk()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCell:
+    """What stands in a cell, None in an empty one, and how many columns it takes."""
+
+    node: Node | None
+    columns: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """A row from `top` to `bottom`. `rule` is the line above it, a part of it; `box` the surface that it stands on."""
+
+    top: float
+    bottom: float
+    cells: tuple[TableCell, ...]
+    rule: Separator | None = None
+    box: Node | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table: the sides of its columns, one more than there are columns, and its rows.
+
+    `texts`: left and right of what stands in each column.
+    """
+
+    sides: tuple[float, ...]
+    texts: tuple[tuple[float, float], ...]
+    rows: tuple[TableRow, ...]
+
+    @property
+    def frame(self) -> Region:
+        return Region(self.sides[0], self.rows[0].top, self.sides[-1], self.rows[-1].bottom)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +213,30 @@ def _cut(nodes: list[Node]) -> _Cut:
         # What comes later lies on top: letters lie on all else, and small things on large ones.
         lowest_first = sorted(nodes, key=lambda n: (isinstance(n.content, Passage), -n.solid.width * n.solid.height))
         return _Cut(lowest_first, Flow.OVERLAY)
-    into_columns = len(rows) == 1 or (len(columns) > 1 and column_lane > _COLUMNS_BEFORE_ROWS * row_lane)
+    into_columns = len(rows) == 1 or (
+        len(columns) > 1 and column_lane > _COLUMNS_BEFORE_ROWS * row_lane and not _is_grid(rows, columns)
+    )
     flow, groups = (Flow.ROW, columns) if into_columns else (Flow.STACK, rows)
     return _Cut([_grouped(group) for group in groups], flow)
+
+
+def _is_grid(rows: Sequence[Sequence[Node]], columns: Sequence[Sequence[Node]]) -> bool:
+    """Whether nodes that part both ways are a table, not columns that happen to be in step: a cell in every place, and
+    below its head each column is set in one way."""
+    if len(rows) < _FEWEST_ROWS or len(columns) < 2 or any(len(row) != len(columns) for row in rows):
+        return False
+    even = [column for column in columns if len({_way(cell) for cell in column[1:]}) == 1 and _way(column[-1])]
+    return len(even) >= max(2, len(columns) - 1)
+
+
+def _way(node: Node) -> tuple[object, ...] | None:
+    """How a cell's text is set; None where it is no single line."""
+    if node.surface is not None and len(node.children) == 1:
+        node = node.children[0]
+    block = node.content
+    if not isinstance(block, Passage) or len(block.lines) > 1:
+        return None
+    return block.style.size_px, block.style.is_bold
 
 
 def _grouped(group: list[Node]) -> Node:

@@ -12,7 +12,7 @@ import math
 import shutil
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lensmith.core.arrays import Float64Array
 from lensmith.core.types import Rgb
 from lensmith.layout.ocr import Line, Rgb3Array, colour_of
+from lensmith.layout.surfaces import Rect
 
 _AT_PX = 100
 _SNAP = 0.025
@@ -32,6 +33,8 @@ _LONGEST_LOOK, _LOOK_PX = 40, 40
 _DARKEST_SHARE = 0.04
 """The pixels of a line that differ most from what is behind: of the letters' own colour, or nearly."""
 _ONE_COLOUR_LEVELS = 26
+_SAME_SIGN = 0.75
+"""So much the ink of one sign correlates with that of the same sign in another family at least."""
 _ANOTHER_FAMILY = 0.1
 """How much better (in the logarithm of a size) another family must fit a line than the page's own."""
 
@@ -57,18 +60,33 @@ class Ink(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How a text is set. `spacing_px` is what is added between letters."""
+    """How a text is set. `spacing_px` is what is added between letters; `plate` the colour of a box of its own that
+    words within a line stand on."""
 
     family: Typeface
     size_px: float
     is_bold: bool
     colour: Rgb
     spacing_px: float = 0.0
+    is_underlined: bool = False
+    plate: Rgb | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyledRun:
+    """Words of a line, [start, stop) of its text, that are set otherwise than most of it."""
+
+    start: int
+    stop: int
+    style: Style
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetLine:
-    """A line with its style; `baseline` in px from the top of the page, `origin` where its first letter begins."""
+    """A line with its style; `baseline` in px from the top of the page, `origin` where its first letter begins.
+
+    `runs`: the words that are set otherwise, in their order. `marker`: the bullet before it, where there is one.
+    """
 
     line: Line
     style: Style
@@ -76,6 +94,8 @@ class SetLine:
     origin: float
     advance: float
     behind: Rgb
+    runs: tuple[StyledRun, ...] = ()
+    marker: Rect | None = None
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -144,11 +164,38 @@ def _drawn(path: str, text: str, size_px: int) -> Float64Array:
     return np.asarray(canvas, dtype=np.float64) / 255
 
 
+def is_letter(rgb_HW3: Rgb3Array, line: Line) -> bool:
+    """Whether a line of one sign looks like that sign in any family: what a reader takes for a sign may be an icon."""
+    look = look_at(rgb_HW3, line)
+    patch = rgb_HW3[line.top : line.bottom, line.left : line.right].astype(np.float64)
+    distance = np.abs(patch - look.behind).sum(axis=2)
+    seen = _squared(distance / max(1.0, float(distance.max())))
+    paths = {path for family in families() for path in (family.regular, family.bold)}
+    return any(_correlation(seen, _squared(_drawn(path, line.text, _LOOK_PX))) >= _SAME_SIGN for path in paths)
+
+
+def _squared(ink_HW: Float64Array) -> Float64Array:
+    """Ink scaled to a small square."""
+    picture = Image.fromarray((255 * ink_HW).astype(np.uint8)).resize((16, 16), Image.Resampling.BOX)
+    return np.asarray(picture, dtype=np.float64)
+
+
+def _correlation(first: Float64Array, second: Float64Array) -> float:
+    if not first.std() or not second.std():
+        return 0.0
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
 def extent(style: Style) -> tuple[float, float]:
     """How far a line of this style reaches above and below its baseline in px, rounded as the browser does."""
-    path = style.family.bold if style.is_bold else style.family.regular
+    path = path_of(style)
     up, down = _font(path, _AT_PX).getmetrics()
     return float(round(up * style.size_px / _AT_PX)), float(round(down * style.size_px / _AT_PX))
+
+
+def path_of(style: Style) -> str:
+    """The font file of a style."""
+    return style.family.bold if style.is_bold else style.family.regular
 
 
 def line_height(family: Typeface) -> float:
@@ -168,7 +215,7 @@ class _Fit(NamedTuple):
 def set_lines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> list[SetLine]:
     """The lines of a page, each with its style, in the order given."""
     known = families()
-    looks = [_look(rgb_HW3, line) for line in lines]
+    looks = [look_at(rgb_HW3, line) for line in lines]
     fits = [
         {
             (family, bold): _fit(family.bold if bold else family.regular, line, look.coverage)
@@ -181,22 +228,32 @@ def set_lines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> list[SetLine]:
     return [_set(line, look, fit, page_family) for line, look, fit in zip(lines, looks, fits, strict=True)]
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """How the ink of a text looks: the colour behind it, that of its darkest pixels, how black its box is (0..1)."""
+
     behind: Float64Array
     strongest: Float64Array
     coverage: float
 
+    def letters_colour(self, path: str, text: str, size_px: float) -> Rgb:
+        """Strokes thinner than a pixel never show their colour whole: how much they do, the font tells."""
+        strength = _strength(path, text[:_LONGEST_FIT], round(size_px))
+        return _rgb(self.behind + (self.strongest - self.behind) / strength)
 
-def _look(rgb_HW3: Rgb3Array, line: Line) -> _Look:
+
+def look_at(rgb_HW3: Rgb3Array, line: Line, behind: Rgb | None = None) -> Look:
+    """How a line looks. `behind`: the colour behind it, where that is known."""
     patch = rgb_HW3[line.top : line.bottom, line.left : line.right].reshape(-1, 3).astype(np.float64)
-    rim = rgb_HW3[max(0, line.top - 2) : line.bottom + 2, max(0, line.left - 2) : line.right + 2].reshape(-1, 3)
-    behind = np.array(colour_of(rim), dtype=np.float64)
-    distance = np.abs(patch - behind).sum(axis=1)
+    if behind is None:
+        rim = rgb_HW3[max(0, line.top - 2) : line.bottom + 2, max(0, line.left - 2) : line.right + 2]
+        behind = colour_of(rim.reshape(-1, 3))
+    ground = np.array(behind, dtype=np.float64)
+    distance = np.abs(patch - ground).sum(axis=1)
     most = max(1, round(_DARKEST_SHARE * len(patch)))
     strongest = patch[np.argpartition(distance, -most)[-most:]].mean(axis=0)
-    span = np.abs(strongest - behind).sum()
+    span = np.abs(strongest - ground).sum()
     coverage = float(np.minimum(1.0, distance / span).mean()) if span > 0 else 0.0
-    return _Look(behind, strongest, coverage)
+    return Look(ground, strongest, coverage)
 
 
 def _fit(path: str, line: Line, coverage: float) -> _Fit:
@@ -220,7 +277,7 @@ def _page_family(
     return min(known, key=lambda family: total[family])
 
 
-def _set(line: Line, look: _Look, fits: dict[tuple[Typeface, bool], _Fit], page_family: Typeface) -> SetLine:
+def _set(line: Line, look: Look, fits: dict[tuple[Typeface, bool], _Fit], page_family: Typeface) -> SetLine:
     def best_of(family: Typeface) -> tuple[Typeface, bool]:
         return min(((family, False), (family, True)), key=lambda key: fits[key].error)
 
@@ -245,7 +302,7 @@ def _set(line: Line, look: _Look, fits: dict[tuple[Typeface, bool], _Fit], page_
         family=family,
         size_px=size,
         is_bold=is_bold,
-        colour=_letters_colour(look, family.bold if is_bold else family.regular, line.text, size),
+        colour=look.letters_colour(family.bold if is_bold else family.regular, line.text, size),
         spacing_px=spacing,
     )
     return SetLine(
@@ -263,43 +320,46 @@ def harmonised(lines: Sequence[SetLine]) -> list[SetLine]:
     letters: Counter[Style] = Counter()
     for line in lines:
         letters[line.style] += len(line.line.text)
+        for run in line.runs:
+            letters[run.style] += run.stop - run.start
     kept: list[Style] = []
     to: dict[Style, Style] = {}
     for style, _ in letters.most_common():
         to[style] = next((other for other in kept if _is_one_style(style, other)), style)
         if to[style] is style:
             kept.append(style)
-    return [line if to[line.style] == line.style else _restyled(line, to[line.style]) for line in lines]
+    return [_restyled(line, to) for line in lines]
 
 
 def _is_one_style(style: Style, other: Style) -> bool:
     return (
         style.family == other.family
         and style.is_bold == other.is_bold
+        and style.is_underlined == other.is_underlined
+        and style.plate == other.plate
         and abs(style.size_px - other.size_px) <= max(0.7, 0.05 * other.size_px)
         and abs(style.spacing_px - other.spacing_px) <= 0.02 * other.size_px
         and max(abs(a - b) for a, b in zip(style.colour, other.colour, strict=True)) <= _ONE_COLOUR_LEVELS
     )
 
 
-def _restyled(line: SetLine, style: Style) -> SetLine:
-    ink = ink_at_100(style.family.bold if style.is_bold else style.family.regular, line.line.text)
+def _restyled(line: SetLine, to: Mapping[Style, Style]) -> SetLine:
+    style = to[line.style]
+    # A run is of its line's size, though it may have been made one with another.
+    runs = tuple(replace(run, style=replace(to[run.style], size_px=style.size_px)) for run in line.runs)
+    if style == line.style:
+        return replace(line, runs=runs)
+    ink = ink_at_100(path_of(style), line.line.text)
     scale = style.size_px / _AT_PX
     advance = ink.advance * scale + style.spacing_px * len(line.line.text)
     middle = (line.line.left + line.line.right) / 2
-    return replace(
-        line, style=style, advance=advance, origin=middle - (ink.left + ink.right) / 2 * scale - style.spacing_px / 2
-    )
+    origin = middle - (ink.left + ink.right) / 2 * scale - style.spacing_px / 2
+    return replace(line, style=style, advance=advance, origin=origin, runs=runs)
 
 
 def _snapped(size: float) -> float:
     whole = max(1, round(size))
     return float(whole) if abs(size / whole - 1) < _SNAP else round(size, 1)
-
-
-def _letters_colour(look: _Look, path: str, text: str, size_px: float) -> Rgb:
-    """Strokes thinner than a pixel never show their colour whole: how much they do, the font tells."""
-    return _rgb(look.behind + (look.strongest - look.behind) / _strength(path, text[:_LONGEST_FIT], round(size_px)))
 
 
 @functools.lru_cache(maxsize=8192)
