@@ -16,6 +16,14 @@ def unwatched(done: int, total: int) -> None:
     """An `OnProgress` where nobody looks."""
 
 
+OnStep = Callable[[str], None]
+"""Is told, as each step of one piece of work begins, what it is, for people to read."""
+
+
+def untold(step: str) -> None:
+    """An `OnStep` where nobody looks."""
+
+
 class Box(NamedTuple):
     """A rectangle on a page in CSS pixels; fractions are kept as the browser reports them."""
 

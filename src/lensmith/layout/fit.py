@@ -13,10 +13,10 @@ from PIL import Image
 
 from lensmith.core.arrays import Float64Array
 from lensmith.core.errors import RenderError
-from lensmith.core.types import Page
+from lensmith.core.types import OnStep, Page, untold
 from lensmith.layout.blocks import Passage
 from lensmith.layout.markup import Markup
-from lensmith.layout.measure import Measured, measure, write
+from lensmith.layout.measure import LayoutStep, Measured, measure, write
 from lensmith.layout.tree import Nudges
 from lensmith.layout.typography import extent
 from lensmith.render import Capture, Renderer
@@ -52,16 +52,18 @@ class Rebuilt:
     width_px: int
 
 
-def rebuild(picture: Image.Image, renderer_of: Callable[[int], Renderer]) -> Rebuilt:
+def rebuild(picture: Image.Image, renderer_of: Callable[[int], Renderer], on_step: OnStep = untold) -> Rebuilt:
     """A page that looks like a screenshot. `renderer_of`: a renderer whose window has that width, to fit with."""
-    measured = measure(picture)
-    return Rebuilt(html=fit(measured, renderer_of(measured.width)).html, width_px=measured.width)
+    measured = measure(picture, on_step)
+    return Rebuilt(html=fit(measured, renderer_of(measured.width), on_step).html, width_px=measured.width)
 
 
-def fit(measured: Measured, renderer: Renderer) -> Markup:
+def fit(measured: Measured, renderer: Renderer, on_step: OnStep = untold) -> Markup:
     """The page of what was measured, corrected. As it was written where it cannot be rendered."""
+    on_step(LayoutStep.STRUCTURE)
     nudges = Nudges()
     best = write(measured, nudges)
+    on_step(LayoutStep.FITTING)
     outcome = _rendered(best, measured, renderer)
     for _ in range(ROUNDS):
         if outcome is None or outcome.distance <= _GOOD_PX:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 from PIL import Image
 
+from lensmith.core.types import OnStep, untold
 from lensmith.layout.blocks import Passage, is_wide, join_lines
 from lensmith.layout.inline import (
     between_plates,
@@ -33,6 +35,17 @@ _NARROWEST_PX = 320
 _FEWEST_OF_SCRIPT = 3
 
 
+class LayoutStep(StrEnum):
+    """The steps from a screenshot to its page, in this order, as an `OnStep` is told of them."""
+
+    READING = "reading the text"
+    SURFACES = "finding the surfaces"
+    PICTURES = "finding the pictures"
+    TYPOGRAPHY = "finding the letters' styles"
+    STRUCTURE = "building the page"
+    FITTING = "fitting the page by rendering"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What a screenshot shows, at scale 1: `rgb_HW3` is the picture at that scale, `scale` what it was taken at."""
@@ -52,8 +65,9 @@ class Measured:
         return int(self.rgb_HW3.shape[0])
 
 
-def measure(picture: Image.Image) -> Measured:
+def measure(picture: Image.Image, on_step: OnStep = untold) -> Measured:
     """What stands where on a screenshot."""
+    on_step(LayoutStep.READING)
     rgb = np.asarray(picture.convert("RGB"))
     lines = read_lines(rgb)
     scale = _scale(rgb, lines)
@@ -62,15 +76,18 @@ def measure(picture: Image.Image) -> Measured:
         rgb = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
         lines = [_shrunk(line, scale) for line in lines]
     lines = _without_icons(rgb, [without_bullet(rgb, line) for line in lines])
+    on_step(LayoutStep.SURFACES)
     texts = [Rect(line.left, line.top, line.right, line.bottom) for line in lines]
     ground = find_ground(rgb, texts)
     lines = [part for line in lines for part in parted_by_plates(line, plates_of(line, ground.surfaces), rgb)]
     lines = [_on_its_surface(rgb, line, ground.surfaces) for line in lines]
     texts = [Rect(line.left, line.top, line.right, line.bottom) for line in lines]
+    on_step(LayoutStep.PICTURES)
     pictures = find_pictures(rgb, ground, texts)
     ground = _without_lines_of_pictures(ground, pictures)
     logos = [cutout.rect for cutout in pictures if not cutout.has_text]
     shown = [line for line, rect in zip(lines, texts, strict=True) if not _is_within(rect, logos)]
+    on_step(LayoutStep.TYPOGRAPHY)
     pictures = [_with_words(cutout, lines) for cutout in pictures]
     plates = [plates_of(line, ground.surfaces) for line in shown]
     shown = [between_plates(rgb, line, own) for line, own in zip(shown, plates, strict=True)]

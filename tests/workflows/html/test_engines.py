@@ -13,8 +13,9 @@ from lensmith.core.endpoint import Finish
 from lensmith.core.errors import InputError
 from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX
 from lensmith.data.webpages.markup.repair import is_well_formed
+from lensmith.layout.measure import LayoutStep
 from lensmith.workflows.html.batch import BatchStatus, convert_folder
-from lensmith.workflows.html.convert import Converter, convert_file
+from lensmith.workflows.html.convert import COMPARING, Converter, convert_file
 from lensmith.workflows.html.engines import EngineName, LayoutEngine, WriterEngine, has_our_colours
 from lensmith.workflows.html.evaluate import target_pages
 from lensmith.workflows.html.writers import Completion
@@ -160,3 +161,16 @@ def test_the_command_takes_a_folder(folder, tmp_path, monkeypatch, capsys):
     assert ended.value.code == 2
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["status"] for row in rows] == ["converted", "converted", "failed"]
+
+
+def test_the_steps_are_told_as_they_begin(layout):
+    steps = []
+    layout.convert(picture_of(FOREIGN), on_step=steps.append)
+    assert steps == [*LayoutStep, COMPARING]
+
+
+def test_a_model_is_a_step_too_and_so_is_each_comparison():
+    steps = []
+    with Converter.load(engine=EngineName.MODEL, writer=Scribe(WHOLE)) as converter:
+        converter.convert(picture_of(FOREIGN), samples=2, on_step=steps.append)
+    assert steps == ["a model writes the page", "a model writes further pages", COMPARING, COMPARING]

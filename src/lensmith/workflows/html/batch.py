@@ -1,6 +1,7 @@
 """A folder of screenshots becomes a folder of pages: resumable, each page whole, a bad picture costs one line."""
 
 import enum
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from PIL import Image
 from lensmith.core.errors import InputError, LensmithError
 from lensmith.core.files import write_atomic
 from lensmith.core.images import open_picture
-from lensmith.core.types import Page
+from lensmith.core.types import OnStep, Page, untold
 from lensmith.evaluate.visual.picture_score import PictureScore
-from lensmith.workflows.html.convert import Candidate, Converter, at_width
+from lensmith.workflows.html.convert import Candidate, Conversion, Converter, at_width
 from lensmith.workflows.html.gallery import ReportPage, picture_png, write_report
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -71,16 +72,19 @@ def convert_folder(
     overwrite: bool = False,
     report: Path | None = None,
     on_file: Callable[[BatchFile], None] = lambda file: None,
+    on_step: OnStep = untold,
 ) -> tuple[BatchFile, ...]:
     """Writes `<name>.html` into `out` for each picture right in `folder`, by name; pages that are there are kept.
 
-    `report`: also one HTML file with all side by side, the least alike first. `on_file` is told each as it is done.
+    `report`: also one HTML file with all side by side, the least alike first. `on_file` is told each as it is done,
+    `on_step` the steps of each on the way.
     Raises InputError where there are no pictures, or `out` is no folder.
     """
     jobs = _jobs(folder, out)
     files, shown = [], []
+    convert = functools.partial(converter.convert, samples=samples, seed=seed, on_step=on_step)
     for source, target in jobs:
-        file, look = _one(source, target, converter, samples=samples, seed=seed, overwrite=overwrite, report=report)
+        file, look = _one(source, target, converter, convert, overwrite=overwrite, report=report)
         files.append(file)
         shown += [look] if look is not None else []
         on_file(file)
@@ -108,7 +112,13 @@ def _jobs(folder: Path, out: Path) -> list[tuple[Path, Path]]:
 
 
 def _one(
-    source: Path, target: Path, converter: Converter, *, samples: int, seed: int, overwrite: bool, report: Path | None
+    source: Path,
+    target: Path,
+    converter: Converter,
+    convert: Callable[[Image.Image], Conversion],
+    *,
+    overwrite: bool,
+    report: Path | None,
 ) -> tuple[BatchFile, _Shown | None]:
     began = time.monotonic()
     try:
@@ -116,7 +126,7 @@ def _one(
             kept = BatchFile(source=source, status=BatchStatus.KEPT, out=target)
             return kept, _as_kept(kept, converter) if report is not None else None
         picture = open_picture(source)
-        best = converter.convert(picture, samples=samples, seed=seed).best
+        best = convert(picture).best
         _write(target, best)
     except OSError as error:  # a page that is there and cannot be read
         failed = InputError(f"{target} cannot be read", actual=error.strerror)

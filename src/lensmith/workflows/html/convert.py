@@ -18,7 +18,7 @@ from lensmith.core.endpoint import Finish
 from lensmith.core.errors import InputError, RenderError
 from lensmith.core.files import write_atomic
 from lensmith.core.images import open_picture
-from lensmith.core.types import Page
+from lensmith.core.types import OnStep, Page, untold
 from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX
 from lensmith.evaluate.visual.picture_score import PictureScore, PictureTarget
 from lensmith.render import Capture, RenderConfig, Renderer
@@ -34,6 +34,8 @@ from lensmith.workflows.html.engines import (
 from lensmith.workflows.html.writers import OnText, PageWriter
 
 CAPTURE = Capture.PICTURE | Capture.TEXTS
+COMPARING = "comparing the page with the screenshot"
+"""What an `OnStep` is told where a candidate is judged."""
 CLOSE_ENOUGH = 0.93
 """A page that looks so like its screenshot ends the search: the other engines are not asked."""
 
@@ -160,10 +162,12 @@ class Converter:
         samples: int = 1,
         seed: int = 0,
         on_text: OnText | None = None,
+        on_step: OnStep = untold,
     ) -> Conversion:
         """Candidates of each engine that has a chance, until one is close enough.
 
-        A writer's first is greedy and is streamed to `on_text`; further ones, up to `samples`, are sampled.
+        A writer's first is greedy and is streamed to `on_text`; further ones, up to `samples`, are sampled. `on_step`
+        is told of the engines' steps, and of each comparison.
         """
         if samples < 1:
             raise InputError("there is nothing to make", expected="at least one sample", actual=samples)
@@ -177,8 +181,9 @@ class Converter:
                 unasked[engine.name] = reason
                 continue
             for proposal in engine.propose(
-                picture, samples=samples, seed=seed, on_text=on_text or (lambda piece: None)
+                picture, samples=samples, seed=seed, on_text=on_text or (lambda piece: None), on_step=on_step
             ):
+                on_step(COMPARING)
                 width_px = proposal.width_px
                 if width_px not in targets:
                     targets[width_px] = PictureTarget(at_width(picture, width_px))
@@ -298,6 +303,7 @@ def convert_file(
     samples: int = 1,
     seed: int = 0,
     on_text: Callable[[str], None] | None = None,
+    on_step: OnStep = untold,
 ) -> ConvertedFile:
     """Convert one picture file. Who writes, where the engine is not layout: `writer`, else the model in `model`, else
     the one that ships.
@@ -306,7 +312,7 @@ def convert_file(
     """
     image = open_picture(picture)
     with Converter.load(model, engine=engine, writer=writer) as converter:
-        conversion = converter.convert(image, samples=samples, seed=seed, on_text=on_text)
+        conversion = converter.convert(image, samples=samples, seed=seed, on_text=on_text, on_step=on_step)
     best = conversion.best
     write_atomic(out, best.html.encode())
     return ConvertedFile(

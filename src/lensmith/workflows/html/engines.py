@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lensmith.core.endpoint import Finish
+from lensmith.core.types import OnStep, untold
 from lensmith.data.webpages.grammar.stylesheet import PALETTE, stand_alone
 from lensmith.data.webpages.markup.repair import repair
 from lensmith.render import Renderer
@@ -55,8 +56,13 @@ class PageEngine(Protocol):
     def suits(self, picture: Image.Image) -> bool:
         """Whether a cheap look at the picture gives it a chance to come closest."""
 
-    def propose(self, picture: Image.Image, *, samples: int, seed: int, on_text: OnText) -> list[Proposal]:
-        """Its pages, the most likely first; up to `samples`, as far as it has more than one."""
+    def propose(
+        self, picture: Image.Image, *, samples: int, seed: int, on_text: OnText, on_step: OnStep = untold
+    ) -> list[Proposal]:
+        """Its pages, the most likely first; up to `samples`, as far as it has more than one.
+
+        `on_text` hears a page as it is written, `on_step` which step begins.
+        """
 
     def propose_many(self, pictures: Sequence[Image.Image]) -> list[Proposal]:
         """The most likely page of each picture."""
@@ -88,9 +94,13 @@ class WriterEngine:
     def suits(self, picture: Image.Image) -> bool:
         return self._suits(picture)
 
-    def propose(self, picture: Image.Image, *, samples: int, seed: int, on_text: OnText) -> list[Proposal]:
+    def propose(
+        self, picture: Image.Image, *, samples: int, seed: int, on_text: OnText, on_step: OnStep = untold
+    ) -> list[Proposal]:
+        on_step("a model writes the page")
         written = [self.writer.greedy(picture, on_text)]
         if samples > 1:
+            on_step("a model writes further pages")
             written += self.writer.sampled(picture, samples - 1, seed)
         return [self._proposal(completion, picture) for completion in written]
 
@@ -122,20 +132,18 @@ class LayoutEngine:
         return True
 
     def propose(
-        self,
-        picture: Image.Image,
-        *,
-        samples: int,
-        seed: int,
-        on_text: OnText,
+        self, picture: Image.Image, *, samples: int, seed: int, on_text: OnText, on_step: OnStep = untold
     ) -> list[Proposal]:
-        return self.propose_many([picture])
+        return [self._proposal(picture, on_step)]
 
     def propose_many(self, pictures: Sequence[Image.Image]) -> list[Proposal]:
+        return [self._proposal(picture, untold) for picture in pictures]
+
+    def _proposal(self, picture: Image.Image, on_step: OnStep) -> Proposal:
         from lensmith.layout.fit import rebuild  # noqa: PLC0415 - an extra
 
-        pages = [rebuild(picture, self._renderer_of) for picture in pictures]
-        return [Proposal(html=page.html, width_px=page.width_px) for page in pages]
+        page = rebuild(picture, self._renderer_of, on_step)
+        return Proposal(html=page.html, width_px=page.width_px)
 
 
 def width_of(picture: Image.Image) -> int:
