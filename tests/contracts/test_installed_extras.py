@@ -34,6 +34,7 @@ MISSING = [
     (["html", "page.png", "-o", "page.html"], "html"),
     (["html", "page.png", "-o", "page.html", "--endpoint", "http://127.0.0.1:9/v1"], "html"),
     (["eval", "html", "--pages", "grammar:1"], "html"),
+    (["app", "--no-open"], "app"),
     (["defences", "sightseer_nano"], "audit,models"),
     (["chat", "Hi", "--model", "sightseer_nano"], "models"),
     (["demo"], "html,serve"),

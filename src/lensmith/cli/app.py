@@ -13,7 +13,21 @@ from typing import Annotated, NoReturn
 import typer
 
 import lensmith
-from lensmith.cli import audit, chat, convert, data, defences, demo, evaluate, guard, html, render, serve, train
+from lensmith.cli import (
+    audit,
+    chat,
+    convert,
+    data,
+    defences,
+    demo,
+    evaluate,
+    guard,
+    html,
+    render,
+    serve,
+    train,
+    web_app,
+)
 from lensmith.cli.console.output import INTERRUPTED
 from lensmith.core.errors import InputError, LensmithError
 
@@ -46,6 +60,7 @@ app.command("chat")(chat.chat)
 app.command("render")(render.render)
 app.command("train")(train.train)
 app.command("serve")(serve.serve)
+app.command("app")(web_app.web_app)
 app.command("demo")(demo.demo)
 app.command("guard")(guard.guard)
 app.command("convert")(convert.convert)

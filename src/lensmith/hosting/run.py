@@ -100,6 +100,8 @@ def in_thread(config: uvicorn.Config, listening: socket.socket, *, path: str = A
 
 def server_config(app: ASGIApp, **settings: Any) -> uvicorn.Config:
     """How every server here runs, and `settings` of uvicorn's of its own."""
+    # By name: uvicorn would take whichever parser and event loop somebody else has installed.
+    settings = {"http": "h11", "loop": "asyncio", **settings}
     return uvicorn.Config(
         app,
         lifespan="on",

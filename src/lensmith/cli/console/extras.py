@@ -12,6 +12,7 @@ OPTIONAL_MODULES = frozenset(
         "fastapi",
         "gguf",
         "html5lib",
+        "nicegui",
         "onnxruntime",
         "playwright",
         "prometheus_client",

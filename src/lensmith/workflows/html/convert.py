@@ -209,9 +209,9 @@ class Converter:
                 else:
                     yield replace(candidate, page=page)
 
-    def judge(self, html: str, picture: Image.Image) -> Candidate:
-        """A page that someone made, as a candidate for a picture, rendered as wide as an engine would."""
-        width_px = width_of(picture)
+    def judge(self, html: str, picture: Image.Image, *, width_px: int | None = None) -> Candidate:
+        """A page that someone made, as a candidate for a picture, in a window of that width; None: the picture's."""
+        width_px = width_px or width_of(picture)
         candidate = Candidate(html=html, finish=Finish.STOP, repairs=(), engine="file", width_px=width_px)
         return self._scored(candidate, PictureTarget(at_width(picture, width_px)))
 
