@@ -18,6 +18,7 @@ HEAVY = (
     "torch",
     "transformers",
     "fastapi",
+    "nicegui",
     "starlette",
     "uvicorn",
     "playwright",
@@ -32,6 +33,7 @@ HEAVY = (
 COMMANDS = [
     [],
     ["html"],
+    ["app"],
     ["render"],
     ["train"],
     ["serve"],

@@ -1,5 +1,7 @@
 """`lensmith app`: the web app, on this machine alone."""
 
+import os
+import sys
 import threading
 import webbrowser
 from pathlib import Path
@@ -59,4 +61,7 @@ def web_app(
             # In a thread of its own, for a browser of the terminal would stand still here.
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    run_app(config, on_ready=tell)
+    if not run_app(config, on_ready=tell):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -596,3 +596,14 @@ def test_without_any_model_a_screenshot_is_rebuilt_and_its_drafts_are_seen(brows
         look(page, "Ask")
         expect(page.get_by_text("lensmith app --endpoint URL --model NAME")).to_be_visible()
         assert app.stop() == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_wait_for_a_page_that_is_being_made(browser, tmp_path):
+    with App(tmp_path / "kept", "--engine", "layout") as app, tab(browser, app.url) as page:
+        choose(page, SCREENSHOT)
+        expect(page.locator(".progress")).to_contain_text("Converting")
+        assert app.stop() == 0
+        assert "Traceback" not in app.log.read_text()
+    (project,) = Store(tmp_path / "kept").projects()
+    assert project.versions() == [] and project.picture().size == (640, 360)

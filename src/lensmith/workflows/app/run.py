@@ -54,10 +54,11 @@ class AppConfig:
     samples: int = 1
 
 
-def run_app(config: AppConfig, *, on_ready: Callable[[str], None]) -> None:
+def run_app(config: AppConfig, *, on_ready: Callable[[str], None]) -> bool:
     """Serves the app until SIGINT or SIGTERM; `on_ready` is told its address, which holds the key.
 
-    Raises InputError where the port is taken, there is no such model, or the endpoint does not answer.
+    False where an engine is still within a step: an interpreter that is torn down under it aborts. Raises InputError
+    where the port is taken, there is no such model, or the endpoint does not answer.
     """
     path = f"/{secrets.token_urlsafe(18)}/"
     # Bound before any model is loaded: that a port is taken should not be told after half a minute.
@@ -83,6 +84,7 @@ def run_app(config: AppConfig, *, on_ready: Callable[[str], None]) -> None:
         door = Door(app, port=listening.getsockname()[1], path=path)
         settings = server_config(door, timeout_graceful_shutdown=STOP_S, proxy_headers=False)
         serve_until_signal(settings, listening, on_ready=on_ready, path=path)
+    return studio.has_ended
 
 
 @contextlib.contextmanager

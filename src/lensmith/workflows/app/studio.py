@@ -35,6 +35,8 @@ CHANGE_INSTRUCTION = (
     "answer with the complete HTML document alone."
 )
 MAX_CHANGE_TOKENS = 16_384
+STOP_S = 5.0
+"""How long an engine that is told to stop may take to come to its next step."""
 _END = None
 
 
@@ -97,7 +99,7 @@ class Studio:
         self._works: dict[str, Work] = {}
         self._now: Work | None = None
         converter.engines = [self._watched(engine) for engine in converter.engines]
-        # A daemon, as an engine in the middle of a page hears no one: a program that ends does not wait for it.
+        # A daemon, so that a program that fails does not wait for it.
         self._thread = threading.Thread(target=self._run, name="lensmith-app", daemon=True)
 
     def __enter__(self) -> Self:
@@ -108,8 +110,13 @@ class Studio:
         for work in self._works.values():
             work.is_stopped = True
         self._queue.put(_END)
-        self._thread.join(timeout=1.0)
+        self._thread.join(timeout=STOP_S)
         self._converter.windows.close()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread is done, after it was left: an engine within a long step takes no notice."""
+        return not self._thread.is_alive()
 
     @property
     def takes_wishes(self) -> bool:
