@@ -109,7 +109,7 @@ def fill_versions(
 def _said(version: Version) -> str:
     score = "did not render" if version.overall is None else f"{version.overall:.0%}"
     made_by = _MADE_BY.get(version.made_by, version.made_by)
-    origin = f" of version {version.parent}" if version.parent is not None else ""
+    origin = f" · from version {version.parent}" if version.parent is not None else ""
     return f"{score} · {made_by}{origin}"
 
 

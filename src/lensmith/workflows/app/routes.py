@@ -20,7 +20,7 @@ from lensmith.data.webpages.markup.repair import repair
 from lensmith.workflows.app.door import PAGE_HEADERS
 from lensmith.workflows.app.pictures import zipped
 from lensmith.workflows.app.store import Store
-from lensmith.workflows.app.studio import Studio
+from lensmith.workflows.app.studio import Studio, said
 
 PICTURES = ("rendering.png", "difference.png")
 _OWN_FILES = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -115,7 +115,7 @@ def _told(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request
         try:
             return await answer(request)
         except LensmithError as error:
-            return JSONResponse({"error": str(error)}, 404 if request.method == "GET" else 422)
+            return JSONResponse({"error": said(error)}, 404 if request.method == "GET" else 422)
         except OSError as error:
             return JSONResponse({"error": f"The screenshot could not be kept: {error.strerror or error}"}, 507)
 

@@ -40,6 +40,15 @@ STOP_S = 5.0
 _END = None
 
 
+def said(error: LensmithError) -> str:
+    """An error as sentences, for a page."""
+    problem = f"{error.problem[:1].upper()}{error.problem[1:]}"
+    parts = [problem if error.actual is None else f"{problem}: {error.actual}"]
+    parts += [] if error.expected is None else [f"Expected: {error.expected}"]
+    parts += [] if error.hint is None else [f"{error.hint[:1].upper()}{error.hint[1:]}"]
+    return "".join(f"{part.rstrip('.')}.\n" for part in parts).rstrip()
+
+
 class StoppedError(LensmithError):
     """A person stopped what was being made."""
 
@@ -175,7 +184,7 @@ class Studio:
             except StoppedError:
                 work.error = "Stopped. Nothing was kept."
             except LensmithError as error:
-                work.error = str(error)
+                work.error = said(error)
             except OSError as error:
                 work.error = f"The page could not be kept: {error.strerror or error}"
             except Exception as error:  # whatever happens to one page, the next is made
