@@ -26,8 +26,7 @@ from PIL import Image
 from lensmith.core.errors import InputError
 from lensmith.core.files import write_atomic
 from lensmith.core.images import open_picture
-from lensmith.workflows.app.difference import Spot
-from lensmith.workflows.html.gallery import picture_png
+from lensmith.workflows.app.difference import Spot, encoded
 
 LOG = logging.getLogger(__name__)
 EDIT, CHANGE = "edit", "change"
@@ -175,7 +174,7 @@ class Store:
             if not folder.exists():
                 break
         project = Project(folder=folder, name=_short(name), created=_now())
-        write_atomic(project.screenshot_path, picture_png(picture))
+        write_atomic(project.screenshot_path, encoded(picture))
         described = {"name": project.name, "created": project.created}
         write_atomic(folder / "project.json", json.dumps(described))
         return project
