@@ -63,6 +63,39 @@ class CharBox(NamedTuple):
     box: Box
 
 
+class LineBox(NamedTuple):
+    """What one of a page's `texts` has in one line: its index there, and the box, which is as high as the font."""
+
+    text: int
+    box: Box
+
+
+class BorderSide(NamedTuple):
+    """One side of an element's border, as it shows over what is behind it."""
+
+    width_px: float
+    colour: Rgb
+
+
+class ElementStyle(NamedTuple):
+    """How one element is placed and what it paints itself, by its computed style.
+
+    `depth`: 0 for `html`, 1 for `body`. `box` is what can be seen of its border box, without area where nothing can.
+    `fill` is its own background over what is `behind` it, a gradient as the mean of its stops; None where it has none.
+    The borders are top, right, bottom, left. `is_picture`: what it shows is a picture, or a control that the browser
+    draws, so that no style tells its colours. The canvas is `html`'s: the whole page, and what covers it.
+    """
+
+    tag: str
+    depth: int
+    position: str
+    box: Box
+    fill: Rgb | None
+    behind: Rgb
+    borders: tuple[BorderSide | None, BorderSide | None, BorderSide | None, BorderSide | None]
+    is_picture: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class CutOff:
     """The page is wider than its window: what lies further right is not in the picture."""
@@ -156,8 +189,10 @@ class Page:
 
     `png` is the screenshot (8-bit RGB or RGBA), `width_px` x `height_px` its size at scale 1. `texts` are those that
     show, in the order of the markup, in shadow trees and frames too. `chars` lists every character of every
-    text node inside `body` in document order, exactly as it stands in the DOM. `notes` say what the page holds and the
-    picture does not show, whatever was asked for, and what a page that may read a folder named and was not given.
+    text node inside `body` in document order, exactly as it stands in the DOM. `lines` are those of `texts`, without
+    what lies in frames. `styles` are those of `html`, `body` and of every element in it that is laid out, in document
+    order, without the parts of drawings. `notes` say what the page holds and the picture does not show, whatever was
+    asked for, and what a page that may read a folder named and was not given.
     """
 
     width_px: int
@@ -166,6 +201,8 @@ class Page:
     texts: tuple[TextBlock, ...] = ()
     elements: tuple[ElementBox, ...] = ()
     chars: tuple[CharBox, ...] = ()
+    lines: tuple[LineBox, ...] = ()
+    styles: tuple[ElementStyle, ...] = ()
     notes: tuple[PageNote, ...] = ()
 
 

@@ -17,6 +17,10 @@ class Capture(enum.Flag):
     """The border box of every element inside `body`, in document order."""
     CHARS = enum.auto()
     """The box of every character of every text node inside `body`."""
+    LINES = enum.auto()
+    """The box of every line of every visible text; what they belong to is known with TEXTS."""
+    STYLES = enum.auto()
+    """How every element that is laid out is placed, and what it paints itself."""
 
 
 class Scripts(enum.Enum):

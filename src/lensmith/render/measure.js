@@ -334,6 +334,8 @@ async (wanted, ...nested) => {
     return colour;
   }
 
+  const rounded = (colour) => colour.slice(0, 3).map(Math.round);
+
   const over = (top, bottom, opacity) => {
     const alpha = top[3] * opacity;
     return [0, 1, 2].map((i) => top[i] * alpha + bottom[i] * (1 - alpha)).concat(1);
@@ -436,14 +438,21 @@ async (wanted, ...nested) => {
     }
   }
 
-  function pushText(out, text, box, colour, look) {
+  function pushText(out, text, box, colour, look, lines) {
     const seen = intersect(box, look.clip);
     // One pixel is what the usual ways to hide a text from all but screen readers leave of it.
     if (!text || seen.right - seen.left <= 1 || seen.bottom - seen.top <= 1) return;
     if (colour[3] * look.opacity === 0) return;
     out.texts.push(text);
     pushBox(out.textBoxes, seen.left, seen.top, seen.right, seen.bottom);
-    out.textColours.push(...over(colour, look.backdrop, look.opacity).slice(0, 3).map(Math.round));
+    out.textColours.push(...rounded(over(colour, look.backdrop, look.opacity)));
+    if (wanted.lines) for (const line of lines) pushLine(out, intersect(line, look.clip));
+  }
+
+  function pushLine(out, line) {
+    if (line.right - line.left <= 1 || line.bottom - line.top <= 1) return;
+    out.lineTexts.push(out.texts.length - 1);
+    pushBox(out.lineBoxes, line.left, line.top, line.right, line.bottom);
   }
 
   function measureTextNode(node, out, pageClip) {
@@ -452,7 +461,8 @@ async (wanted, ...nested) => {
     if (!parent) return;
     range.selectNodeContents(node);
     const box = { left: Infinity, top: Infinity, right: -Infinity, bottom: -Infinity };
-    for (const rect of range.getClientRects()) {
+    const lines = [...range.getClientRects()];
+    for (const rect of lines) {
       if (!rect.width || !rect.height) continue;
       box.left = Math.min(box.left, rect.left);
       box.top = Math.min(box.top, rect.top);
@@ -467,7 +477,7 @@ async (wanted, ...nested) => {
     let colour = parseColour(look.style.webkitTextFillColor);
     if (parent instanceof SVGElement) colour = parseColour(look.style[look.style.fill === "none" ? "stroke" : "fill"]);
     else if (colour[3] === 0 && look.textPaint) colour = look.textPaint;
-    pushText(out, asRead(node.data, look.style), box, colour, look);
+    pushText(out, asRead(node.data, look.style), box, colour, look, lines);
   }
 
   const TYPED = new Set(["text", "search", "tel", "url", "email", "number"]);
@@ -502,7 +512,7 @@ async (wanted, ...nested) => {
     if (!isShown(field, look)) return;
     const box = insidePadding(field, look.style);
     const style = shown.placeholder ? getComputedStyle(field, "::placeholder") : look.style;
-    pushText(out, asRead(shown.text, look.style), box, parseColour(style.color), look);
+    pushText(out, asRead(shown.text, look.style), box, parseColour(style.color), look, [box]);
   }
 
   function insidePadding(element, style) {
@@ -538,11 +548,72 @@ async (wanted, ...nested) => {
     }
   }
 
+  // ---- How elements are placed, and what they paint themselves ------------------------------------------------------
+
+  const REPLACED = new Set(["img", "svg", "canvas", "video", "object", "embed", "iframe", "progress", "meter"]);
+  const DRAWN_FIELDS = new Set(["checkbox", "radio", "range", "color", "file", "image"]);
+
+  function isPicture(element, style) {
+    if (REPLACED.has(nameOf(element)) || style.backgroundImage.includes("url(")) return true;
+    return element instanceof HTMLInputElement && DRAWN_FIELDS.has(getter(HTMLInputElement, "type")(element));
+  }
+
+  function hasBackground({ style, textPaint }) {
+    if (textPaint) return false;
+    const gradient = style.backgroundImage === "none" ? null : gradientColour(style.backgroundImage);
+    return (gradient ?? parseColour(style.backgroundColor))[3] > 0;
+  }
+
+  function bordersOf({ style, opacity }, backdrop) {
+    return ["Top", "Right", "Bottom", "Left"].map((side) => {
+      const width = parseFloat(style[`border${side}Width`]);
+      const colour = parseColour(style[`border${side}Color`]);
+      return width && colour[3] ? [width, ...rounded(over(colour, backdrop, opacity))] : null;
+    });
+  }
+
+  function pushStyle(out, element, depth, box, fill, backdrop, look) {
+    const { style } = look;
+    out.styles.push([nameOf(element), depth, style.position]);
+    pushBox(out.styleBoxes, box.left, box.top, Math.max(box.right, box.left), Math.max(box.bottom, box.top));
+    const paint = { fill: fill && rounded(fill), behind: rounded(backdrop), picture: isPicture(element, style) };
+    out.paints.push({ ...paint, borders: bordersOf(look, backdrop) });
+  }
+
+  // The background of the root, or else the body's, covers the canvas.
+  function pushCanvas(out, root, body, pageClip) {
+    const look = lookOf(root, pageClip);
+    const own = hasBackground(look);
+    const fill = own ? look.backdrop : hasBackground(lookOf(body, pageClip)) ? lookOf(body, pageClip).backdrop : null;
+    pushStyle(out, root, 0, pageClip, fill, behind.backdrop, look);
+    return own;
+  }
+
+  function measureStyles(root, body, out, pageClip) {
+    const coversCanvas = pushCanvas(out, root, body, pageClip) ? null : body;
+    const depths = new Map([[root, 0]]);
+    for (const element of [body, ...elementsIn(body)]) {
+      const depth = (depths.get(parentOf(element)) ?? 0) + 1;
+      depths.set(element, depth);
+      const drawn = element instanceof SVGElement && getter(SVGElement, "ownerSVGElement")(element);
+      if (drawn || !isVisible(element)) continue;
+      const look = lookOf(element, pageClip);
+      const parent = parentOf(element);
+      const above = parent ? lookOf(parent, pageClip) : behind;
+      const holder = clipParent(element, look.style);
+      const box = intersect(rectOf(element), holder ? lookOf(holder, pageClip).clip : pageClip);
+      if (!isShown(element, look)) Object.assign(box, { right: box.left, bottom: box.top });
+      const fill = element !== coversCanvas && hasBackground(look) ? look.backdrop : null;
+      pushStyle(out, element, depth, box, fill, above.backdrop, look);
+    }
+  }
+
   // ---- All together ------------------------------------------------------------------------------------------------
 
   const out = { width: innerWidth, height: innerHeight, nodes: 0, tags: [], tagBoxes: [], chars: [], charBoxes: [] };
   Object.assign(out, { texts: [], textBoxes: [], textColours: [], frames: [], missing: 0, missingChars: [] });
-  Object.assign(out, { scrolledTags: [], scrolledBoxes: [], scrolledPx: [] });
+  Object.assign(out, { scrolledTags: [], scrolledBoxes: [], scrolledPx: [], lineTexts: [], lineBoxes: [] });
+  Object.assign(out, { styles: [], paints: [], styleBoxes: [] });
   Object.assign(out, { windowWidth: innerWidth, windowHeight: innerHeight, scrollX, scrollY });
   const root = getter(Document, "documentElement")(document);
   const body = getter(Document, "body")(document);
@@ -561,7 +632,8 @@ async (wanted, ...nested) => {
   if (!wanted.fullPage) pageClip.bottom = innerHeight - scrollY;
   if (wanted.elements) measureElements(body, out);
   if (wanted.chars) measureChars(body, out);
-  if (wanted.texts || frames.length) measureTexts(body, out, pageClip);
+  if (wanted.elementStyles) measureStyles(root, body, out, pageClip);
+  if (wanted.texts || wanted.lines || frames.length) measureTexts(body, out, pageClip);
   reportScrolled(scrolledBoxes(root, body, pageClip), out);
   findMissingGlyphs(root, body, out, pageClip);
   return JSON.stringify(out);

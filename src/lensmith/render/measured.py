@@ -1,12 +1,15 @@
 """What `measure.js` found, as a page: boxes, texts, notes; and what lies in a frame, put where the frame is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lensmith.core.types import (
+    BorderSide,
     Box,
     CharBox,
     CutOff,
     ElementBox,
+    ElementStyle,
+    LineBox,
     MissingGlyphs,
     Page,
     PageNote,
@@ -29,6 +32,8 @@ def page_of(found: Json, width_px: int, height_px: int, png: bytes, *, has_texts
         texts=tuple(TextBlock(*parts) for parts in texts) if has_texts else (),
         elements=tuple(map(ElementBox, found["tags"], _boxes(found["tagBoxes"]))),
         chars=tuple(map(CharBox, found["chars"], _boxes(found["charBoxes"]))),
+        lines=tuple(map(LineBox, found["lineTexts"], _boxes(found["lineBoxes"]))),
+        styles=tuple(_styles(found)),
         notes=tuple(_notes(found, width_px)),
     )
 
@@ -63,6 +68,7 @@ def put_frame(found: Json, place: Json, inner: Json) -> None:
             boxes += [round(value / _UNIT) for value in cut]
             colours += colour
     at = place["at"]
+    found["lineTexts"] = [text + len(texts) if text >= at else text for text in found["lineTexts"]]
     found["texts"][at:at] = texts
     found["textBoxes"][4 * at : 4 * at] = boxes
     found["textColours"][3 * at : 3 * at] = colours
@@ -101,6 +107,34 @@ def _notes(found: Json, picture_width_px: int) -> Iterator[PageNote]:
         yield ScrolledAway(tag=tag, box=box, hidden_width_px=max(width_px, 0), hidden_height_px=max(height_px, 0))
     if found["missing"]:
         yield MissingGlyphs(count=found["missing"], characters="".join(found["missingChars"][:40]))
+
+
+def _styles(found: Json) -> Iterator[ElementStyle]:
+    for (tag, depth, position), paint, box in zip(
+        found["styles"], found["paints"], _boxes(found["styleBoxes"]), strict=True
+    ):
+        top, right, bottom, left = (None if side is None else _border(side) for side in paint["borders"])
+        fill = paint["fill"]
+        yield ElementStyle(
+            tag=tag,
+            depth=depth,
+            position=position,
+            box=box,
+            fill=None if fill is None else _rgb(fill),
+            behind=_rgb(paint["behind"]),
+            borders=(top, right, bottom, left),
+            is_picture=paint["picture"],
+        )
+
+
+def _border(side: list[float]) -> BorderSide:
+    width_px, *colour = side
+    return BorderSide(width_px, _rgb(colour))
+
+
+def _rgb(levels: Sequence[float]) -> Rgb:
+    red, green, blue = (int(level) for level in levels)
+    return red, green, blue
 
 
 def _boxes(flat: list[int]) -> list[Box]:

@@ -228,6 +228,8 @@ class Tab:
             "texts": Capture.TEXTS in capture,
             "elements": Capture.ELEMENTS in capture,
             "chars": Capture.CHARS in capture,
+            "lines": Capture.LINES in capture,
+            "elementStyles": Capture.STYLES in capture,
             "maxNodes": self._config.max_nodes,
             "maxHeight": self._config.max_height_px,
             "maxNotes": MAX_NOTES,
@@ -264,7 +266,8 @@ class Tab:
         """Measures a document with its closed shadow trees and, one by one, the documents in its frames."""
         nested = list(nested_nodes(document))
         found = await self._measure_document(frame, wanted, [node["backendNodeId"] for node in nested])
-        inside = {**wanted, "elements": False, "chars": False, "fullPage": False, "content": False}
+        here = ("elements", "chars", "lines", "elementStyles", "fullPage", "content")
+        inside = {**wanted, **dict.fromkeys(here, False)}
         # From the last to the first, so that what is put in moves nothing that is still to come.
         for place in reversed(found["frames"]):
             node = nested[place["index"]]
