@@ -36,7 +36,6 @@ OURS = Exceptions(
         "lensmith.audit.stages.whole_cost": "what the whole attack costs, for run and stages alike",
         "lensmith.endpoints.fake.columns": "the columns of a wide fake head, made on demand",
         "lensmith.endpoints.fake.tokens": "the fake's tokenizer",
-        "lensmith.evaluate.stats": "means and their intervals, for any metric",
         "lensmith.guard.metrics": "what the guard counts",
         "lensmith.render.fonts": "which fonts a rendering depends on",
         "lensmith.render.strips": "pictures joined without a browser, tested on their own",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lensmith.core.errors import InputError, ShapeError
-from lensmith.evaluate.stats import estimate_mean
+from lensmith.evaluate.stats import estimate_mean, estimate_median
 
 
 def test_a_small_sample_by_hand() -> None:
@@ -47,3 +47,23 @@ def test_what_cannot_be_averaged_is_refused() -> None:
         estimate_mean([0.1], resamples=0)
     with pytest.raises(ShapeError, match="plain list"):
         estimate_mean([[0.1]])
+
+
+def test_a_median_bears_one_that_is_far_off() -> None:
+    estimate = estimate_median([1.0, 2.0, 1000.0])
+    assert (estimate.median, estimate.n) == (2.0, 3)
+    assert 1 <= estimate.low <= 2 <= estimate.high <= 1000
+    even = estimate_median([1.0, 2.0, 4.0, 9.0])
+    assert even.median == 3.0
+    assert estimate_median([5.0] * 8) == estimate_median([5.0] * 8, seed=9)
+    with pytest.raises(InputError, match="no values"):
+        estimate_median([])
+
+
+def test_the_median_s_interval_covers_as_promised() -> None:
+    random = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        estimate = estimate_median(random.exponential(size=60), confidence=0.9, resamples=400, seed=trial)
+        covered += estimate.low <= np.log(2) <= estimate.high
+    assert 0.84 < covered / 200 < 0.96

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lensmith.core.errors import InputError
-from lensmith.evaluate.choice.metrics import Share, UnreadableAnswer, summarise
+from lensmith.evaluate.choice.metrics import UnreadableAnswer, summarise
 from lensmith.evaluate.choice.question import Asking, HowAsked, Mode, Normalise, Question, Result
+from lensmith.evaluate.stats import Share
 
 LETTER = HowAsked(mode=Mode.LIKELIHOOD, normalise=Normalise.LETTER)
 CIRCULAR = HowAsked(mode=Mode.LIKELIHOOD, normalise=Normalise.LETTER, circular=True)

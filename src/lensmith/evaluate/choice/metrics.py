@@ -1,49 +1,15 @@
-"""Accuracy of multiple-choice results: with its interval, beside chance, and with what betrays a biased chooser.
-
-The interval is Wilson's score interval (Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion",
-Statistical Science 16, 2001, section 3.1): unlike the bootstrap it has a width where all answers are right, and it
-stays within [0, 1].
-"""
+"""Accuracy of multiple-choice results: with its interval, beside chance, and with what betrays a biased chooser."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 from lensmith.core.errors import InputError
 from lensmith.evaluate.choice.question import LETTERS, BadLine, HowAsked, Mode, Normalise, Result
+from lensmith.evaluate.stats import Share
 
-CONFIDENCE = 0.95
 _ANSWERS_SHOWN = 10
 _CHARACTERS_SHOWN = 80
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """`hits` of `n`, and the interval of the share behind it."""
-
-    n: int
-    hits: int
-    share: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, hits: int, n: int, *, confidence: float = CONFIDENCE) -> "Share":
-        """Raises InputError where there is nothing to take a share of."""
-        if not 0 <= hits <= n or n == 0:
-            raise InputError("no share of nothing", expected="0 to n hits of at least one", actual=f"{hits} of {n}")
-        z = NormalDist().inv_cdf((1 + confidence) / 2)
-        share = hits / n
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        # At the ends the formula is exact up to its last digit.
-        low, high = (0.0 if hits == 0 else middle - half), (1.0 if hits == n else middle + half)
-        return cls(n=n, hits=hits, share=share, low=low, high=high)
-
-    def __str__(self) -> str:
-        return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}] ({self.hits} of {self.n})"
 
 
 @dataclass(frozen=True, kw_only=True)
