@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from skimage.metrics import structural_similarity as reference_ssim
 
 from lensmith.core.errors import ShapeError
 from lensmith.evaluate.visual.baselines import blank_page
-from lensmith.evaluate.visual.pixels import background_colour, page_size_error, pixel_similarity, rgb_array
+from lensmith.evaluate.visual.pixels import (
+    background_colour,
+    page_size_error,
+    pixel_similarity,
+    rgb_array,
+    structural_similarity,
+)
 
 
 def drawn(shift_px: int = 0, bars: int = 8, ink: str = "navy", back: str = "white", height: int = 320) -> Image.Image:
@@ -81,3 +88,34 @@ def test_page_size_error() -> None:
     assert page_size_error((100, 200), (100, 200)) == 0
     assert page_size_error((100, 200), (100, 400)) == page_size_error((100, 400), (100, 200)) == 0.5
     assert page_size_error((100, 200), (50, 400)) == 0.75
+
+
+@pytest.mark.parametrize("height", [320, 1200])  # one strip of rows, and several
+def test_ssim_is_the_reference_implementations(height: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (height, 160, 3), dtype=np.uint8)
+    pairs = [
+        (drawn(height=height), drawn(shift_px=3, height=height)),
+        (drawn(height=height), drawn(ink="red", height=height)),
+        (drawn(height=height), Image.fromarray(noise)),
+        (drawn(height=height), Image.new("RGB", (160, height), "white")),
+    ]
+    for first, second in pairs:
+        expected = reference_ssim(
+            np.asarray(first.convert("L")),
+            np.asarray(second.convert("L")),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=255,
+        )
+        assert structural_similarity(first, second) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_is_one_for_equals_and_takes_pictures_of_any_size() -> None:
+    assert structural_similarity(drawn(), drawn()) == 1
+    small = Image.new("RGB", (3, 2), "black")
+    assert structural_similarity(small, small) == 1
+    assert structural_similarity(small, Image.new("RGB", (3, 2), "white")) < 0.9
+    short, tall = drawn(height=320), drawn(height=640, bars=16)
+    assert structural_similarity(short, tall) == pytest.approx(structural_similarity(tall, short), abs=1e-12)
+    assert structural_similarity(short, tall) < 0.9

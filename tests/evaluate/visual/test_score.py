@@ -2,7 +2,7 @@
 
 import io
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from random import Random
 
 import numpy as np
@@ -32,7 +32,8 @@ BLANK = Page(width_px=WIDTH, height_px=HEIGHT)
 
 
 def text_scores(score: VisualScore) -> list[float]:
-    return [value for name, value in asdict(score).items() if name not in ("pixel", "page_size_error")]
+    names = {field.name for field in fields(TextScores)}
+    return [value for name, value in asdict(score).items() if name in names]
 
 
 def sentence_page(count: int, seed: int = 0) -> Page:

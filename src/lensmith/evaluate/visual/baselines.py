@@ -18,7 +18,7 @@ from PIL import Image
 
 from lensmith.core.arrays import Float64Array
 from lensmith.core.errors import InputError, ShapeError
-from lensmith.core.types import Page
+from lensmith.core.types import Box, ElementStyle, Page
 from lensmith.evaluate.visual.pixels import PictureLike, RgbArray, rgb_array
 
 T = TypeVar("T")
@@ -37,10 +37,20 @@ class Nearest(Generic[T]):
 
 
 def blank_page(width_px: int, height_px: int) -> Page:
-    """A white page without any text, with its screenshot."""
+    """A white page without any text and element, with its screenshot."""
     encoded = io.BytesIO()
     Image.new("RGB", (width_px, height_px), _WHITE).save(encoded, format="PNG")
-    return Page(width_px=width_px, height_px=height_px, png=encoded.getvalue())
+    canvas = ElementStyle(
+        tag="html",
+        depth=0,
+        position="static",
+        box=Box(0, 0, width_px, height_px),
+        fill=None,
+        behind=_WHITE,
+        borders=(None, None, None, None),
+        is_picture=False,
+    )
+    return Page(width_px=width_px, height_px=height_px, png=encoded.getvalue(), styles=(canvas,))
 
 
 def thumbnail(picture: PictureLike) -> RgbArray:

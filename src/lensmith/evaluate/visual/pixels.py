@@ -5,6 +5,10 @@ the difference is taken relative to the *ink*: what stands out from the page's c
 and scores 0 against every page on the same background. The comparison is made at three scales (cells of 2, 8 and 32
 pixels): the finest sees letters and edges, the middle one forgives a shift of a few pixels, the coarsest sees only
 where the masses lie. This stands where Design2Code has CLIP, which needs weights and gives a failing page 0.77.
+
+Beside it stands SSIM (Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
+Transactions on Image Processing 13(4), 2004), as others report it for pages. It is high wherever both are plain, so it
+gives a blank page a high mark: compare it with the one that the blank page has.
 """
 
 import io
@@ -13,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from lensmith.core.arrays import Float64Array
 from lensmith.core.errors import ShapeError
@@ -25,6 +30,11 @@ _FIRST_CELL_PX = 2
 _NEXT_CELLS = (4, 4)  # each scale averages 4 x 4 cells of the one before: cells of 2, 8 and 32 px
 _LARGE_PICTURE_VALUES = 300_000
 _WHITE = (255, 255, 255)
+
+_SSIM_SIGMA_PX, _SSIM_REACH_PX = 1.5, 5
+"""A Gaussian window of 11 x 11, as in the paper."""
+_SSIM_STEADY = ((0.01 * 255) ** 2, (0.03 * 255) ** 2)
+_ROWS_AT_ONCE = 512
 
 
 def rgb_array(picture: PictureLike) -> RgbArray:
@@ -87,6 +97,45 @@ def pixel_similarity(first: PictureLike, second: PictureLike) -> float:
         cells_first, cells_second = cells_first.reduce(factor), cells_second.reduce(factor)
         likenesses += _ink_likenesses(cells_first, cells_second, backgrounds)
     return float(np.mean(likenesses))
+
+
+def structural_similarity(first: PictureLike, second: PictureLike) -> float:
+    """SSIM of the pictures' brightness (ITU-R 601), the mean over all windows that lie in the picture: 1 for equal
+    ones, symmetric, at least -1.
+
+    Pictures of different size are laid on one canvas as in `pixel_similarity`; it is at least a window in size.
+    """
+    rgb_first, rgb_second = rgb_array(first), rgb_array(second)
+    side = 2 * _SSIM_REACH_PX + 1
+    height, width = (int(max(side, *sizes)) for sizes in zip(rgb_first.shape[:2], rgb_second.shape[:2], strict=True))
+    a, b = (np.asarray(_on_canvas(rgb, height, width).convert("L")) for rgb in (rgb_first, rgb_second))
+    total = 0.0
+    rows = height - 2 * _SSIM_REACH_PX
+    for top in range(0, rows, _ROWS_AT_ONCE):
+        strip = slice(top, min(top + _ROWS_AT_ONCE, rows) + 2 * _SSIM_REACH_PX)
+        total += float(_ssim_map(a[strip].astype(np.float64), b[strip].astype(np.float64)).sum())
+    return total / (rows * (width - 2 * _SSIM_REACH_PX))
+
+
+def _ssim_map(a: Float64Array, b: Float64Array) -> Float64Array:
+    """SSIM of each window, by the place of its middle."""
+    mean_a, mean_b = _windowed(a), _windowed(b)
+    spread_a, spread_b = _windowed(a * a) - mean_a**2, _windowed(b * b) - mean_b**2
+    together = _windowed(a * b) - mean_a * mean_b
+    level, contrast = _SSIM_STEADY
+    above = (2 * mean_a * mean_b + level) * (2 * together + contrast)
+    ssim: Float64Array = above / ((mean_a**2 + mean_b**2 + level) * (spread_a + spread_b + contrast))
+    return ssim
+
+
+def _windowed(values: Float64Array) -> Float64Array:
+    """Weighted means of all windows that lie in the array."""
+    steps = np.arange(-_SSIM_REACH_PX, _SSIM_REACH_PX + 1)
+    weights = np.exp(-(steps**2) / (2 * _SSIM_SIGMA_PX**2))
+    weights /= weights.sum()
+    means = ndimage.correlate1d(ndimage.correlate1d(values, weights, axis=0), weights, axis=1)
+    inside: Float64Array = means[_SSIM_REACH_PX:-_SSIM_REACH_PX, _SSIM_REACH_PX:-_SSIM_REACH_PX]
+    return inside
 
 
 def page_size_error(first_px: tuple[float, float], second_px: tuple[float, float]) -> float:

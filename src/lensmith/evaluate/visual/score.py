@@ -12,6 +12,8 @@ Where we differ from Design2Code:
 - Identical texts are always partners, the nearest first (`matching.pair_identical`), so that a page matches itself.
 - CLIP is replaced by pixel similarity, which needs no weights; a mean with it is not Design2Code's score.
 - Page size, which normalised positions hide, is reported as an error.
+- What is painted besides text has terms of its own (`surfaces`), and SSIM stands beside the pixels; neither is in
+  `overall`, so that its figures stay comparable.
 - Two pages without any text agree (1); Design2Code gives them 0.
 """
 
@@ -27,7 +29,8 @@ from lensmith.core.types import Page
 from lensmith.evaluate.stats import MeanEstimate, estimate_mean
 from lensmith.evaluate.visual.colour import colour_similarity
 from lensmith.evaluate.visual.matching import Matching, blocks_of, match_blocks, pair_identical
-from lensmith.evaluate.visual.pixels import page_size_error, pixel_similarity
+from lensmith.evaluate.visual.pixels import page_size_error, pixel_similarity, rgb_array, structural_similarity
+from lensmith.evaluate.visual.surfaces import score_surfaces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +55,21 @@ class TextScores:
 
 @dataclass(frozen=True, kw_only=True)
 class VisualScore(TextScores):
-    """The text scores, and two that see the rest of the page.
+    """The text scores, and those that see the rest of the page.
 
-    pixel: `pixels.pixel_similarity`, None where a picture was missing. page_size_error: in [0, 1], lower is better.
+    pixel: `pixels.pixel_similarity`, and ssim: `pixels.structural_similarity`, at least 0; None where a picture was
+    missing. page_size_error: in [0, 1], lower is better. surface_match, surface_recall and surface_colour:
+    `surfaces.SurfaceScores`, None where the pages were rendered without their styles.
     """
 
     means: ClassVar[tuple[str, ...]] = ("overall",)
 
     pixel: float | None
     page_size_error: float
+    ssim: float | None = None
+    surface_match: float | None = None
+    surface_recall: float | None = None
+    surface_colour: float | None = None
 
     @property
     def overall(self) -> float:
@@ -75,18 +84,30 @@ class VisualScore(TextScores):
     @classmethod
     def of_failure(cls) -> "VisualScore":
         """The score of a prediction that could not be rendered: nothing matches."""
-        return cls(**asdict(all_equal(0.0)), pixel=0.0, page_size_error=1.0)
+        surfaces = {"surface_match": 0.0, "surface_recall": 0.0, "surface_colour": 0.0}
+        return cls(**asdict(all_equal(0.0)), pixel=0.0, page_size_error=1.0, ssim=0.0, **surfaces)
 
 
 def score_pages(target: Page, prediction: Page) -> VisualScore:
-    """Score a prediction against a target, both rendered with their texts, and with screenshots at scale 1 if any."""
+    """Score a prediction against a target, both rendered with their texts, and if it is to be seen with screenshots at
+    scale 1 and with their styles."""
     texts = score_matching(pair_identical(match_blocks(blocks_of(prediction), blocks_of(target))))
+    pixel = ssim = None
+    if target.png and prediction.png:
+        rgb_target, rgb_prediction = rgb_array(target.png), rgb_array(prediction.png)
+        pixel = pixel_similarity(rgb_target, rgb_prediction)
+        ssim = max(0.0, structural_similarity(rgb_target, rgb_prediction))
+    surfaces = score_surfaces(target, prediction) if target.styles and prediction.styles else None
     return VisualScore(
         **asdict(texts),
-        pixel=pixel_similarity(target.png, prediction.png) if target.png and prediction.png else None,
+        pixel=pixel,
         page_size_error=page_size_error(
             (target.width_px, target.height_px), (prediction.width_px, prediction.height_px)
         ),
+        ssim=ssim,
+        surface_match=None if surfaces is None else surfaces.match,
+        surface_recall=None if surfaces is None else surfaces.recall,
+        surface_colour=None if surfaces is None else surfaces.colour,
     )
 
 
