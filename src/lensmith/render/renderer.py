@@ -21,9 +21,12 @@ DEFAULT_CAPTURE = Capture.PICTURE | Capture.TEXTS
 
 @dataclass(frozen=True, kw_only=True)
 class HtmlFile:
-    """HTML as read from a file, and what of the file's folder it may read; None: nothing."""
+    """HTML as read from a file, and what of the file's folder it may read; None: nothing.
 
-    html: bytes
+    Bytes are decoded as `Renderer.render` decodes them; text is what somebody else has read.
+    """
+
+    html: str | bytes
     assets: Assets | None
 
 

@@ -18,8 +18,8 @@ with equal texts the bonus for neighbours can make it pay to swap them, which co
 
 Where this differs from its authors' code: `markup` and `colouring` say what ends with an error there; pages are
 rendered without network and scripts, unless the caller's Renderer runs them, so pictures must stand in the page as data
-URLs; a page that cannot be rendered is an error here and a blank page there; and of more than 1,000 blocks the largest
-count, for the work grows with the third power.
+URLs, or beside a page that comes with its folder (`HtmlFile`); a page that cannot be rendered is an error here and a
+blank page there; and of more than 1,000 blocks the largest count, for the work grows with the third power.
 """
 
 from collections import deque
@@ -36,10 +36,14 @@ from lensmith.evaluate.visual.design2code.colouring import Copies, coloured_copi
 from lensmith.evaluate.visual.matching import Block, largest_blocks, match_blocks, merge_same_boxes
 from lensmith.evaluate.visual.pixels import rgb_array
 from lensmith.evaluate.visual.score import TextScores, all_equal, score_matching
-from lensmith.render import Capture, Extent, RenderConfig, Renderer
+from lensmith.render import Capture, Extent, HtmlFile, RenderConfig, Renderer
 
 WINDOW = RenderConfig(viewport_width_px=1280, viewport_height_px=720, extent=Extent.CONTENT)
 """How Design2Code renders pages: Playwright's window and full-page screenshots."""
+
+
+Document = str | HtmlFile
+"""A page's HTML, alone or with the folder that it may read. Bytes are read as UTF-8, as Design2Code's code does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +90,14 @@ class Design2CodeScore(TextScores):
 
 
 def score_pairs(
-    pairs: Iterable[tuple[str, str]], renderer: Renderer, *, clip: ClipSimilarity | None = None
+    pairs: Iterable[tuple[Document, Document]], renderer: Renderer, *, clip: ClipSimilarity | None = None
 ) -> Iterator[Design2CodeScore | RenderError]:
     """The scores of (target, prediction), both HTML, in order; the error in the place of a pair that does not render.
 
     Streams, with several pages in flight. `renderer` is to have the window `WINDOW`. Raises BrowserNotFoundError.
     """
     pages = text_pages(
-        (html for target, prediction in pairs for html in (target, clean_prediction(prediction))), renderer
+        (document for target, prediction in pairs for document in (target, cleaned(prediction))), renderer
     )
     for target_page in pages:
         predicted_page = next(pages)
@@ -105,23 +109,29 @@ def score_pairs(
             yield compare(target_page, predicted_page, clip=clip)
 
 
-def text_pages(htmls: Iterable[str], renderer: Renderer) -> Iterator[TextPage | RenderError]:
+def cleaned(prediction: Document) -> Document:
+    """What is scored in place of a prediction (see `cleaning`)."""
+    return _with_text(prediction, clean_prediction(_text_of(prediction)))
+
+
+def text_pages(documents: Iterable[Document], renderer: Renderer) -> Iterator[TextPage | RenderError]:
     """The pages in order, or what kept one from being rendered. Predictions are to be cleaned before.
 
     For a target that many predictions are compared with, or the other way round.
     """
     waiting: deque[_Plan] = deque()
 
-    def documents() -> Iterator[str]:
-        for html in htmls:
+    def to_render() -> Iterator[Document]:
+        for document in documents:
+            html = _text_of(document)
             plan = _Plan(html, coloured_copies(html))
             waiting.append(plan)
-            yield from plan.documents
+            yield from (_with_text(document, text) for text in plan.texts)
 
-    pictures = renderer.render_many(documents(), Capture.PICTURE)
+    pictures = renderer.render_many(to_render(), Capture.PICTURE)
     for page in pictures:
         plan = waiting.popleft()
-        yield _text_page(plan, [page, *islice(pictures, len(plan.documents) - 1)])
+        yield _text_page(plan, [page, *islice(pictures, len(plan.texts) - 1)])
 
 
 def compare(target: TextPage, prediction: TextPage, *, clip: ClipSimilarity | None = None) -> Design2CodeScore:
@@ -138,8 +148,18 @@ class _Plan(NamedTuple):
     copies: tuple[Copies, ...]
 
     @property
-    def documents(self) -> list[str]:
+    def texts(self) -> list[str]:
         return [self.html, *(copy for pair in self.copies for copy in (pair.first, pair.second))]
+
+
+def _text_of(document: Document) -> str:
+    html = document.html if isinstance(document, HtmlFile) else document
+    return html if isinstance(html, str) else html.decode("utf-8", "replace")
+
+
+def _with_text(document: Document, html: str) -> Document:
+    """Another text in the same folder."""
+    return HtmlFile(html=html, assets=document.assets) if isinstance(document, HtmlFile) else html
 
 
 def _text_page(plan: _Plan, rendered: list[Page | RenderError]) -> TextPage | RenderError:
