@@ -36,7 +36,21 @@ def html(
             help="What to convert: grammar:N, real:tune, real:test (real:test:N: N of them), or a folder of HTML files."
         ),
     ],
-    engine: Annotated[EngineOption, typer.Option(help="Who makes the pages that are scored.")] = EngineOption.MODEL,
+    engine: Annotated[
+        list[EngineOption] | None,
+        typer.Option(
+            help="Who makes the pages that are scored; several times for several, side by side. By default model, "
+            "and nobody where a peer is given."
+        ),
+    ] = None,
+    peer: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Score answers that another tool wrote too: a folder with NAME.html for each page.",
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Folder of another model than the one that ships.")] = None,
     width: Annotated[
         int | None,
@@ -45,7 +59,10 @@ def html(
     samples: Annotated[int, typer.Option(min=1, help="Candidates to render for each page.")] = 1,
     report: Annotated[
         Path | None,
-        typer.Option(callback=output_path, help="Also write the pages side by side as one HTML file; - is stdout."),
+        typer.Option(
+            callback=output_path,
+            help="Also write the pages side by side as one HTML file, the worst first; - is stdout.",
+        ),
     ] = None,
     nearest_among: Annotated[
         int, typer.Option(min=0, help="Training pages among which the nearest-page baseline looks; 0 leaves it out.")
@@ -53,12 +70,14 @@ def html(
     score: Annotated[
         ScoreWay, typer.Option(help="What is printed: lensmith's own score, Design2Code's four terms, or both.")
     ] = ScoreWay.GEOMETRY,
+    by_page: Annotated[bool, typer.Option("--by-page", help="Also print each page's scores, the worst first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Score screenshot to HTML.
 
-    Renders pages, converts their pictures to HTML, and compares how both look. Pages that cannot be rendered are listed
-    at the end, and the exit status is then 2.
+    Renders pages, converts their pictures to HTML, and compares how both look and what their code is like. Beside each
+    engine stand a blank page and the nearest training page. Pages that cannot be rendered are listed at the end, and
+    the exit status is then 2.
     """
     from lensmith.workflows.html.engines import EngineName
     from lensmith.workflows.html.evaluate import run
@@ -66,16 +85,18 @@ def html(
     with progress_bar("pages") as on_progress:
         scores = run(
             pages,
-            engine=EngineName(engine.value),
+            engines=[EngineName(name.value) for name in engine or ([] if peer else [EngineOption.MODEL])],
             model=model,
             width_px=width,
             samples=samples,
             nearest_among=nearest_among,
+            peers=peer or [],
             report=report,
             way=score,
             on_progress=on_progress,
         )
-    show(scores, as_json=as_json, out=report)
+    text = f"{scores}\n{scores.by_page()}" if by_page else str(scores)
+    show(scores, as_json=as_json, text=text, out=report)
     if scores.failed:
         raise typer.Exit(BAD_INPUT)
 

@@ -13,8 +13,9 @@ from lensmith.evaluate.visual.score import VisualSummary, summarise
 from lensmith.models.linear.packed import count_parameters
 from lensmith.workflows.demo.chat import ChatResult, chat_chapter, run_chat
 from lensmith.workflows.demo.leaks import LEAK_STEPS, LeaksResult, leaks_chapter, run_leaks
+from lensmith.workflows.html.answers import ScoredPage, TargetPage, scored_pages
 from lensmith.workflows.html.convert import CAPTURE, Converter
-from lensmith.workflows.html.evaluate import ScoredPage, TargetPage, report_page, scored_pages
+from lensmith.workflows.html.evaluate import report_page
 from lensmith.workflows.html.gallery import write_report
 from lensmith.workflows.html.local import LocalWriter
 

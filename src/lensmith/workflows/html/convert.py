@@ -33,7 +33,7 @@ from lensmith.workflows.html.engines import (
 )
 from lensmith.workflows.html.writers import OnText, PageWriter
 
-CAPTURE = Capture.PICTURE | Capture.TEXTS
+CAPTURE = Capture.PICTURE | Capture.TEXTS | Capture.STYLES
 COMPARING = "comparing the page with the screenshot"
 """What an `OnStep` is told where a candidate is judged."""
 CLOSE_ENOUGH = 0.93
@@ -261,8 +261,8 @@ def _writing(folder: str | Path | None, writer: PageWriter | None, *, is_lazy: b
 
 
 def _likely_first(engines: Sequence[PageEngine], picture: Image.Image) -> list[PageEngine]:
-    """A writer first where the picture is of its kind, else last."""
-    return sorted(engines, key=lambda engine: isinstance(engine, WriterEngine) and not engine.suits(picture))
+    """As they stand, but those last that the picture does not suit."""
+    return sorted(engines, key=lambda engine: not engine.suits(picture))
 
 
 def _why_not(engine: PageEngine, picture: Image.Image, candidates: Sequence[Candidate]) -> str:

@@ -1,7 +1,8 @@
-"""Scores of a screenshot-to-HTML model on pages with known HTML, beside two baselines that cannot read.
+"""Scores of who turns screenshots into HTML, on pages with known HTML, beside two baselines that cannot read.
 
 Pages are rendered, converted by free-running greedy generation, rendered again, and compared (`evaluate.visual`).
-Generated pages come from a stream that no recipe trains on.
+Several engines, and folders of answers that other tools wrote, stand in one table. Generated pages come from a stream
+that no recipe trains on.
 """
 
 import re
@@ -17,30 +18,40 @@ from lensmith.core.types import OnProgress, Page, unwatched
 from lensmith.data.webpages.grammar.pages import VIEWPORT_WIDTH_PX, generate_page
 from lensmith.data.webpages.grammar.stylesheet import stand_alone
 from lensmith.data.webpages.real.pinned import real_pages_named
-from lensmith.evaluate.visual.baselines import blank_page, nearest_pages, thumbnail
-from lensmith.evaluate.visual.design2code.score import WINDOW, Design2CodeScore, score_pairs
+from lensmith.evaluate.visual.baselines import nearest_pages, thumbnail
 from lensmith.evaluate.visual.pixels import RgbArray
-from lensmith.evaluate.visual.score import VisualScore, VisualSummary, score_pages, summarise
+from lensmith.evaluate.visual.score import VisualSummary
 from lensmith.evaluate.visual.ways import ScoreWay
 from lensmith.models.families.registry import DEFAULT_MODEL
 from lensmith.recipes import recipe_named
 from lensmith.render import Assets, Capture, HtmlFile, Renderer
-from lensmith.workflows.html.convert import CAPTURE, Candidate, Converter
+from lensmith.workflows.html.answers import (
+    Answered,
+    ScoredPage,
+    TargetPage,
+    blank_answers,
+    document_answers,
+    engine_answers,
+    load_converter,
+    peer_answers,
+)
+from lensmith.workflows.html.comparison import (
+    BLANK,
+    SideBySide,
+    compare_answers,
+    design2code_table,
+    editability_table,
+    geometry_table,
+    page_table,
+)
+from lensmith.workflows.html.comparison_report import write_comparison
+from lensmith.workflows.html.convert import CAPTURE, Converter
 from lensmith.workflows.html.engines import EngineName
-from lensmith.workflows.html.gallery import ReportPage, write_report
+from lensmith.workflows.html.gallery import ReportPage
 
 HELD_OUT_SEED = 1_000_003
-PAGES_AT_ONCE = 8
 REAL_WIDTH_PX = 1280
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetPage:
-    """A page to convert: its name, its HTML and its rendering."""
-
-    name: str
-    html: str | bytes
-    page: Page
+NEAREST = "nearest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,122 +63,165 @@ class FailedPage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredPage:
-    """A target, what the model made of it, and how close that looks."""
-
-    target: TargetPage
-    prediction: Candidate
-    score: VisualScore
-
-
-@dataclass(frozen=True, kw_only=True)
 class ComparedScores:
-    """The model beside its baselines, which are scored on the same pages, in the same way."""
+    """Who answers first (`model`, whoever it is) beside the baselines, scored on the same pages, in the same way."""
 
     model: VisualSummary
     blank: VisualSummary
     nearest: VisualSummary | None
     nearest_among: int
 
-    def table(self, title: str = "") -> list[str]:
-        """Lines of text."""
-        columns = {"model": self.model, "blank page": self.blank}
-        if self.nearest is not None:
-            columns[f"nearest of {self.nearest_among}"] = self.nearest
-        lines = [f"{title:24}" + "".join(f"{column:>20}" for column in columns)]
-        for name in self.model.metrics:
-            cells = [summary.metrics.get(name) for summary in columns.values()]
-            shown = ["-" if cell is None else f"{cell.mean:.3f} ± {cell.stderr or 0:.3f}" for cell in cells]
-            lines.append(f"{name:24}" + "".join(f"{cell:>20}" for cell in shown))
-        return lines
-
 
 @dataclass(frozen=True, kw_only=True)
 class HtmlScores(ComparedScores):
-    """What `lensmith eval html` prints: scores by geometry, and Design2Code's terms where they were asked for.
+    """What `lensmith eval html` gives: everybody's scores in `comparison`, and apart those of who answers first.
 
-    `ended` is the share of pages whose generation came to its own end. `seconds` is conversion and rendering together.
-    `failed` pages are in no number.
+    Of who answers first, `ended` is the share of pages whose generation came to its own end, and `seconds` conversion
+    and rendering together. `failed` pages are in no number.
     """
 
     pages: str
     ended: float
     seconds: float
+    comparison: SideBySide
+    answering: tuple[str, ...]
+    """The columns that are no baselines, in order."""
     failed: tuple[FailedPage, ...] = ()
     way: ScoreWay = ScoreWay.GEOMETRY
     design2code: ComparedScores | None = None
 
     def __str__(self) -> str:
-        failed = f"{len(self.failed)} more cannot be rendered, " if self.failed else ""
-        lines = [f"{self.pages}: {self.model.n} pages, {failed}{self.ended:.0%} ended, {self.seconds:.0f} s"]
+        columns = self.comparison.columns
+        failed = f", {len(self.failed)} more cannot be rendered" if self.failed else ""
+        lines = [f"{self.pages}: {self.model.n} pages{failed}"]
+        for name in self.answering:
+            column = columns[name]
+            missing = f", {column.failed} failed" if column.failed else ""
+            took = f", {column.seconds:.0f} s" if column.seconds else ""
+            lines.append(f"{column.title}: {column.ended:.0%} ended{missing}{took}")
         if self.way is not ScoreWay.DESIGN2CODE:
-            lines += self.table()
-        if self.design2code is not None:
-            lines += self.design2code.table("as Design2Code")
+            lines += geometry_table(columns)
+        lines += design2code_table(columns)
+        lines += editability_table(self.comparison)
         lines += [f"{page.name}: {page.problem}" for page in self.failed]
         return "\n".join(lines)
+
+    def by_page(self) -> str:
+        """A line for each page and each who answered, the pages first that the first engine did worst."""
+        return "\n".join(page_table(self.comparison, self.answering))
 
 
 def run(
     pages: str,
     *,
-    engine: EngineName = EngineName.MODEL,
+    engines: Sequence[EngineName] = (EngineName.MODEL,),
     model: str | Path | None = None,
     width_px: int | None = None,
     samples: int = 1,
     nearest_among: int = 1000,
+    peers: Sequence[Path] = (),
     report: Path | None = None,
     way: ScoreWay = ScoreWay.GEOMETRY,
     on_progress: OnProgress = unwatched,
 ) -> HtmlScores:
-    """Score an engine (its model the one in `model`, or that which ships) on `grammar:N`, `real:SPLIT[:N]`, or a folder
+    """Score engines (their model the one in `model`, or that which ships) on `grammar:N`, `real:SPLIT[:N]`, or a folder
     of HTML files.
 
     `width_px`: the window that the targets are rendered in; None for the one that generated pages are meant for, or
     1280 where pages are of the real web or measured.
     The nearest-page baseline looks among the first `nearest_among` pages of the shipped model's training stream; 0
-    leaves it out. Geometry is scored whatever `way` says, as the report shows it. A page that cannot be rendered costs
-    itself only. Raises InputError where no page can.
+    leaves it out. `peers`: folders of answers that other tools wrote. Geometry is scored whatever `way` says, as the
+    report shows it. A page that cannot be rendered costs itself only. Raises InputError where no page can.
     """
-    began = time.monotonic()
+    engines = tuple(dict.fromkeys(engines))
+    if not engines and not peers:
+        raise InputError("nobody answers", expected="an engine, or a folder of answers")
     if width_px is None:
-        is_generated = engine is EngineName.MODEL and not pages.startswith("real:")
+        is_generated = set(engines) == {EngineName.MODEL} and not pages.startswith("real:")
         width_px = VIEWPORT_WIDTH_PX if is_generated else REAL_WIDTH_PX
-    with Converter.load(model, engine=engine) as converter:
+    began = time.monotonic()
+    with load_converter(engines, model) as converter:
         found = target_pages(pages, converter.windows.renderer(width_px))
         targets = [page for page in found if isinstance(page, TargetPage)]
         failed = tuple(page for page in found if isinstance(page, FailedPage))
         if not targets:
             problems = "; ".join(f"{page.name}: {page.problem}" for page in failed[:5])
             raise InputError(f"none of the {len(failed)} pages can be rendered", actual=problems)
-        scored = []
-        for page in scored_pages(converter, targets, samples=samples):
-            scored.append(page)
-            on_progress(len(scored), len(targets))
-        seconds = time.monotonic() - began
-        lookalikes = nearest_documents(targets, converter.renderer, nearest_among) if nearest_among else None
-        nearest = None if lookalikes is None else geometry_scores(targets, lookalikes, converter.renderer)
-    if report is not None:
-        write_report(
-            report,
-            [report_page(page) for page in scored],
-            title="Screenshot to HTML",
-            lead=f"{pages}, engine {engine.value}, one answer each.",
+        loaded_s = time.monotonic() - began
+        columns, titles = all_answers(
+            converter, targets, engines, peers, samples=samples, nearest_among=nearest_among, on_progress=on_progress
         )
+    comparison = compare_answers(targets, columns, titles, as_design2code=way is not ScoreWay.GEOMETRY)
+    answering = tuple(name for name in columns if name not in (BLANK, NEAREST))
+    if report is not None:
+        shown = ", ".join(titles[name] for name in answering)
+        lead = f"{pages}, by {shown}. The pages come first that {titles[answering[0]]} did worst."
+        write_comparison(report, comparison, columns, answering, title="Screenshot to HTML", lead=lead)
+    first, scores = columns[answering[0]], comparison.columns
+    terms = {name: column.design2code for name, column in scores.items() if column.design2code is not None}
     return HtmlScores(
-        pages=pages,
-        model=summarise([page.score for page in scored]),
-        blank=summarise(
-            [score_pages(target.page, blank_page(target.page.width_px, target.page.height_px)) for target in targets]
-        ),
-        nearest=None if nearest is None else summarise(nearest),
+        model=scores[answering[0]].geometry,
+        blank=scores[BLANK].geometry,
+        nearest=scores[NEAREST].geometry if NEAREST in scores else None,
         nearest_among=nearest_among,
-        ended=sum(page.prediction.finish is Finish.STOP for page in scored) / len(scored),
-        seconds=seconds,
+        pages=pages,
+        comparison=comparison,
+        answering=answering,
+        ended=first.ended,
+        seconds=loaded_s + first.seconds,
         failed=failed,
         way=way,
-        design2code=None if way is ScoreWay.GEOMETRY else compared_as_design2code(scored, lookalikes, nearest_among),
+        design2code=ComparedScores(
+            model=terms[answering[0]], blank=terms[BLANK], nearest=terms.get(NEAREST), nearest_among=nearest_among
+        )
+        if terms
+        else None,
     )
+
+
+def all_answers(
+    converter: Converter,
+    targets: Sequence[TargetPage],
+    engines: Sequence[EngineName],
+    peers: Sequence[Path],
+    *,
+    samples: int,
+    nearest_among: int,
+    on_progress: OnProgress,
+) -> tuple[dict[str, Answered], dict[str, str]]:
+    """Who answers, by the name of the column, and the columns' titles. `auto` comes last of the engines: it is then
+    spared what the others have proposed."""
+    columns: dict[str, Answered] = {}
+    done = 0
+
+    def on_page() -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, len(engines) * len(targets))
+
+    asked = {
+        engine: engine_answers(converter, engine, targets, samples=samples, on_page=on_page)
+        for engine in sorted(engines, key=lambda engine: engine is EngineName.AUTO)
+    }
+    columns |= {engine.value: asked[engine] for engine in engines}
+    renderer = converter.windows.renderer(targets[0].page.width_px)
+    columns |= {name: peer_answers(folder, targets, renderer) for name, folder in peer_names(peers).items()}
+    columns[BLANK] = blank_answers(targets)
+    if nearest_among:
+        lookalikes = nearest_documents(targets, converter.renderer, nearest_among)
+        columns[NEAREST] = document_answers(NEAREST, targets, lookalikes, converter.renderer)
+    baselines = {BLANK: "blank page", NEAREST: f"nearest of {nearest_among}"}
+    return columns, {name: baselines.get(name, name) for name in columns}
+
+
+def peer_names(folders: Sequence[Path]) -> dict[str, Path]:
+    """What folders of answers are called: by their last names, and of equal ones the later by a number too."""
+    names: dict[str, Path] = {}
+    for folder in folders:
+        name = f"peer {folder.resolve().name}"
+        alike = sum(other == name or other.startswith(f"{name} (") for other in names)
+        names[name if not alike else f"{name} ({alike + 1})"] = folder
+    return names
 
 
 def target_pages(pages: str, renderer: Renderer) -> list[TargetPage | FailedPage]:
@@ -193,7 +247,8 @@ def target_pages(pages: str, renderer: Renderer) -> list[TargetPage | FailedPage
     for name, html in documents:
         page = html if isinstance(html, OSError) else next(rendered)
         if isinstance(page, Page) and not isinstance(html, OSError):
-            found.append(TargetPage(name=name, html=html.html if isinstance(html, HtmlFile) else html, page=page))
+            content, assets = (html.html, html.assets) if isinstance(html, HtmlFile) else (html, None)
+            found.append(TargetPage(name=name, html=content, page=page, assets=assets))
         else:
             found.append(FailedPage(name=name, problem=str(page).replace("\n", ";")))
     return found
@@ -204,25 +259,6 @@ def _content(path: Path) -> HtmlFile | OSError:
         return HtmlFile(html=path.read_bytes(), assets=Assets.beside(path))
     except OSError as error:
         return error
-
-
-def scored_pages(converter: Converter, targets: Sequence[TargetPage], *, samples: int = 1) -> Iterator[ScoredPage]:
-    """Convert and score each target, in order. With one sample, several pages are generated together."""
-    if samples > 1:
-        for target in targets:
-            best = converter.convert(open_picture(target.page.png), samples=samples).best
-            yield _scored(target, best)
-        return
-    for first in range(0, len(targets), PAGES_AT_ONCE):
-        group = targets[first : first + PAGES_AT_ONCE]
-        candidates = converter.convert_many([open_picture(target.page.png) for target in group])
-        for target, candidate in zip(group, candidates, strict=True):
-            yield _scored(target, candidate)
-
-
-def _scored(target: TargetPage, candidate: Candidate) -> ScoredPage:
-    score = VisualScore.of_failure() if candidate.page is None else score_pages(target.page, candidate.page)
-    return ScoredPage(target=target, prediction=candidate, score=score)
 
 
 def report_page(page: ScoredPage) -> ReportPage:
@@ -250,41 +286,6 @@ def nearest_documents(targets: Sequence[TargetPage], renderer: Renderer, among: 
         [thumbnail(open_picture(target.page.png)) for target in targets], _training_pages(renderer, among)
     )
     return [_training_document(nearest.page) for nearest in found]
-
-
-def geometry_scores(targets: Sequence[TargetPage], answers: Sequence[str], renderer: Renderer) -> list[VisualScore]:
-    """The scores of answering each target with a document."""
-    scores = []
-    for target, page in zip(targets, renderer.render_many(answers, CAPTURE), strict=True):
-        scores.append(VisualScore.of_failure() if isinstance(page, RenderError) else score_pages(target.page, page))
-    return scores
-
-
-def compared_as_design2code(
-    scored: Sequence[ScoredPage], lookalikes: Sequence[str] | None, among: int
-) -> ComparedScores:
-    """Design2Code's terms of the same answers and baselines. A blank page has no text, and so scores 0 there."""
-    targets = [page.target for page in scored]
-    with Renderer(WINDOW) as renderer:
-        model = design2code_scores(targets, [page.prediction.html for page in scored], renderer)
-        nearest = None if lookalikes is None else design2code_scores(targets, lookalikes, renderer)
-    return ComparedScores(
-        model=summarise(model),
-        blank=summarise([Design2CodeScore.of_failure() for _ in targets]),
-        nearest=None if nearest is None else summarise(nearest),
-        nearest_among=among,
-    )
-
-
-def design2code_scores(
-    targets: Sequence[TargetPage], answers: Sequence[str], renderer: Renderer
-) -> list[Design2CodeScore]:
-    """The scores of answering each target with a document. Files are read as UTF-8, as Design2Code's code does."""
-    wanted = (
-        target.html if isinstance(target.html, str) else target.html.decode("utf-8", "replace") for target in targets
-    )
-    scores = score_pairs(zip(wanted, answers, strict=True), renderer)
-    return [Design2CodeScore.of_failure() if isinstance(score, RenderError) else score for score in scores]
 
 
 def _training_document(index: int) -> str:
