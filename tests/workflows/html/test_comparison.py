@@ -141,6 +141,15 @@ def test_the_report_stands_alone_and_fits_a_window(scores, folders):
         assert max(box.right_px for box in boxes) <= width_px
 
 
+def test_of_two_equal_answers_the_report_shows_one(folders, tmp_path):
+    peers = [folders / "perfect", folders / "targets"]
+    run(str(folders / "targets"), engines=[], peers=peers, nearest_among=0, report=tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("the same page as peer perfect") == 2
+    assert text.count("<img") == 2 * 3
+    assert text.count("nothing was lost") == 2
+
+
 def test_folders_of_one_name_keep_apart(tmp_path):
     named = peer_names([tmp_path / "x" / "out", tmp_path / "y" / "out", tmp_path / "z"])
     assert list(named) == ["peer out", "peer out (2)", "peer z"]

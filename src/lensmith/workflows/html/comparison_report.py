@@ -6,7 +6,7 @@ report of many pages can be opened; `lensmith render` shows a page at its full s
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -26,6 +26,7 @@ _CODE_CHARS = 20_000
 
 _STYLE = """
 .scores{font-variant-numeric:tabular-nums}.scores td,.scores th{padding:6px 14px 6px 0;font-size:14px}
+.scores td,.scores th{overflow-wrap:normal}
 .good{color:var(--good)}.fair{color:var(--open)}.bad{color:var(--bad)}
 .answer{border-top:1px solid var(--line);padding-top:16px;margin-top:16px}
 .views{display:grid;grid-template-columns:repeat(3,1fr);gap:16px;align-items:start}
@@ -77,14 +78,19 @@ def _section(
         f'<section><h2>{escape(scores.name)}</h2><div class="scroll">',
         table(["", *shown, "narrower windows"], rows, name="scores"),
         f'</div><p class="dim">The page itself: {escape(own)}</p>',
-        *(_answer(one, title) for one, title in zip(pages, titles, strict=True)),
+        *_answers(pages, titles),
         "</section>",
     ]
     return "".join(parts)
 
 
 def _narrow(answer: AnswerScores) -> str:
-    return ", ".join(map(str, answer.editability.reflow))
+    faults = [
+        f'{one.width_px} px: "{first}" lies on "{second}"'
+        for one in answer.editability.reflow
+        for first, second in one.examples[:1]
+    ]
+    return "; ".join([*map(str, answer.editability.reflow), *faults])
 
 
 def _graded(value: float | None, name: str) -> str:
@@ -92,6 +98,19 @@ def _graded(value: float | None, name: str) -> str:
         return "-"
     grade = "" if name == "code" else "good" if value >= GOOD else "fair" if value >= FAIR else "bad"
     return f'<b class="{grade}">{value:.2f}</b>'
+
+
+def _answers(pages: Sequence[ScoredPage], titles: Sequence[str]) -> Iterator[str]:
+    """Each answer; where two gave the same page, the second says so."""
+    shown: dict[str, str] = {}
+    for scored, title in zip(pages, titles, strict=True):
+        html = scored.prediction.html
+        if scored.prediction.page is not None and html in shown:
+            words = f"the same page as {shown[html]}"
+            yield f'<div class="answer"><h3>{escape(title)}</h3><p class="dim">{escape(words)}</p></div>'
+        else:
+            shown[html] = title
+            yield _answer(scored, title)
 
 
 def _answer(scored: ScoredPage, title: str) -> str:
