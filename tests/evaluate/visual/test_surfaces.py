@@ -86,6 +86,13 @@ def test_a_picture_and_a_plain_box_of_its_colour_are_alike():
     assert scores.colour == pytest.approx(1, abs=0.01)
 
 
+def test_a_picture_of_the_colour_around_it_is_none():
+    css = "<style>body{margin:0}div{background:#9ab;padding:10px;width:120px}svg{display:block}</style>"
+    drawn = "<div><svg width=100 height=40><rect width=100 height=40 fill='{}'/></svg></div>"
+    assert len(boxes(css + drawn.format("#9ab"))) == 1
+    assert len(boxes(css + drawn.format("#89a"))) == 2
+
+
 def test_a_dark_page_is_a_surface_as_large_as_the_page():
     assert boxes("<body style='background:#111;color:#eee'><p>night</p>") == [(0, 0, WIDTH, 64)]
 

@@ -49,7 +49,7 @@ class Reflow:
             return f"{self.width_px} px: not rendered"
         if self.passed:
             return f"{self.width_px} px: passed"
-        faults = [f"{self.overlaps} overlaps"] if self.overlaps else []
+        faults = [f"{self.overlaps} overlap{'s' * (self.overlaps > 1)}"] if self.overlaps else []
         faults += [f"sticks out by {self.sticks_out_px} px"] if self.sticks_out_px else []
         return f"{self.width_px} px: {', '.join(faults)}"
 

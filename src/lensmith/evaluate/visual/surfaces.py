@@ -33,6 +33,7 @@ _THINNEST_PX = 8.0
 """Thinner surfaces, rules above all, are matched as if they were so thick: one that is 2 px off still overlaps."""
 _SMALLEST_OVERLAP = 0.5
 """Intersection over union from which two boxes are the same thing, as object detection has it (PASCAL VOC)."""
+_BESIDE_PX, _SAME_LEVELS = 2, 2
 _MOST_SURFACES = 1000
 
 
@@ -162,10 +163,12 @@ def _painted(
 ) -> Iterator[PaintedSurface]:
     box = style.box
     inside: Colour = style.fill or style.behind
-    if style.is_picture:
+    has_picture = style.is_picture
+    if has_picture and pixels is not None:
         inside = _mean_colour(pixels, box) or inside
+        has_picture = not _is_plain(pixels, box)
     is_frame = all(has_side)
-    if has_fill or style.is_picture or is_frame:
+    if has_fill or has_picture or is_frame:
         edge: Colour = inside
         if is_frame:
             red, green, blue = np.mean([side.colour for side in style.borders if side], axis=0).tolist()
@@ -188,17 +191,25 @@ def _side_box(box: Box, place: int, width_px: float) -> tuple[float, float, floa
     )[place]
 
 
-def _mean_colour(pixels: RgbArray | None, box: Box) -> Colour | None:
+def _mean_colour(pixels: RgbArray, box: Box) -> Colour | None:
     """The mean colour of a box on a screenshot; None where none of its pixels is there."""
-    if pixels is None:
-        return None
-    rows = slice(max(0, int(box.top_px)), max(0, round(box.bottom_px)))
-    columns = slice(max(0, int(box.left_px)), max(0, round(box.right_px)))
-    patch = pixels[rows, columns]
+    patch = _patch(pixels, box, 0)
     if patch.size == 0:
         return None
     red, green, blue = patch.reshape(-1, 3).mean(axis=0).tolist()
     return red, green, blue
+
+
+def _is_plain(pixels: RgbArray, box: Box) -> bool:
+    """Whether a box, and what is next to it, has one colour: a picture that nobody can see."""
+    patch = _patch(pixels, box, _BESIDE_PX).reshape(-1, 3)
+    return len(patch) > 0 and int((patch.max(axis=0) - patch.min(axis=0)).max()) <= _SAME_LEVELS
+
+
+def _patch(pixels: RgbArray, box: Box, beside_px: int) -> RgbArray:
+    rows = slice(max(0, int(box.top_px) - beside_px), max(0, round(box.bottom_px) + beside_px))
+    columns = slice(max(0, int(box.left_px) - beside_px), max(0, round(box.right_px) + beside_px))
+    return pixels[rows, columns]
 
 
 def _overlaps(first: Sequence[PaintedSurface], second: Sequence[PaintedSurface]) -> Float64Array:
