@@ -36,7 +36,7 @@ class Counting:
     def suits(self, picture):
         return self._suits
 
-    def propose(self, picture, *, samples, seed, on_text):
+    def propose(self, picture, *, samples, seed, on_text, **more):
         self.asked += 1
         return [Proposal(html=self._html, width_px=picture.width)] * samples
 
