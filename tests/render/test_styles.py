@@ -50,6 +50,21 @@ def test_paints_are_what_shows(styles):
 
 
 @pytest.mark.parametrize(
+    ("rule", "body", "expected"),
+    [
+        ("b::before{content:'\\2605'}", "<b></b>", True),
+        ("b::before{content:'\\2605'}", "<b> <!-- x --> </b>", True),
+        ("b::after{content:url(data:image/gif;base64,R0lGODlhAQABAAAAACw=)}", "<b></b>", True),
+        ("b::before{content:'\\2605'}", "<b>with words</b>", False),
+        ("b::before{content:''}b::after{content:' '}", "<b></b>", False),
+        ("", "<b></b>", False),
+    ],
+)
+def test_what_a_style_puts_into_an_empty_element_is_a_picture(styles, rule, body, expected):
+    assert styles(body, f"{CSS}<style>{rule}</style>")["b"].is_picture == expected
+
+
+@pytest.mark.parametrize(
     ("css", "canvas", "body"),
     [
         ("body{background:#123456}", (18, 52, 86), None),

@@ -82,8 +82,9 @@ class ElementStyle(NamedTuple):
 
     `depth`: 0 for `html`, 1 for `body`. `box` is what can be seen of its border box, without area where nothing can.
     `fill` is its own background over what is `behind` it, a gradient as the mean of its stops; None where it has none.
-    The borders are top, right, bottom, left. `is_picture`: what it shows is a picture, or a control that the browser
-    draws, so that no style tells its colours. The canvas is `html`'s: the whole page, and what covers it.
+    The borders are top, right, bottom, left. `is_picture`: what it shows is a picture, an icon that a style
+    puts into it, or a control that the browser draws, so that its own style does not tell its colours. The canvas is
+    `html`'s: the whole page, and what covers it.
     """
 
     tag: str

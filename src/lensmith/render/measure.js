@@ -553,8 +553,18 @@ async (wanted, ...nested) => {
   const REPLACED = new Set(["img", "svg", "canvas", "video", "object", "embed", "iframe", "progress", "meter"]);
   const DRAWN_FIELDS = new Set(["checkbox", "radio", "range", "color", "file", "image"]);
 
+  const isEmpty = (element) =>
+    !getter(Element, "childElementCount")(element) && !/\S/.test(getter(Node, "textContent")(element));
+
+  // An icon: what a style puts into an element that is empty but for it.
+  function isDrawn(element, side) {
+    const { content } = getComputedStyle(element, side);
+    return !["none", "normal"].includes(content) && !/^"\s*"$/.test(content);
+  }
+
   function isPicture(element, style) {
     if (REPLACED.has(nameOf(element)) || style.backgroundImage.includes("url(")) return true;
+    if (isEmpty(element) && (isDrawn(element, "::before") || isDrawn(element, "::after"))) return true;
     return element instanceof HTMLInputElement && DRAWN_FIELDS.has(getter(HTMLInputElement, "type")(element));
   }
 

@@ -4,13 +4,13 @@ Design2Code locates texts alone; a page may lose all its cards and pictures and 
 at hand, and the browser says what each element paints (`Page.styles`). What can be seen of it, a colour that differs
 from what is behind, is a *surface*:
 
-- an area: a background, or a picture, whose colour is the mean of its pixels on the screenshot;
+- an area: a background, or a picture or icon, whose colour is the mean of its pixels on the screenshot;
 - a frame: a border on all four sides, with or without a background;
 - a rule: each side of a border that has fewer than four, which is a line wherever its element ends. So it is the same
   surface whether a list's entry has a border below, the next one has one above, or an `hr` lies between them.
 
 Surfaces are laid over each other as two screenshots of one width would be, not stretched to one height. What is not
-seen: shadows, round corners, and what `::before` and `::after` paint.
+seen: shadows, round corners, and what `::before` and `::after` paint beside other content.
 """
 
 from collections.abc import Iterator, Sequence
