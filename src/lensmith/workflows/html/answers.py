@@ -15,7 +15,7 @@ from PIL import Image
 from lensmith.core.endpoint import Finish
 from lensmith.core.errors import InputError, RenderError
 from lensmith.core.images import open_picture
-from lensmith.core.types import Page
+from lensmith.core.types import OnStep, Page, untold
 from lensmith.evaluate.visual.baselines import blank_page
 from lensmith.evaluate.visual.score import VisualScore, score_pages
 from lensmith.render import Assets, HtmlFile, Renderer
@@ -96,11 +96,13 @@ class Remembered:
     def suits(self, picture: Image.Image) -> bool:
         return self._engine.suits(picture)
 
-    def propose(self, picture: Image.Image, *, samples: int, seed: int, on_text: OnText) -> list[Proposal]:
+    def propose(
+        self, picture: Image.Image, *, samples: int, seed: int, on_text: OnText, on_step: OnStep = untold
+    ) -> list[Proposal]:
         key = _key(picture, samples, seed)
         if key not in self._known:
             began = time.monotonic()
-            proposals = self._engine.propose(picture, samples=samples, seed=seed, on_text=on_text)
+            proposals = self._engine.propose(picture, samples=samples, seed=seed, on_text=on_text, on_step=on_step)
             self._known[key] = proposals, time.monotonic() - began
             return proposals
         return self._recalled(key)
