@@ -116,7 +116,7 @@ def hexed(colour: Rgb) -> str:
 def _narrow(width: int) -> str:
     """What changes where there is less room than the screenshot had: rows wrap, and nothing lies on each other."""
     return (
-        "\n.row{display:flex}\n.layers{display:grid}"
+        "\n.row{display:flex}\n.layers{display:grid;grid-template-columns:minmax(0,100%)}\n.row>*,.layers>*{min-width:0}"
         f"\n@media(min-width:{math.floor(_LINES_STAY * width)}px){{.line{{white-space:nowrap}}}}"
         f"\n@media(max-width:{min(800, round(0.7 * width))}px){{\n"
         ".row{flex-wrap:wrap}\n.row>*{max-width:100%}\n.layers>*{grid-area:auto!important}\n"

@@ -77,14 +77,15 @@ class MarkupWriter:
             }
             | padding
             | ({} if self._root.children else {"height": px(self._root.frame.height)})
-            | _flow_css(self._root)
+            | {name: value for name, value in _flow_css(self._root).items() if name != "display"}
         )
         css = self._sheet.text(base, round(self._root.frame.width))
         title = self._title()
+        flow = self._sheet.named("body", {"display": _flow_css(self._root).get("display", "")})
         html = (
             f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-            f"<style>\n{css}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+            f"<style>\n{css}\n</style>\n</head>\n<body{flow}>\n{body}\n</body>\n</html>\n"
         )
         return Markup(html=html, nodes=tuple(self._written))
 
