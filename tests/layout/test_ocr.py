@@ -35,6 +35,16 @@ def test_a_page_of_several_strips_is_read_whole_and_once():
     assert [line.text for line in read_lines(rgb)] == [block.text for block in page.texts]
 
 
+def test_what_stands_far_below_is_read_in_its_place():
+    far = "<div style='height:2600px;background:#123456;margin:0 30px'></div>"
+    far += "<p style='margin:20px'>The end of the page</p>"
+    html = f"<body style='margin:0;font:16px Arial'><p style='margin:20px'>The beginning of it</p>{far}</body>"
+    rgb, page = screenshot(html, width_px=400)
+    lines = read_lines(rgb)
+    assert [line.text for line in lines] == [block.text for block in page.texts]
+    assert lines[1].top == pytest.approx(page.texts[1].box.top_px, abs=6)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (40, 4000), (3000, 3), (600, 400)])
 def test_there_is_no_text_on_a_plain_picture(shape):
     assert read_lines(np.full((*shape, 3), 200, dtype=np.uint8)) == []

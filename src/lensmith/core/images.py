@@ -82,8 +82,9 @@ def decode_picture(
         try:
             image.load()
             rgb = to_rgb(image)
-        except ImageError:
-            raise
+        except ImageError as error:
+            problem = f"{name}: {error.problem}"
+            raise ImageError(problem, expected=error.expected, actual=error.actual, hint=error.hint) from error
         except Exception as error:  # decoders raise SyntaxError, struct.error, zlib.error and more
             raise ImageError(f"{name} is damaged or cut short", actual=_describe(error)) from error
     rgb.info = {}

@@ -46,26 +46,40 @@ class _Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Rebuilt:
-    """A page made of a screenshot, standing alone, and the width of the window that it looks like it in."""
+    """A page made of a screenshot, standing alone, the width of the window that it looks like it in, and how many
+    texts were read."""
 
     html: str
     width_px: int
+    texts: int
 
 
-def rebuild(picture: Image.Image, renderer_of: Callable[[int], Renderer], on_step: OnStep = untold) -> Rebuilt:
-    """A page that looks like a screenshot. `renderer_of`: a renderer whose window has that width, to fit with."""
-    measured = measure(picture, on_step)
-    return Rebuilt(html=fit(measured, renderer_of(measured.width), on_step).html, width_px=measured.width)
+def rebuild(
+    picture: Image.Image,
+    renderer_of: Callable[[int], Renderer],
+    on_step: OnStep = untold,
+    *,
+    rounds: int = ROUNDS,
+    measuring: Callable[[Image.Image, OnStep], Measured] = measure,
+) -> Rebuilt:
+    """A page that looks like a screenshot, corrected up to `rounds` times.
+
+    `renderer_of`: a renderer whose window has that width, to fit with. `measuring`: where what was measured before is
+    kept.
+    """
+    measured = measuring(picture, on_step)
+    page = fit(measured, renderer_of(measured.width), on_step, rounds=rounds)
+    return Rebuilt(html=page.html, width_px=measured.width, texts=len(measured.blocks))
 
 
-def fit(measured: Measured, renderer: Renderer, on_step: OnStep = untold) -> Markup:
+def fit(measured: Measured, renderer: Renderer, on_step: OnStep = untold, *, rounds: int = ROUNDS) -> Markup:
     """The page of what was measured, corrected. As it was written where it cannot be rendered."""
     on_step(LayoutStep.STRUCTURE)
     nudges = Nudges()
     best = write(measured, nudges)
     on_step(LayoutStep.FITTING)
     outcome = _rendered(best, measured, renderer)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         if outcome is None or outcome.distance <= _GOOD_PX:
             break
         nudges = _corrected(nudges, outcome)

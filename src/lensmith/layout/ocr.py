@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from lensmith.core.arrays import BoolArray
 from lensmith.core.types import Rgb
@@ -28,6 +29,8 @@ _SHORTEST_STRIP_PX = 800
 TILE_PX, _TILE_OVERLAP_PX = 1600, 200
 _NARROWEST_PX, _WIDEST_PX = 64, 2000
 """The sides of what the detector sees: less is filled up, more is never shown."""
+_EMPTY_PX, _AROUND_PX = 160, 32
+"""More rows than so many in which nothing is are not looked at, but for so many beside what there is."""
 _OVERLAP_PX = 60
 """Where no row without ink is found: so many rows are read twice."""
 _EDGE_LEVELS = 20
@@ -38,6 +41,7 @@ _GAP_OF_HEIGHT = 0.85
 _SMALLEST_GAP_PX = 9
 _LEAST_CONFIDENCE = 0.55
 _HIGHEST_LETTER_PX = 80
+_SIDE_PX = _HIGHEST_LETTER_PX + 1
 _MAX_TILT = 0.12
 """Height that a line of text may gain over its length: what is steeper is part of a picture."""
 
@@ -107,17 +111,31 @@ def _reader() -> Any:  # RapidOCR ships no types
             "Global.max_side_len": _WIDEST_PX,
             "Det.limit_type": "max",
             "Det.limit_side_len": _WIDEST_PX,
+            # Of several lines that are read together all are filled up to the longest: a third of the work for nothing.
+            "Rec.rec_batch_num": 1,
         }
     )
 
 
 def _strips(rgb_HW3: Rgb3Array) -> list[tuple[int, int]]:
-    """Tops and bottoms of the strips, cut in rows without edges where there are any."""
-    height = rgb_HW3.shape[0]
-    if height <= STRIP_PX:
-        return [(0, height)]
+    """Tops and bottoms of the strips, without the parts of the page where nothing is."""
     grey = rgb_HW3.sum(axis=2, dtype=np.int16)
-    inked = (np.abs(np.diff(grey, axis=1)) > _EDGE_LEVELS).sum(axis=1)
+    edges = np.abs(np.diff(grey, axis=1)) > _EDGE_LEVELS
+    if edges.shape[1] and edges.shape[0] > _SIDE_PX:
+        # The sides of boxes are in every row of them, and no letter is as high.
+        stays = ndimage.minimum_filter1d(edges.view(np.uint8), _SIDE_PX, axis=0)
+        edges &= ndimage.maximum_filter1d(stays, _SIDE_PX, axis=0) == 0
+    inked = edges.sum(axis=1)
+    strips = []
+    for start, stop in _runs(inked > 0, widest_gap=_EMPTY_PX):
+        top, bottom = max(0, start - _AROUND_PX), min(len(inked), stop + _AROUND_PX)
+        strips += [(top + first, top + last) for first, last in _cut_to_strips(inked[top:bottom])]
+    return strips
+
+
+def _cut_to_strips(inked: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Tops and bottoms of strips, cut in rows without edges where there are any. `inked`: how many each row has."""
+    height = len(inked)
     strips, top = [], 0
     while height - top > STRIP_PX:
         window = inked[top + _SHORTEST_STRIP_PX : top + STRIP_PX]

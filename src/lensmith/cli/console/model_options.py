@@ -20,3 +20,11 @@ class EngineOption(enum.Enum):
     AUTO = "auto"
     LAYOUT = "layout"
     MODEL = "model"
+
+
+class AssetsOption(enum.Enum):
+    """`PictureMode` of `workflows/html`, without what that imports."""
+
+    EMBED = "embed"
+    FILES = "files"
+    NONE = "none"

@@ -20,7 +20,7 @@ from lensmith.evaluate.visual.baselines import blank_page
 from lensmith.evaluate.visual.score import VisualScore, score_pages
 from lensmith.render import Assets, HtmlFile, Renderer
 from lensmith.workflows.html.convert import CAPTURE, Candidate, Converter
-from lensmith.workflows.html.engines import EngineName, PageEngine, Proposal
+from lensmith.workflows.html.engines import EngineName, PageEngine, Proposal, ShownPage
 from lensmith.workflows.html.writers import OnText
 
 PAGES_AT_ONCE = 8
@@ -116,6 +116,14 @@ class Remembered:
         for key, proposal in zip(new, made, strict=True):
             self._known[key] = [proposal], each_s
         return [self._known[key][0][0] if key in new else self._recalled(key)[0] for key in keys]
+
+    def why_not_refined(self) -> str:
+        return self._engine.why_not_refined()
+
+    def refined(
+        self, picture: Image.Image, shown: ShownPage, *, seed: int, on_text: OnText, on_step: OnStep
+    ) -> Proposal | None:
+        return self._engine.refined(picture, shown, seed=seed, on_text=on_text, on_step=on_step)
 
     def _recalled(self, key: tuple[bytes, int, int]) -> list[Proposal]:
         proposals, seconds = self._known[key]

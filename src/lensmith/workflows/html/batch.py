@@ -10,12 +10,13 @@ from pathlib import Path
 from PIL import Image
 
 from lensmith.core.errors import InputError, LensmithError
-from lensmith.core.files import write_atomic
 from lensmith.core.images import open_picture
 from lensmith.core.types import OnStep, Page, untold
 from lensmith.evaluate.visual.picture_score import PictureScore
-from lensmith.workflows.html.convert import Candidate, Conversion, Converter, at_width
+from lensmith.render import Assets
+from lensmith.workflows.html.convert import Conversion, Converter, Kept, at_width, closeness
 from lensmith.workflows.html.gallery import ReportPage, picture_png, write_report
+from lensmith.workflows.html.pictures import PictureMode
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 """Names of pictures end so; the content of the file decides whether it is one."""
@@ -41,13 +42,14 @@ class BatchFile:
     engine: str | None = None
     seconds: float = 0.0
     error: LensmithError | None = None
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.source}: failed: {str(self.error).replace(chr(10), ';')}"
         if self.status is BatchStatus.KEPT:
             return f"{self.source}: kept: {self.out} was there"
-        looks = "its rendering failed" if self.overall is None else f"looks {self.overall:.0%} like the screenshot"
+        looks = "; ".join([closeness(self.overall, None), *self.notes])
         return f"{self.source}: {self.out}: {looks} ({self.engine}, {self.seconds:.1f} s)"
 
 
@@ -69,22 +71,24 @@ def convert_folder(
     *,
     samples: int = 1,
     seed: int = 0,
+    refine: int = 0,
     overwrite: bool = False,
+    assets: PictureMode = PictureMode.EMBED,
     report: Path | None = None,
     on_file: Callable[[BatchFile], None] = lambda file: None,
     on_step: OnStep = untold,
 ) -> tuple[BatchFile, ...]:
     """Writes `<name>.html` into `out` for each picture right in `folder`, by name; pages that are there are kept.
 
-    `report`: also one HTML file with all side by side, the least alike first. `on_file` is told each as it is done,
-    `on_step` the steps of each on the way.
+    `assets`: what becomes of the pages' pictures. `report`: also one HTML file with all side by side, the least alike
+    first. `on_file` is told each as it is done, `on_step` the steps of each on the way.
     Raises InputError where there are no pictures, or `out` is no folder.
     """
     jobs = _jobs(folder, out)
     files, shown = [], []
-    convert = functools.partial(converter.convert, samples=samples, seed=seed, on_step=on_step)
+    convert = functools.partial(converter.convert, samples=samples, seed=seed, refine=refine, on_step=on_step)
     for source, target in jobs:
-        file, look = _one(source, target, converter, convert, overwrite=overwrite, report=report)
+        file, look = _one(source, target, converter, convert, overwrite=overwrite, assets=assets, report=report)
         files.append(file)
         shown += [look] if look is not None else []
         on_file(file)
@@ -118,21 +122,22 @@ def _one(
     convert: Callable[[Image.Image], Conversion],
     *,
     overwrite: bool,
+    assets: PictureMode,
     report: Path | None,
 ) -> tuple[BatchFile, _Shown | None]:
     began = time.monotonic()
     try:
         if target.exists() and not overwrite:
-            kept = BatchFile(source=source, status=BatchStatus.KEPT, out=target)
-            return kept, _as_kept(kept, converter) if report is not None else None
+            there = BatchFile(source=source, status=BatchStatus.KEPT, out=target)
+            return there, _as_kept(there, converter) if report is not None else None
         picture = open_picture(source)
-        best = convert(picture).best
-        _write(target, best)
+        kept = _kept(converter, convert(picture), target, assets)
     except OSError as error:  # a page that is there and cannot be read
         failed = InputError(f"{target} cannot be read", actual=error.strerror)
         return BatchFile(source=source, status=BatchStatus.FAILED, error=failed), None
     except LensmithError as error:
         return BatchFile(source=source, status=BatchStatus.FAILED, error=error), None
+    best = kept.candidate
     file = BatchFile(
         source=source,
         status=BatchStatus.CONVERTED,
@@ -140,13 +145,14 @@ def _one(
         overall=None if best.score is None else best.score.overall,
         engine=best.engine,
         seconds=time.monotonic() - began,
+        notes=(*best.notes, *kept.notes),
     )
     return file, _Shown(file=file, picture=picture, html=best.html, page=best.page, score=best.score)
 
 
-def _write(target: Path, best: Candidate) -> None:
+def _kept(converter: Converter, conversion: Conversion, target: Path, assets: PictureMode) -> Kept:
     try:
-        write_atomic(target, best.html.encode())
+        return converter.keep(conversion.best, conversion.picture, target, assets)
     except OSError as error:
         raise InputError(f"{target} cannot be written", actual=error.strerror) from error
 
@@ -156,7 +162,7 @@ def _as_kept(file: BatchFile, converter: Converter) -> _Shown:
     picture = open_picture(file.source)
     assert file.out is not None
     html = file.out.read_text(encoding="utf-8", errors="replace")
-    judged = converter.judge(html, picture)
+    judged = converter.judge(html, picture, Assets.beside(file.out))
     return _Shown(file=file, picture=picture, html=html, page=judged.page, score=judged.score)
 
 

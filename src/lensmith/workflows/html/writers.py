@@ -23,6 +23,11 @@ INSTRUCTION = (
     "Write one complete HTML document whose rendering looks like this screenshot: the same text, colours and layout. "
     "Put all CSS inside it, load nothing, and answer with the HTML alone."
 )
+REVISION = (
+    "Rendered in a window {width_px} px wide, your page differs from the screenshot (places and sizes in px: "
+    "left,top width x height):\n{remarks}\nWrite the whole document again with these differences mended. Keep what was "
+    "right, and answer with the HTML alone."
+)
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 OnText = Callable[[str], None]
@@ -73,11 +78,7 @@ class EndpointWriter:
         self._max_tokens = max_tokens
 
     def greedy(self, picture: Image.Image, on_text: OnText) -> Completion:
-        pieces = []
-        for piece in self.endpoint.stream(self.request(picture)):
-            pieces.append(piece)
-            on_text(piece)
-        return _unwrapped(_streamed(pieces))
+        return self._written(self.request(picture), on_text)
 
     def sampled(self, picture: Image.Image, samples: int, seed: int) -> list[Completion]:
         request = replace(self.request(picture), temperature=TEMPERATURE, top_p=TOP_P)
@@ -89,6 +90,13 @@ class EndpointWriter:
         answers = self.endpoint.answer([self.request(picture) for picture in pictures])
         return [completion_of(answer.choices[0]) for answer in answers]
 
+    def _written(self, request: Request, on_text: OnText) -> Completion:
+        pieces = []
+        for piece in self.endpoint.stream(request):
+            pieces.append(piece)
+            on_text(piece)
+        return _unwrapped(_streamed(pieces))
+
     def request(self, picture: Image.Image) -> Request:
         """What is asked for a page: greedy, and one answer, until more is said."""
         file = io.BytesIO()
@@ -96,6 +104,33 @@ class EndpointWriter:
         parts = (Picture(data=file.getvalue()), *((self._instruction,) if self._instruction else ()))
         message = Message(role="user", parts=parts)
         return Request(messages=(message,), max_tokens=self._max_tokens, temperature=0.0)
+
+
+class InstructedWriter(EndpointWriter):
+    """A model that does what words ask: it takes hints beside the picture, and improves a page that it is shown."""
+
+    def hinted(self, hints: str) -> "InstructedWriter":
+        """The same writer, with what is known of the picture told beside the instruction."""
+        return InstructedWriter(
+            self.endpoint,
+            instruction=f"{self._instruction}\n\n{hints}".strip(),
+            max_tokens=self._max_tokens,
+            png_compression=self._png_compression,
+        )
+
+    def revised(
+        self, picture: Image.Image, html: str, words: str, on_text: OnText, *, seed: int | None = None
+    ) -> Completion:
+        """The page that it makes of its page `html` after being told `words`. Greedy, or sampled where there is a seed.
+
+        `on_text` hears its pieces as they come.
+        """
+        asked = self.request(picture)
+        turns = (Message(role="assistant", parts=(html,)), Message(role="user", parts=(words,)))
+        request = replace(asked, messages=(*asked.messages, *turns))
+        if seed is not None:
+            request = replace(request, temperature=TEMPERATURE, top_p=TOP_P, seed=seed)
+        return self._written(request, on_text)
 
 
 def _streamed(pieces: Sequence[str]) -> Completion:
@@ -118,10 +153,10 @@ def _unwrapped(completion: Completion) -> Completion:
 @contextlib.contextmanager
 def endpoint_writer(
     url: str, model: str | None = None, *, api_key: str | None = None, instruction: str | None = None
-) -> Iterator[EndpointWriter]:
+) -> Iterator[InstructedWriter]:
     """A writer behind the URL of an OpenAI-compatible endpoint; `model` None: the only one that it lists.
 
     `instruction`: what is asked beside the picture; None for a usual wording, empty for the picture alone.
     """
     with connect(url, model, api_key=api_key) as client:
-        yield EndpointWriter(client, instruction=INSTRUCTION if instruction is None else instruction)
+        yield InstructedWriter(client, instruction=INSTRUCTION if instruction is None else instruction)
