@@ -18,7 +18,7 @@ DIST := dist
 .PHONY: help setup browser check test test-all bench demo dist format
 
 help:
-	@echo 'make demo      screenshot to HTML and back, in demo/report.html'
+	@echo 'make demo      screenshot to HTML and back, in demo/report.html; PICTURE=shot.png: yours'
 	@echo 'make test      the tests that take seconds     make test-all   the slow ones too'
 	@echo 'make check     format, lint, types, import contracts, shape, docs'
 	@echo 'make format    rewrite the code in the one format'
@@ -65,7 +65,7 @@ dist: setup
 	@echo $(DIST)/*.whl
 
 demo: setup browser
-	$(BIN)/lensmith demo --out demo
+	$(BIN)/lensmith demo --out demo $(if $(PICTURE),--picture '$(PICTURE)')
 
 format: setup
 	$(BIN)/ruff format .

@@ -79,7 +79,7 @@ def test_the_window_of_render_is_the_librarys():
         (data.pages, write_shards, {"count", "seed", "shard_pages"}),
         (html.html, convert_file, {"model", "samples", "seed"}),
         (evaluate.html, html_evaluation.run, {"model", "samples", "nearest_among", "report"}),
-        (demo.demo, workflows_demo.run, {"model"}),
+        (demo.demo, workflows_demo.run, {"picture", "model"}),
     ],
 )
 def test_options_default_to_what_the_library_does(command, library, shared):

@@ -244,7 +244,10 @@ class Studio:
         """An engine whose drafts are seen: the layout engine renders each that it corrects."""
         if isinstance(engine, LayoutEngine):
             renderer_of = self._converter.windows.renderer
-            return LayoutEngine(lambda width_px: cast(Renderer, _Watched(renderer_of(width_px), self._drafted)))
+            return LayoutEngine(
+                lambda width_px: cast(Renderer, _Watched(renderer_of(width_px), self._drafted)),
+                self._converter.measurer,
+            )
         return engine
 
     def _drafted(self, html: str) -> None:

@@ -4,11 +4,12 @@
 """
 
 import enum
+import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,7 +17,9 @@ from typing import Self
 from lensmith.core.errors import InputError
 from lensmith.core.files import sha256_of_bytes, sha256_of_file, write_atomic
 
-FETCH_LIMIT_S = 180
+FETCH_LIMIT_S = 180.0
+_NPM_SETTINGS = {"npm_config_fetch_retry_mintimeout": "1000", "npm_config_fetch_retry_maxtimeout": "5000"}
+"""npm waits 10 s and then a minute, before it says that there is no network."""
 _PATTERNS = {
     "npm": re.compile(r"((?:@[a-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*)(?:@([0-9A-Za-z][\w.+-]*))?"),
     "deb": re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:=([0-9][\w.+:~-]*))?"),
@@ -75,18 +78,20 @@ class Package:
     sha256: str
 
 
-def fetch_package(name: PackageName, cache_dir: Path, *, sha256: str | None = None) -> Package:
+def fetch_package(
+    name: PackageName, cache_dir: Path, *, sha256: str | None = None, limit_s: float = FETCH_LIMIT_S
+) -> Package:
     """The package, from the cache where its version is told, or else from its registry.
 
-    Raises InputError with what to do where its client or the network is missing, or where its file has another hash
-    than `sha256`; what has another hash is not kept.
+    Raises InputError with what to do where its client or the network is missing, where it gives no answer within
+    `limit_s`, or where its file has another hash than `sha256`; what has another hash is not kept.
     """
     path = cache_dir / name.registry.value / f"{name.slug}-{name.version}.{_SUFFIXES[name.registry]}"
     if name.version and path.is_file():
         found = sha256_of_file(path)
         if sha256 in (None, found):
             return Package(name=name, path=path, sha256=found)
-    data, version = _FETCHERS[name.registry](name)
+    data, version = _FETCHERS[name.registry](name, limit_s)
     actual = sha256_of_bytes(data)
     if sha256 not in (None, actual):
         raise InputError(
@@ -101,19 +106,21 @@ def fetch_package(name: PackageName, cache_dir: Path, *, sha256: str | None = No
     return Package(name=exact, path=path, sha256=actual)
 
 
-def _from_npm(name: PackageName) -> tuple[bytes, str]:
+def _from_npm(name: PackageName, limit_s: float) -> tuple[bytes, str]:
     """The tarball, byte for byte as the registry has it, and its version."""
     wanted = f"{name.name}@{name.version}" if name.version else name.name
     command = ["npm", "pack", wanted, "--ignore-scripts", "--no-audit", "--no-fund"]
-    file, data = _fetched(name, command, "*.tgz", install="install Node.js (Debian: apt install npm)")
+    install = "install Node.js (Debian: apt install npm)"
+    file, data = _fetched(name, command, "*.tgz", limit_s, install=install, environment=_NPM_SETTINGS)
     return data, file.removeprefix(f"{name.slug}-").removesuffix(".tgz")
 
 
-def _from_debian(name: PackageName) -> tuple[bytes, str]:
+def _from_debian(name: PackageName, limit_s: float) -> tuple[bytes, str]:
     """The package's file, and its version."""
     wanted = f"{name.name}={name.version}" if name.version else name.name
     command = ["apt-get", "download", "--quiet", wanted]
-    file, data = _fetched(name, command, "*.deb", install="apt-get is part of Debian and of what is made from it")
+    install = "apt-get is part of Debian and of what is made from it"
+    file, data = _fetched(name, command, "*.deb", limit_s, install=install)
     return data, file.split("_")[1].replace("%3a", ":")
 
 
@@ -121,7 +128,15 @@ _SUFFIXES = {Registry.NPM: "tgz", Registry.DEB: "deb"}
 _FETCHERS = {Registry.NPM: _from_npm, Registry.DEB: _from_debian}
 
 
-def _fetched(name: PackageName, command: Sequence[str], pattern: str, *, install: str) -> tuple[str, bytes]:
+def _fetched(
+    name: PackageName,
+    command: Sequence[str],
+    pattern: str,
+    limit_s: float,
+    *,
+    install: str,
+    environment: Mapping[str, str] = {},
+) -> tuple[str, bytes]:
     """Name and content of the one file that a client leaves in an empty folder. Raises InputError."""
     problem = f"{name} cannot be fetched"
     program = client(command[0], problem, install=install)
@@ -130,12 +145,13 @@ def _fetched(name: PackageName, command: Sequence[str], pattern: str, *, install
             done = subprocess.run(  # noqa: S603 - a known program; a package's name and version are what they look like
                 [program, *command[1:]],
                 cwd=folder,
+                env=os.environ | environment,
                 capture_output=True,
-                timeout=FETCH_LIMIT_S,
+                timeout=limit_s,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise InputError(f"{problem}: {command[0]} gave no answer within {FETCH_LIMIT_S} s") from error
+            raise InputError(f"{problem}: {command[0]} gave no answer within {limit_s:g} s") from error
         files = list(Path(folder).glob(pattern))
         if done.returncode != 0 or len(files) != 1:
             raise InputError(

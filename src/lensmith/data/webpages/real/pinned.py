@@ -18,7 +18,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir, sha256_of_bytes, write_atomic
 from lensmith.core.types import OnProgress, unwatched
 from lensmith.data.webpages.real.archives import PackageFiles, read_package
-from lensmith.data.webpages.real.packages import PackageName, Registry, fetch_package
+from lensmith.data.webpages.real.packages import FETCH_LIMIT_S, PackageName, Registry, fetch_package
 from lensmith.data.webpages.real.prepare import Preparer
 
 Item = TypeVar("Item")
@@ -114,14 +114,17 @@ def mixed(groups: Sequence[Sequence[Item]]) -> list[Item]:
     return [group[index] for index in rounds for group in groups if index < len(group)]
 
 
-def real_page(package: str, path: str, *, cache_dir: Path | None = None) -> str:
-    """One page of a pinned package as prepared HTML, whether or not it is in a set. Raises as `real_pages`."""
+def real_page(package: str, path: str, *, cache_dir: Path | None = None, limit_s: float = FETCH_LIMIT_S) -> str:
+    """One page of a pinned package as prepared HTML, whether or not it is in a set.
+
+    Raises as `real_pages`, and where the package is not fetched within `limit_s`.
+    """
     found = next((pinned for pinned in pinned_packages() if pinned.name == package), None)
     if found is None:
         raise InputError(
             "no such package is pinned", expected=", ".join(p.name for p in pinned_packages()), actual=package
         )
-    held = _read(found, cache_dir or default_cache_dir())
+    held = _read(found, cache_dir or default_cache_dir(), limit_s)
     if path not in held.content:
         raise InputError(f"{found.exact_name} does not hold a file", expected=path)
     return Preparer(held, stylesheets=found.stylesheets).prepare(path)
@@ -131,8 +134,8 @@ def _place(folder: Path, package: PinnedPackage, page: PinnedPage) -> Path:
     return folder / "pages" / package.split.value / page.file
 
 
-def _read(package: PinnedPackage, folder: Path) -> PackageFiles:
-    return read_package(fetch_package(package.exact_name, folder, sha256=package.sha256))
+def _read(package: PinnedPackage, folder: Path, limit_s: float = FETCH_LIMIT_S) -> PackageFiles:
+    return read_package(fetch_package(package.exact_name, folder, sha256=package.sha256, limit_s=limit_s))
 
 
 def _complete(package: PinnedPackage, pages: Sequence[PinnedPage], folder: Path) -> None:
