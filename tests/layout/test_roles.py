@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -113,3 +114,17 @@ def test_columns_of_a_page_are_no_table():
         f"<!doctype html><div style='display:flex;gap:60px;font-family:Arial'>{page}</div>", width_px=1024
     )
     assert "<table" not in rebuild(Image.fromarray(pixels), renderer_of).html
+
+
+def test_framed_cells_are_a_table_and_no_fields():
+    rows = [("Name", "Town", "Since"), ("Ada Byron", "London", "1833"), ("Emmy Noether", "Erlangen", "1907")]
+    rows.append(("Grace Hopper", "New York", "1944"))
+    cells = "".join(f"<tr>{''.join(f'<td>{text}</td>' for text in row)}</tr>" for row in rows)
+    style = "td{border:1px solid #dee2e6;padding:12px;width:200px}table{border-collapse:collapse;font:16px Arial}"
+    pixels, _ = screenshot(f"<!doctype html><style>{style}</style><table>{cells}</table>", width_px=1024)
+    html = rebuild(Image.fromarray(pixels), renderer_of).html
+    assert _texts(html, "tr") == [" ".join(row) for row in rows]
+    assert "<input" not in html
+    again, _ = screenshot(html, width_px=1024)
+    height = min(len(again), len(pixels))
+    assert np.mean(np.abs(again[:height].astype(int) - pixels[:height]).max(axis=2) > 40) < 0.03

@@ -42,6 +42,8 @@ _UNDERLINED_SHARE = 0.7
 _BULLET_FAR, _BULLET_NEAR = 1.9, 0.3
 """Between so many sizes of the letters before a line its bullet stands."""
 _BULLET_SIDES, _BULLET_RISE = (0.2, 0.56), 0.33
+_ICON_GAP = 0.4
+"""Between an icon and a text there is room for so much of the line's height."""
 _BULLETS = frozenset("\u2022\u00b7\u25cf\u25cb\u25e6\u25aa\u25a0\u2219\u30fb")
 _WORD = re.compile(r"\S+")
 
@@ -64,19 +66,20 @@ class _Word(NamedTuple):
 
 
 def without_bullet(rgb_HW3: Rgb3Array, line: Line) -> Line:
-    """The line without a bullet or an icon that was read as its first letter."""
-    is_sign = line.text[0] in _BULLETS or (is_wide(line.text[0]) and line.text[1:].isascii())
-    if len(line.text) < 3 or not is_sign:
+    """The line without a bullet or an icon that was read as its first letter, or not read."""
+    if len(line.text) < 3:
         return line
+    is_sign = line.text[0] in _BULLETS or (is_wide(line.text[0]) and line.text[1:].isascii())
     gaps = _gaps(np.asarray(ink_of(rgb_HW3[line.top : line.bottom, line.left : line.right]).any(axis=0)))
-    first = next((gap for gap in gaps if gap[1] - gap[0] >= 3 and gap[0] <= line.height), None)
-    if first is None:
+    least = 3 if is_sign else max(4, _ICON_GAP * line.height)
+    first = next((gap for gap in gaps if gap[1] - gap[0] >= least and gap[0] <= 1.5 * line.height), None)
+    if first is None or not (is_sign or _is_unread(line, gaps, first)):
         return line
     left = line.left + first[1]
     rows = np.flatnonzero(ink_of(rgb_HW3[line.top : line.bottom, left : line.right]).any(axis=1))
     return replace(
         line,
-        text=line.text[1:].lstrip(),
+        text=line.text[1:].lstrip() if is_sign else line.text,
         left=left,
         top=line.top + int(rows[0]),
         bottom=line.top + int(rows[-1]) + 1,
@@ -95,6 +98,13 @@ def plates_of(line: Line, surfaces: Sequence[Surface]) -> tuple[Surface, ...]:
         and line.top - slack <= surface.rect.top <= line.bottom
         and line.top <= surface.rect.bottom <= line.bottom + slack
     )
+
+
+def _is_unread(line: Line, gaps: Sequence[tuple[int, int]], first: tuple[int, int]) -> bool:
+    """Whether what stands before a gap is not among what was read: there are more gaps than spaces."""
+    spaces = line.text.count(" ")
+    wide = [gap for gap in gaps if gap[1] - gap[0] >= 0.25 * line.height]
+    return len(wide) == spaces + 1 and all(first[1] - first[0] >= gap[1] - gap[0] for gap in wide)
 
 
 def parted_by_plates(line: Line, plates: Sequence[Surface], rgb_HW3: Rgb3Array) -> list[Line]:

@@ -315,6 +315,8 @@ class MarkupWriter:
     def _table(self, node: Node, table: Table, css: Css) -> str:
         self._written.append(node)
         css |= {"width": px(node.frame.width)}
+        if any(cell.surface is not None for row in table.rows for cell in row.cells):
+            css["border-collapse"] = "collapse"
         sides = table.sides
         columns = "".join(f'<col style="width:{px(b - a)}">' for a, b in itertools.pairwise(sides))
         is_headed = _has_head(table)
@@ -344,6 +346,10 @@ class MarkupWriter:
             css["border-top"] = f"{px(above)} solid {hexed(row.rule.colour)}"
         span = f' colspan="{cell.columns}"' if cell.columns > 1 else ""
         child = cell.node
+        if cell.surface is not None:
+            css["background"] = hexed(cell.surface.colour)
+            css |= border_css(cell.surface.border) if cell.surface.border is not None else {}
+            above = float(_border(cell.surface)[0])
         if child is None:
             return f"<{tag}{self._sheet.named('cell', css)}></{tag}>"
         down = child.frame.top - row.top - above

@@ -21,6 +21,7 @@ _FIELD_HEIGHTS_PX, _NARROWEST_FIELD_PX = (22, 64), 80
 _HIGHEST_AREA_PX = 320
 _TICK_PX = (10, 26)
 _LABEL_GAP_PX, _LABEL_BEFORE_PX, _BESIDE_PX = 14, 80, 16
+_LABEL_APART_PX = 8
 _DIM_SHARE = 0.8
 """Placeholders stand out from what is behind them by less than so much of what the page's text does."""
 _ENTRY_WORDS, _MOST_WORDS = 3, 8
@@ -47,12 +48,14 @@ class Role(Enum):
 def name_parts(root: Node) -> dict[int, Role]:
     """The roles of nodes, by `id`. Entries that follow each other in a stack are moved into a node of their own."""
     roles: dict[int, Role] = {}
+    for node in list(root.walk()):
+        if not node.is_leaf and node.flow is Flow.STACK:
+            _gather_tables(node)
     _name_controls(root, roles)
     for node in list(root.walk()):
         if node.is_leaf or id(node) in roles:
             continue
         if node.flow is Flow.STACK:
-            _gather_tables(node)
             for entries in _gather_entries(node, roles, may_be_one=node is not root):
                 roles[id(entries)] = Role.LIST
         elif node.flow is Flow.ROW and _is_navigation(node, root):
@@ -119,7 +122,10 @@ def label_of(node: Node, texts: Sequence[Node]) -> Node | None:
     middle = node.frame.middle[1]
     for text in single:
         gap = node.frame.left - text.solid.right
-        if 0 <= gap <= _LABEL_BEFORE_PX and abs(text.solid.middle[1] - middle) <= 0.25 * node.frame.height:
+        if (
+            _LABEL_APART_PX <= gap <= _LABEL_BEFORE_PX
+            and abs(text.solid.middle[1] - middle) <= 0.25 * node.frame.height
+        ):
             return text
     return None
 

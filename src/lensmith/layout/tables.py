@@ -65,21 +65,24 @@ def _table(parts: Sequence[Node]) -> Table | None:
     whole = [row for row in rows if len(row.children) == usual]
     if len(whole) < _FEWEST_ROWS or len(whole) < _ALIGNED_SHARE * len(rows):
         return None
-    columns = [[row.children[number].solid for row in whole] for number in range(usual)]
-    has_lines = len(parts) > len(rows) or any(row.surface is not None for row in rows)
+    framed = [_is_framed(cell, row) for row in whole for cell in row.children]
+    is_framed = sum(framed) >= _ALIGNED_SHARE * len(framed)
+    columns = [_solids([row.children[number] for row in whole]) for number in range(usual)]
+    has_lines = is_framed or len(parts) > len(rows) or any(row.surface is not None for row in rows)
     texts = sum(
-        sum(isinstance(row.children[n].content, Passage) for row in whole) > 0.5 * len(whole) for n in range(usual)
+        sum(isinstance(_inside(row.children[n]).content, Passage) for row in whole) > 0.5 * len(whole)
+        for n in range(usual)
     )
     if not all(map(_is_aligned, columns)) or texts < 2 or (usual < 3 and not has_lines):
         return None
     extents = [(min(s.left for s in column), max(s.right for s in column)) for column in columns]
     if any(before[1] > after[0] for before, after in itertools.pairwise(extents)):
         return None
-    cells = [_cells(row, extents) for row in rows]
+    cells = [_framed_cells(row) if is_framed and row in whole else _cells(row, extents) for row in rows]
     if any(found is None for found in cells):
         return None
-    sides = _sides(extents, parts)
-    tops = _tops(parts, rows)
+    sides = _framed_sides(whole) if is_framed else _sides(extents, parts)
+    tops = _tops(parts, rows, is_framed=is_framed)
     made = []
     for number, (row, found) in enumerate(zip(rows, cells, strict=True)):
         assert found is not None
@@ -95,6 +98,45 @@ def _table(parts: Sequence[Node]) -> Table | None:
     return Table(sides=sides, texts=tuple(extents), rows=tuple(made))
 
 
+def _is_framed(cell: Node, row: Node) -> bool:
+    """Whether a part of a row is a surface as high as it, with no more than one thing in it."""
+    return cell.surface is not None and cell.frame.height >= row.frame.height - 3 and len(cell.children) <= 1
+
+
+def _inside(cell: Node) -> Node:
+    """What stands in a frame, or the frame where that is empty or a part without one."""
+    return cell.children[0] if cell.surface is not None and len(cell.children) == 1 else cell
+
+
+def _solids(cells: Sequence[Node]) -> list[Region]:
+    """What is seen in the cells of a column; empty frames count where there is nothing else."""
+    return [_inside(cell).solid for cell in cells if _inside(cell) is not cell] or [cell.solid for cell in cells]
+
+
+def _framed_cells(row: Node) -> list[TableCell]:
+    """Each part in a column of its own; of a frame what stands in it."""
+    cells = []
+    for part in row.children:
+        if part.surface is None or not part.children:
+            cells.append(TableCell(node=part if part.surface is None else None, surface=part.surface))
+        elif len(part.children) == 1:
+            cells.append(TableCell(node=part.children[0], surface=part.surface))
+        else:
+            inner = Node(
+                frame=union(child.frame for child in part.children),
+                solid=union(child.solid for child in part.children),
+                children=part.children,
+                flow=part.flow,
+            )
+            cells.append(TableCell(node=inner, surface=part.surface))
+    return cells
+
+
+def _framed_sides(rows: Sequence[Node]) -> tuple[float, ...]:
+    lefts = [median(row.children[number].frame.left for row in rows) for number in range(len(rows[0].children))]
+    return *lefts, median(row.children[-1].frame.right for row in rows)
+
+
 def _is_aligned(column: Sequence[Region]) -> bool:
     for edges in ([s.left for s in column], [s.right for s in column], [s.middle[0] for s in column]):
         usual = median(edges)
@@ -107,14 +149,15 @@ def _cells(row: Node, extents: Sequence[tuple[float, float]]) -> list[TableCell]
     """The cells of a row; None where two of its parts stand in one column."""
     cells: list[TableCell] = []
     column = 0
-    for child in row.children:
+    for part in row.children:
+        child = _inside(part)
         taken = [
             n for n, (left, right) in enumerate(extents) if child.solid.left <= right and left <= child.solid.right
         ]
         if not taken or taken[0] < column:
             return None
         cells += [TableCell(node=None)] * (taken[0] - column)
-        cells.append(TableCell(node=child, columns=len(taken)))
+        cells.append(TableCell(node=child, columns=len(taken), surface=part.surface if child is not part else None))
         column = taken[-1] + 1
     return cells + [TableCell(node=None)] * (len(extents) - column)
 
@@ -128,12 +171,12 @@ def _sides(extents: Sequence[tuple[float, float]], parts: Sequence[Node]) -> tup
     return *sides, max(around.right, extents[-1][1])
 
 
-def _tops(parts: Sequence[Node], rows: Sequence[Node]) -> list[float]:
+def _tops(parts: Sequence[Node], rows: Sequence[Node], *, is_framed: bool) -> list[float]:
     """Where each row begins, and where the last ends."""
     tops = []
     for number, row in enumerate(rows):
         rule = _rule_above(parts, row)
-        if row.surface is not None:
+        if row.surface is not None or is_framed:
             tops.append(row.frame.top)
         elif rule is not None:
             tops.append(float(rule.rect.top))

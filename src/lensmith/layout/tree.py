@@ -86,10 +86,11 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class TableCell:
-    """What stands in a cell, None in an empty one, and how many columns it takes."""
+    """What stands in a cell, None in an empty one, how many columns it takes, and the surface that frames it."""
 
     node: Node | None
     columns: int = 1
+    surface: Surface | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
