@@ -91,7 +91,7 @@ def test_what_only_looks_like_a_picture_stays():
 def test_boxes_stand_in_their_places_in_their_sizes():
     kept = with_pictures(PAGE, PictureMode.NONE, "x_files")
     assert kept.files == {}
-    assert kept.pictures == 7
+    assert kept.pictures == 6
     assert is_well_formed(kept.html)
     assert kept.html.count(url(RED)) == 2  # in a comment and behind a link
     before, after = renderer_of(500).render(PAGE), renderer_of(500).render(kept.html)
