@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from lensmith.layout.fit import rebuild
+from lensmith.layout.inline import without_bullet
 from lensmith.layout.measure import measure
+from lensmith.layout.ocr import Line
 from tests.support.screenshots import renderer_of, screenshot
 
 BODY = "<!doctype html><body style='margin:24px;font:16px/1.5 {family};color:#333'>"
@@ -96,3 +98,11 @@ def test_the_page_that_is_written_has_the_links_of_the_page():
         ">guide</a> or <strong>nowhere at all.</strong>" in html
         or ">guide</a> or <strong>nowhere at all</strong>" in html
     )
+
+
+def test_a_flat_area_behind_an_icon_is_left_as_it_is():
+    pixels = np.full((40, 120, 3), 255, dtype=np.uint8)
+    pixels[10:30, 10:14] = 0
+    pixels[10:30, 30:40] = 0
+    line = Line(text="\u2022 text", left=10, top=10, right=40, bottom=30, confidence=0.9)
+    assert without_bullet(pixels, line) == line

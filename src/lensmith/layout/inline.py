@@ -77,6 +77,8 @@ def without_bullet(rgb_HW3: Rgb3Array, line: Line) -> Line:
         return line
     left = line.left + first[1]
     rows = np.flatnonzero(ink_of(rgb_HW3[line.top : line.bottom, left : line.right]).any(axis=1))
+    if not len(rows):  # what follows is one flat area
+        return line
     return replace(
         line,
         text=line.text[1:].lstrip() if is_sign else line.text,
@@ -336,8 +338,9 @@ def _look_at_word(
     )
     looks = look_at(rgb_HW3, own, line.behind)
     family = line.style.family
-    regular, bold = (ink_at_100(path, text).coverage for path in (family.regular, family.bold))
-    boldness = math.log(max(looks.coverage, 0.01) / max(regular, 0.01)) / max(math.log(bold / regular), 0.05)
+    # A font may draw nothing for a sign that it has.
+    regular, bold = (max(ink_at_100(path, text).coverage, 0.01) for path in (family.regular, family.bold))
+    boldness = math.log(max(looks.coverage, 0.01) / regular) / max(math.log(bold / regular), 0.05)
     colour = looks.letters_colour(path_of(line.style), text, line.style.size_px)
     return _Word(*place, colour, boldness if bold > regular else None, is_underlined)
 
