@@ -1,10 +1,14 @@
 """The command line answers at once, and no mistake of a person's ends in a traceback."""
 
+import ast
 import errno
+import re
 import resource
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -14,6 +18,8 @@ from lensmith.cli.app import run
 from lensmith.cli.console.extras import OPTIONAL_MODULES, needs
 from lensmith.core.errors import BrowserNotFoundError, ImageError, LensmithError, NotExposedError
 
+SOURCES = Path(lensmith.__file__).parent
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 HEAVY = (
     "torch",
     "transformers",
@@ -209,6 +215,20 @@ def test_a_path_of_the_wrong_kind_is_a_message(tmp_path, arguments, said):
 # --- missing extras -----------------------------------------------------------------------------------------------
 
 
+def test_every_module_that_only_an_extra_brings_is_known_as_one():
+    needed = tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"]
+    base = {"PIL", *(re.split(r"[>\[]", name)[0] for name in needed)}
+    hosts = {"lm_eval", "lmms_eval", "vlmeval"}  # adapters run within these
+    imported = set()
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                imported.add(node.module.partition(".")[0])
+    assert imported - sys.stdlib_module_names - base - hosts - {"lensmith"} <= OPTIONAL_MODULES
+
+
 @pytest.mark.parametrize("module", ["torch", "torch.nn.functional"])
 def test_a_missing_extra_gives_the_line_that_installs_it(monkeypatch, capsys, module):
     command = needs("html")(raising(ModuleNotFoundError(f"No module named {module!r}", name=module)))
@@ -230,6 +250,7 @@ def test_another_missing_module_is_a_mistake_in_lensmith(monkeypatch, module):
         (["html", "page.png", "-o", "page.html"], "html"),
         (["eval", "html", "--pages", "grammar:1"], "html"),
         (["train", "sightseer_nano"], "train"),
+        (["demo"], "html,serve"),
     ],
 )
 def test_a_base_install_says_what_each_command_needs(tmp_path, monkeypatch, arguments, extra):

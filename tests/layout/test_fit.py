@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lensmith.data.webpages.markup.repair import is_well_formed
+from lensmith.evaluate.visual.reflow import reflow
 from lensmith.evaluate.visual.score import score_pages
 from lensmith.layout.fit import rebuild
 from lensmith.render import Capture, RenderConfig, Renderer
@@ -83,6 +84,28 @@ def test_it_gives_way_where_there_is_less_room(rebuilt, width_px):
             across = min(box.right_px, other.right_px) - max(box.left_px, other.left_px)
             down = min(box.bottom_px, other.bottom_px) - max(box.top_px, other.top_px)
             assert across <= 0.5 or down <= 2
+
+
+NARROWER = """<style>*{box-sizing:border-box}td,th{padding:12px;text-align:left;border-top:1px solid #ccd3da}</style>
+<body style="margin:0;font:16px/1.5 Arial;background:#fff;color:#17202b">
+<div style="display:flex;gap:24px;padding:32px 40px">
+<div style="flex:0 0 400px;background:#dde6f0;padding:24px 150px">Small boats</div>
+<div style="flex:0 0 400px;background:#e8f0dd;padding:24px 150px">Large boats</div>
+<div style="flex:0 0 352px;background:#f0e6dd;padding:24px 110px">Something else</div></div>
+<table style="width:1200px;margin:24px 40px;border-collapse:collapse;table-layout:fixed">
+<tr><th>Boat</th><th>Berths</th><th>Harbour</th><th>Price</th></tr>
+<tr><td>Gannet</td><td>Two</td><td>Old harbour</td><td>$300</td></tr>
+<tr><td>Puffin</td><td>Four</td><td>New harbour</td><td>$500</td></tr>
+<tr><td>Heron</td><td>Eight</td><td>Old harbour</td><td>$900</td></tr></table></body>"""
+
+
+def test_broad_paddings_and_tables_give_way_too():
+    rgb, page = screenshot(NARROWER, width_px=1280)
+    html = rebuilt_from(rgb)
+    assert "<table" in html
+    assert [str(window) for window in reflow([html])[0] if not window.passed] == []
+    score = score_pages(page, screenshot(html, width_px=1280)[1])
+    assert min(score.block_match, score.text, score.position) > 0.95
 
 
 def test_a_page_of_one_colour_is_that_page():

@@ -1,8 +1,11 @@
 """Structure from boxes alone: rows, columns, what lies in what, what lies on what."""
 
+from lensmith.layout.blocks import Align, Passage
+from lensmith.layout.ocr import Line
 from lensmith.layout.pictures import Cutout
 from lensmith.layout.surfaces import Rect, Surface
 from lensmith.layout.tree import Flow, Node, PageParts, build_tree
+from lensmith.layout.typography import SetLine, Style, families
 
 
 def tree_of(*rects: Rect, surfaces: tuple[Rect, ...] = ()) -> Node:
@@ -67,3 +70,23 @@ def test_what_no_lane_parts_is_laid_on_each_other_and_nothing_is_lost():
     root = tree_of(*rects)
     assert root.flow is Flow.OVERLAY
     assert sorted(outline(child) for child in root.children) == sorted((r.left, r.top) for r in rects)
+
+
+def flow_of_two_texts(first: Rect, second: Rect) -> Flow:
+    style = Style(family=families()[0], size_px=40, is_bold=False, colour=(0, 0, 0))
+    passages = []
+    for rect in (first, second):
+        line = Line(text="words", left=rect.left, top=rect.top, right=rect.right, bottom=rect.bottom, confidence=1.0)
+        advance = float(rect.right - rect.left)
+        written = SetLine(
+            line=line, style=style, baseline=rect.bottom - 8, origin=rect.left, advance=advance, behind=(255, 255, 255)
+        )
+        passages.append(Passage(lines=(written,), style=style, pitch_px=46, align=Align.LEFT))
+    return build_tree(PageParts(width=1000, height=1000, surfaces=[], rules=[], blocks=passages, pictures=[])).flow
+
+
+def test_texts_that_reach_a_little_into_each_other_are_one_below_or_beside_the_other():
+    first = Rect(0, 0, 300, 40)
+    assert flow_of_two_texts(first, Rect(20, 34, 250, 74)) is Flow.STACK
+    assert flow_of_two_texts(first, Rect(290, 8, 400, 40)) is Flow.ROW
+    assert flow_of_two_texts(first, Rect(20, 15, 250, 55)) is Flow.OVERLAY

@@ -80,14 +80,14 @@ def border_css(border: Border) -> Css:
     return css
 
 
-def box_sides(sides: Sequence[float], width: int) -> str:
-    """A padding of top, right, bottom, left, as short as CSS has it. Long ones at the sides give way where a box is
-    narrower than `width`."""
+def box_sides(sides: Sequence[float], room: float) -> str:
+    """A padding of top, right, bottom, left, as short as CSS has it. Long ones at the sides give way where what holds
+    the box, of which shares are taken, has less room than `room`."""
     top, right, bottom, left = (px(side) for side in sides)
     if sides[1] > 48:
-        right = far(sides[1], width)
+        right = far(sides[1], room)
     if sides[3] > 48:
-        left = far(sides[3], width)
+        left = far(sides[3], room)
     if right == left:
         if top == right == bottom:
             return top

@@ -51,6 +51,7 @@ class MarkupWriter:
         self._sheet = Sheet()
         self._is_inline = False
         self._written: list[Node] = []
+        self._rooms: dict[int, float] = {}
         self._roles = name_parts(root)
         self._texts = [node for node in root.walk() if isinstance(node.content, Passage)]
         blocks = [node.content for node in self._texts if isinstance(node.content, Passage)]
@@ -111,11 +112,14 @@ class MarkupWriter:
         if right > left:
             right = min(left, right)  # what stands left does not need the room, and text may want it
         sides = [max(0.0, side) for side in (top, right, bottom, left)]
-        return {"padding": box_sides(sides, round(frame.width))} if max(sides) >= 0.5 else {}
+        room = self._rooms.get(id(node), frame.width)
+        return {"padding": box_sides(sides, room)} if max(sides) >= 0.5 else {}
 
     def _children(self, node: Node, outer: Region) -> list[str]:
         """The markup of what a box holds; `outer` is the box's own frame."""
         inner = self._inner(node, outer)
+        for child in node.children:
+            self._rooms[id(child)] = inner.width
         if node.flow is Flow.ROW:
             return self._row(node, inner)
         if node.flow is Flow.OVERLAY:
@@ -318,7 +322,8 @@ class MarkupWriter:
         if any(cell.surface is not None for row in table.rows for cell in row.cells):
             css["border-collapse"] = "collapse"
         sides = table.sides
-        columns = "".join(f'<col style="width:{px(b - a)}">' for a, b in itertools.pairwise(sides))
+        whole = (sides[-1] - sides[0]) / 100
+        columns = "".join(f'<col style="width:{(b - a) / whole:.2f}%">' for a, b in itertools.pairwise(sides))
         is_headed = _has_head(table)
         rows = "\n".join(
             self._table_row(table, row, "th" if is_headed and not number else "td")
@@ -362,7 +367,7 @@ class MarkupWriter:
                 left, right = child.frame.left - table.sides[column], 0.0
         else:
             right = 0.0
-        css["padding"] = box_sides((max(0.0, down), max(0.0, right), 0.0, max(0.0, left)), round(extent.width))
+        css["padding"] = box_sides((max(0.0, down), max(0.0, right), 0.0, max(0.0, left)), table.frame.width)
         if isinstance(child.content, Passage) and ("text-align" not in own or len(own) == 1):
             aligned = {name: value for name, value in own.items() if name == "text-align"}
             return self._text(child, css | aligned, tag, attributes=span)

@@ -6,7 +6,7 @@ of them texts. Where its rows begin and end the lines between them say, or the m
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -31,15 +31,29 @@ class TableRun:
 
 def find_tables(stack: Node) -> list[TableRun]:
     """The tables among the children of a stack."""
-    runs, start = [], 0
-    children = stack.children
+    runs: list[TableRun] = []
+    start, children = 0, stack.children
     while start < len(children):
         stop = _end_of_rows(children, start)
-        table = _table(children[start:stop]) if stop - start >= _FEWEST_ROWS else None
-        if table is not None:
-            runs.append(TableRun(start=start, stop=stop, table=table))
+        whole = _found(children, start, stop)
+        runs += [whole] if whole is not None else _within(children, start, stop)
         start = max(stop, start + 1)
     return runs
+
+
+def _found(children: Sequence[Node], start: int, stop: int) -> TableRun | None:
+    table = _table(children[start:stop]) if stop - start >= _FEWEST_ROWS else None
+    return None if table is None else TableRun(start=start, stop=stop, table=table)
+
+
+def _within(children: Sequence[Node], start: int, stop: int) -> Iterable[TableRun]:
+    """Tables in a run of rows that is none as a whole: where neighbours have as many cells each."""
+    rows = [place for place in range(start, stop) if _is_row(children[place])]
+    for _, group in itertools.groupby(rows, key=lambda place: len(children[place].children)):
+        places = list(group)
+        found = _found(children, places[0], places[-1] + 1)
+        if found is not None:
+            yield found
 
 
 def _end_of_rows(children: Sequence[Node], start: int) -> int:

@@ -14,6 +14,8 @@ from lensmith.layout.blocks import Passage
 from lensmith.layout.pictures import Cutout
 from lensmith.layout.surfaces import Rect, Separator, Surface
 
+_TIGHT_EM = 0.25
+"""By how much of its letters' size a text may reach into another, and still stands beside or below it."""
 _TOUCHING_PX = 1
 """Neighbours may reach into each other by so much: letters' boxes are rounded."""
 _FEWEST_ROWS = 3
@@ -211,6 +213,9 @@ def _cut(nodes: list[Node]) -> _Cut:
     rows, row_lane = _groups(nodes, axis=1)
     columns, column_lane = _groups(nodes, axis=0)
     if len(rows) == 1 and len(columns) == 1:
+        rows, row_lane = _groups(nodes, axis=1, is_tight=True)
+        columns, column_lane = _groups(nodes, axis=0, is_tight=True)
+    if len(rows) == 1 and len(columns) == 1:
         # What comes later lies on top: letters lie on all else, and small things on large ones.
         lowest_first = sorted(nodes, key=lambda n: (isinstance(n.content, Passage), -n.solid.width * n.solid.height))
         return _Cut(lowest_first, Flow.OVERLAY)
@@ -252,19 +257,29 @@ def _grouped(group: list[Node]) -> Node:
     )
 
 
-def _groups(nodes: list[Node], *, axis: int) -> tuple[list[list[Node]], float]:
-    """Nodes parted by lanes across an axis (0: x, 1: y), in its order, and the width of the widest lane."""
-    ordered = sorted(nodes, key=lambda node: node.solid[axis])
+def _groups(nodes: list[Node], *, axis: int, is_tight: bool = False) -> tuple[list[list[Node]], float]:
+    """Nodes parted by lanes across an axis (0: x, 1: y), in its order, and the width of the widest lane.
+
+    `is_tight`: texts may reach a little into one another, as large lines with little leading do.
+    """
+    spans = [(*_span(node, axis, is_tight), node) for node in nodes]
     groups: list[list[Node]] = []
     end, widest = float("-inf"), 0.0
-    for node in ordered:
-        start, stop = node.solid[axis], node.solid[axis + 2]
+    for start, stop, node in sorted(spans, key=lambda span: span[0]):
         if not groups or start >= end - _TOUCHING_PX:
             widest = max(widest, start - end) if groups else widest
             groups.append([])
         groups[-1].append(node)
         end = max(end, stop)
     return groups, widest
+
+
+def _span(node: Node, axis: int, is_tight: bool) -> tuple[float, float]:
+    start, stop = node.solid[axis], node.solid[axis + 2]
+    if not is_tight or not isinstance(node.content, Passage):
+        return start, stop
+    give = min(_TIGHT_EM * node.content.style.size_px, (stop - start) / 3)
+    return start + give, stop - give
 
 
 def union(frames: Iterable[Region]) -> Region:

@@ -9,9 +9,12 @@ from lensmith.core.errors import MissingExtraError
 # Top-level modules that only extras bring. Any other missing module is a mistake in lensmith and stays a traceback.
 OPTIONAL_MODULES = frozenset(
     {
+        "cydifflib",
         "fastapi",
         "gguf",
         "html5lib",
+        "huggingface_hub",
+        "jinja2",
         "nicegui",
         "onnxruntime",
         "playwright",
