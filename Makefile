@@ -15,9 +15,10 @@ TESTS := $(BIN)/python -m pytest
 ALONE = $(shell grep -rls 'mark\.alone' tests)
 DIST := dist
 
-.PHONY: help setup browser check test test-all bench demo dist format
+.PHONY: help setup browser app check test test-all bench demo dist format
 
 help:
+	@echo 'make app       a screenshot of yours becomes a page, in your browser'
 	@echo 'make demo      screenshot to HTML and back, in demo/report.html; PICTURE=shot.png: yours'
 	@echo 'make test      the tests that take seconds     make test-all   the slow ones too'
 	@echo 'make check     format, lint, types, import contracts, shape, docs'
@@ -63,6 +64,9 @@ bench: setup browser
 dist: setup
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) . 2>$(PIP_LOG) || { cat $(PIP_LOG) >&2; exit 1; }
 	@echo $(DIST)/*.whl
+
+app: setup browser
+	$(BIN)/lensmith app
 
 demo: setup browser
 	$(BIN)/lensmith demo --out demo $(if $(PICTURE),--picture '$(PICTURE)')

@@ -48,7 +48,7 @@ class Desk:
         self._base = f"{path}projects/{project.id}/"
         self._tab = ui.context.client.id
         self._shown: Version | None = None
-        self._page = Parted(html="", pictures={}, addresses={})
+        self._page = Parted(html="", addresses={})
         self._edited: str | None = None
         self._typed_at = 0.0
         self._is_shown = True

@@ -1,61 +1,39 @@
-"""The pictures within a page: taken out into files, put back, and the ZIP that a person downloads.
+"""The pictures within a page: named for the editor, put back, and files in the ZIP that a person downloads.
 
 A page stands alone, so its pictures are `data:` addresses in it, which nobody can read or edit and which a model that
 is asked for a change would have to repeat letter by letter.
 """
 
-import base64
-import binascii
-import hashlib
 import io
 import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lensmith.workflows.html.pictures import PictureMode, with_pictures
+
 FOLDER = "pictures"
-_KINDS = {
-    "image/png": "png",
-    "image/jpeg": "jpg",
-    "image/webp": "webp",
-    "image/gif": "gif",
-    "image/svg+xml": "svg",
-    "image/avif": "avif",
-    "image/bmp": "bmp",
-}
-_ADDRESS = re.compile(r"data:(image/[a-z0-9.+-]+)(?:;[a-z0-9=-]+)*;base64,([A-Za-z0-9+/=]+)", re.IGNORECASE)
+_ADDRESS = re.compile(r"data:image/([a-z0-9]+)[a-z0-9.+-]*(?:;[a-z0-9=-]+)*;base64,[A-Za-z0-9+/=]+", re.IGNORECASE)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parted:
-    """A page whose pictures are files beside it. `pictures`: each file's name, its bytes, and its address before."""
+    """A page with short names in the places of its pictures. `addresses`: what each name stands for."""
 
     html: str
-    pictures: Mapping[str, bytes]
     addresses: Mapping[str, str]
 
 
 def parted(html: str) -> Parted:
-    """The page with its pictures taken out, each once; what is not base64 of a usual kind stays where it is."""
-    pictures: dict[str, bytes] = {}
-    addresses: dict[str, str] = {}
+    """The page with each picture's address named, each once. All else stays as it is, to the letter."""
     names: dict[str, str] = {}
 
     def named(match: re.Match[str]) -> str:
-        address = match.group()
-        data = _decoded(match[2])
-        ending = _KINDS.get(match[1].lower())
-        if data is None or ending is None:
-            return address
-        digest = hashlib.sha256(data).hexdigest()
-        if digest not in names:
-            names[digest] = f"{FOLDER}/{len(names) + 1}.{ending}"
-        name = names[digest]
-        pictures[name], addresses[name] = data, address
-        return name
+        return names.setdefault(match[0], f"{FOLDER}/{len(names) + 1}.{match[1].lower()}")
 
-    return Parted(html=_ADDRESS.sub(named, html), pictures=pictures, addresses=addresses)
+    page = _ADDRESS.sub(named, html)
+    return Parted(html=page, addresses={name: address for address, name in names.items()})
 
 
 def joined(html: str, addresses: Mapping[str, str]) -> str:
@@ -68,18 +46,11 @@ def joined(html: str, addresses: Mapping[str, str]) -> str:
 
 def zipped(html: str) -> bytes:
     """A ZIP with `index.html` and its pictures as files; the same page gives the same bytes."""
-    page = parted(html)
+    page = with_pictures(html, PictureMode.FILES, FOLDER)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in (("index.html", page.html.encode()), *page.pictures.items()):
+        for name, data in (("index.html", page.html.encode()), *page.files.items()):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(entry, data)
     return stream.getvalue()
-
-
-def _decoded(data: str) -> bytes | None:
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error:
-        return None
