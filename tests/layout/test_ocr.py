@@ -53,3 +53,13 @@ def test_there_is_no_text_on_a_plain_picture(shape):
 def test_noise_is_no_text():
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     assert len(read_lines(noise)) <= 2
+
+
+def test_letters_that_the_reader_does_not_know_are_no_signs():
+    html = """<body style="margin:0;font:18px 'DejaVu Sans';direction:rtl;padding:20px"><h1>ברוכים הבאים לספרייה</h1>
+    <p>הספרייה פתוחה בכל יום מהשעה תשע בבוקר ועד שמונה בערב. ניתן להשאיל עד חמישה ספרים.</p>
+    <p>Open - - - 9:00 (...) and "!?"</p></body>"""
+    rgb, _ = screenshot(html, width_px=900)
+    lines = [line.text for line in read_lines(rgb)]
+    assert any("9:00" in line for line in lines)
+    assert [line for line in lines if not any(map(str.isalnum, line))] == []

@@ -40,6 +40,7 @@ _GAP_OF_HEIGHT = 0.85
 """A gap wider than this many heights of the ink is no space between words (these are 0.3 to 0.5)."""
 _SMALLEST_GAP_PX = 9
 _LEAST_CONFIDENCE = 0.55
+_WIDEST_SIGN_PX = 24
 _HIGHEST_LETTER_PX = 80
 _SIDE_PX = _HIGHEST_LETTER_PX + 1
 _MAX_TILT = 0.12
@@ -86,16 +87,18 @@ def read_lines(rgb_HW3: Rgb3Array) -> list[Line]:
     lines = [
         Line(text=text, left=piece[0], top=piece[1], right=piece[2], bottom=piece[3], confidence=confidence)
         for piece, (text, confidence) in zip(pieces, texts, strict=True)
-        if confidence >= _LEAST_CONFIDENCE and _is_text(text, piece[3] - piece[1])
+        if confidence >= _LEAST_CONFIDENCE and _is_text(text, piece[2] - piece[0], piece[3] - piece[1])
     ]
     return sorted(lines, key=lambda line: (line.top, line.left))
 
 
-def _is_text(text: str, height: int) -> bool:
-    """Whether what was read is text: one sign alone is an icon, and one huge letter a drawing."""
-    if len(text) > 1:
-        return True
-    return text.isalnum() and height <= _HIGHEST_LETTER_PX
+def _is_text(text: str, width: int, height: int) -> bool:
+    """Whether what was read is text: one sign alone is an icon, and one huge letter a drawing. Of a script that the
+    reader does not know it often makes a few signs, much too few for the line's width."""
+    if len(text) <= 1:
+        return text.isalnum() and height <= _HIGHEST_LETTER_PX
+    signs = len(text.replace(" ", ""))
+    return any(map(str.isalnum, text)) or width <= signs * max(_WIDEST_SIGN_PX, 1.5 * height)
 
 
 @functools.cache
