@@ -100,6 +100,15 @@ def test_the_page_that_is_written_has_the_links_of_the_page():
     )
 
 
+@pytest.mark.parametrize("gap_px", [6, 8, 14])
+def test_an_icon_before_a_word_is_no_part_of_it(gap_px):
+    icon = "<span style='display:inline-block;width:13px;height:13px;border:2px solid;border-radius:4px;"
+    words = ("Interface", "Components", "Gallery")
+    html = "".join(f"<p>{icon}margin-right:{gap_px}px'></span>{word}</p>" for word in words)
+    sizes = [(block.text, block.style.size_px, block.style.is_bold) for block in measured(html).blocks[:3]]
+    assert sizes == [(word, 16.0, False) for word in words]
+
+
 def test_a_flat_area_behind_an_icon_is_left_as_it_is():
     pixels = np.full((40, 120, 3), 255, dtype=np.uint8)
     pixels[10:30, 10:14] = 0

@@ -116,6 +116,19 @@ def test_columns_of_a_page_are_no_table():
     assert "<table" not in rebuild(Image.fromarray(pixels), renderer_of).html
 
 
+def test_pictures_in_cells_keep_their_shape_and_rows_their_lines():
+    style = "td{padding:12px 16px;width:200px}tr{border-top:2px solid #c3ccd5}i{display:block;width:32px;height:32px;"
+    style += "background:#9bb0c5}table{border-collapse:collapse;font:16px Arial}"
+    boats = [("Gannet", "Two berths"), ("Puffin", "Four berths"), ("Heron", "Eight berths"), ("Tern", "Six berths")]
+    rows = "".join(f"<tr><td><i></i></td><td>{name}</td><td>{room}</td></tr>" for name, room in boats)
+    pixels, _ = screenshot(f"<!doctype html><style>{style}</style><table>{rows}</table>", width_px=1024)
+    html = rebuild(Image.fromarray(pixels), renderer_of).html
+    assert html.count("<tr") == len(boats)
+    again, _ = screenshot(html, width_px=1024)
+    height = min(len(again), len(pixels))
+    assert np.mean(np.abs(again[:height].astype(int) - pixels[:height]).max(axis=2) > 40) < 0.02
+
+
 def test_framed_cells_are_a_table_and_no_fields():
     rows = [("Name", "Town", "Since"), ("Ada Byron", "London", "1833"), ("Emmy Noether", "Erlangen", "1907")]
     rows.append(("Grace Hopper", "New York", "1944"))

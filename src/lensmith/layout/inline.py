@@ -43,6 +43,7 @@ _BULLET_FAR, _BULLET_NEAR = 1.9, 0.3
 """Between so many sizes of the letters before a line its bullet stands."""
 _BULLET_SIDES, _BULLET_RISE = (0.2, 0.56), 0.33
 _ICON_GAP = 0.4
+_WORD_ICON_GAP, _NARROWEST_ICON_GAP_PX, _NARROWEST_ICON = 0.3, 4, 0.6
 """Between an icon and a text there is room for so much of the line's height."""
 _BULLETS = frozenset("\u2022\u00b7\u25cf\u25cb\u25e6\u25aa\u25a0\u2219\u30fb")
 _WORD = re.compile(r"\S+")
@@ -74,6 +75,8 @@ def without_bullet(rgb_HW3: Rgb3Array, line: Line) -> Line:
     least = 3 if is_sign else max(4, _ICON_GAP * line.height)
     first = next((gap for gap in gaps if gap[1] - gap[0] >= least and gap[0] <= 1.5 * line.height), None)
     if first is None or not (is_sign or _is_unread(line, gaps, first)):
+        first = _gap_before_a_word(line, gaps)
+    if first is None:
         return line
     left = line.left + first[1]
     rows = np.flatnonzero(ink_of(rgb_HW3[line.top : line.bottom, left : line.right]).any(axis=1))
@@ -100,6 +103,19 @@ def plates_of(line: Line, surfaces: Sequence[Surface]) -> tuple[Surface, ...]:
         and line.top - slack <= surface.rect.top <= line.bottom
         and line.top <= surface.rect.bottom <= line.bottom + slack
     )
+
+
+def _gap_before_a_word(line: Line, gaps: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """The gap between an icon and the one word after it: much wider than those between its letters. What stands before
+    it is as wide as an icon, not as a thin letter."""
+    if " " in line.text or not gaps:
+        return None
+    widths = sorted(stop - start for start, stop in gaps)
+    start, stop = gaps[0]
+    is_far = stop - start >= max(_NARROWEST_ICON_GAP_PX, _WORD_ICON_GAP * line.height)
+    is_widest = stop - start == widths[-1] and (len(widths) < 2 or widths[-1] >= 2 * widths[-2])
+    is_icon = _NARROWEST_ICON * line.height <= start <= 1.5 * line.height
+    return gaps[0] if is_far and is_widest and is_icon else None
 
 
 def _is_unread(line: Line, gaps: Sequence[tuple[int, int]], first: tuple[int, int]) -> bool:

@@ -319,7 +319,7 @@ class MarkupWriter:
     def _table(self, node: Node, table: Table, css: Css) -> str:
         self._written.append(node)
         css |= {"width": px(node.frame.width)}
-        if any(cell.surface is not None for row in table.rows for cell in row.cells):
+        if any(_is_bordered(row) or any(cell.surface is not None for cell in row.cells) for row in table.rows):
             css["border-collapse"] = "collapse"
         sides = table.sides
         whole = (sides[-1] - sides[0]) / 100
@@ -335,11 +335,12 @@ class MarkupWriter:
         css: Css = {"height": px(row.bottom - row.top)}
         if row.box is not None and row.box.surface is not None:
             css["background"] = hexed(row.box.surface.colour)
+            css |= border_css(row.box.surface.border) if row.box.surface.border is not None else {}
         cells, column = [], 0
         for cell in row.cells:
             cells.append(self._table_cell(table, row, cell, column, tag))
             column += cell.columns
-        return f"<tr{self._sheet.named('line', css)}>\n{chr(10).join(cells)}\n</tr>"
+        return f"<tr{self._sheet.named('record', css)}>\n{chr(10).join(cells)}\n</tr>"
 
     def _table_cell(self, table: Table, row: TableRow, cell: TableCell, column: int, tag: str) -> str:
         last = column + cell.columns - 1
@@ -367,6 +368,7 @@ class MarkupWriter:
                 left, right = child.frame.left - table.sides[column], 0.0
         else:
             right = 0.0
+            inner = inner._replace(right=table.sides[last + 1])  # a box would fill what is no padding
         css["padding"] = box_sides((max(0.0, down), max(0.0, right), 0.0, max(0.0, left)), table.frame.width)
         if isinstance(child.content, Passage) and ("text-align" not in own or len(own) == 1):
             aligned = {name: value for name, value in own.items() if name == "text-align"}
@@ -480,6 +482,10 @@ def _has_head(table: Table) -> bool:
         and isinstance(below.node.content, Passage)
     ]
     return bool(pairs) and all(above != below for above, below in pairs)
+
+
+def _is_bordered(row: TableRow) -> bool:
+    return row.box is not None and row.box.surface is not None and row.box.surface.border is not None
 
 
 def _class_of(node: Node, role: Role | None) -> str:

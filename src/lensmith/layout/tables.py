@@ -41,17 +41,18 @@ def find_tables(stack: Node) -> list[TableRun]:
     return runs
 
 
-def _found(children: Sequence[Node], start: int, stop: int) -> TableRun | None:
-    table = _table(children[start:stop]) if stop - start >= _FEWEST_ROWS else None
+def _found(children: Sequence[Node], start: int, stop: int, *, needs_lines: bool = False) -> TableRun | None:
+    table = _table(children[start:stop], needs_lines=needs_lines) if stop - start >= _FEWEST_ROWS else None
     return None if table is None else TableRun(start=start, stop=stop, table=table)
 
 
 def _within(children: Sequence[Node], start: int, stop: int) -> Iterable[TableRun]:
-    """Tables in a run of rows that is none as a whole: where neighbours have as many cells each."""
+    """Tables in a run of rows that is none as a whole: where neighbours have as many cells each, and lines part or
+    frame them. Without lines these would as well be columns of cards below another row."""
     rows = [place for place in range(start, stop) if _is_row(children[place])]
     for _, group in itertools.groupby(rows, key=lambda place: len(children[place].children)):
         places = list(group)
-        found = _found(children, places[0], places[-1] + 1)
+        found = _found(children, places[0], places[-1] + 1, needs_lines=True)
         if found is not None:
             yield found
 
@@ -73,7 +74,7 @@ def _is_row(node: Node) -> bool:
     return not node.is_leaf and node.backdrop is None and node.flow is Flow.ROW and len(node.children) >= 2
 
 
-def _table(parts: Sequence[Node]) -> Table | None:
+def _table(parts: Sequence[Node], *, needs_lines: bool) -> Table | None:
     rows = [part for part in parts if _is_row(part)]
     usual = Counter(len(row.children) for row in rows).most_common(1)[0][0]
     whole = [row for row in rows if len(row.children) == usual]
@@ -87,7 +88,7 @@ def _table(parts: Sequence[Node]) -> Table | None:
         sum(isinstance(_inside(row.children[n]).content, Passage) for row in whole) > 0.5 * len(whole)
         for n in range(usual)
     )
-    if not all(map(_is_aligned, columns)) or texts < 2 or (usual < 3 and not has_lines):
+    if not all(map(_is_aligned, columns)) or texts < 2 or (not has_lines and (needs_lines or usual < 3)):
         return None
     extents = [(min(s.left for s in column), max(s.right for s in column)) for column in columns]
     if any(before[1] > after[0] for before, after in itertools.pairwise(extents)):
