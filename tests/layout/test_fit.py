@@ -108,6 +108,18 @@ def test_broad_paddings_and_tables_give_way_too():
     assert min(score.block_match, score.text, score.position) > 0.95
 
 
+def test_a_family_that_comes_again_is_a_variable():
+    words = ("Boats for a week", "Boats for a summer", "Boats for the winter")
+    parts = "".join(
+        f"<h2 style='font:28px Courier New;color:{colour}'>{word}</h2><p>{word}, with a stove and a table.</p>"
+        for word, colour in zip(words, ("#a02020", "#206020", "#2020a0"), strict=True)
+    )
+    rgb, _ = screenshot(f"<body style='font:16px Arial;padding:20px'>{parts}</body>", width_px=800)
+    html = rebuilt_from(rgb)
+    assert html.count("monospace") == html.count("--font-1:") == 1
+    assert html.count("font-family:var(--font-1)") >= 2
+
+
 def test_a_page_of_one_colour_is_that_page():
     picture = np.full((300, 500, 3), (240, 240, 250), dtype=np.uint8)
     rgb, _ = screenshot(rebuilt_from(picture), width_px=500)
