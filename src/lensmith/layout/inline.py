@@ -42,9 +42,11 @@ _UNDERLINED_SHARE = 0.7
 _BULLET_FAR, _BULLET_NEAR = 1.9, 0.3
 """Between so many sizes of the letters before a line its bullet stands."""
 _BULLET_SIDES, _BULLET_RISE = (0.2, 0.56), 0.33
-_ICON_GAP = 0.4
-_WORD_ICON_GAP, _NARROWEST_ICON_GAP_PX, _NARROWEST_ICON = 0.3, 4, 0.6
-"""Between an icon and a text there is room for so much of the line's height."""
+_NARROWEST_ICON_GAP_PX = 4
+_ICON_GAP, _WORD_ICON_GAP = 0.4, 0.3
+"""Between an icon and a text, or a single word, there is room for so much of the line's height."""
+_NARROWEST_ICON = 0.6
+"""An icon before a word is so much of the line's height wide."""
 _BULLETS = frozenset("\u2022\u00b7\u25cf\u25cb\u25e6\u25aa\u25a0\u2219\u30fb")
 _WORD = re.compile(r"\S+")
 
@@ -72,7 +74,7 @@ def without_bullet(rgb_HW3: Rgb3Array, line: Line) -> Line:
         return line
     is_sign = line.text[0] in _BULLETS or (is_wide(line.text[0]) and line.text[1:].isascii())
     gaps = _gaps(np.asarray(ink_of(rgb_HW3[line.top : line.bottom, line.left : line.right]).any(axis=0)))
-    least = 3 if is_sign else max(4, _ICON_GAP * line.height)
+    least = 3 if is_sign else max(_NARROWEST_ICON_GAP_PX, _ICON_GAP * line.height)
     first = next((gap for gap in gaps if gap[1] - gap[0] >= least and gap[0] <= 1.5 * line.height), None)
     if first is None or not (is_sign or _is_unread(line, gaps, first)):
         first = _gap_before_a_word(line, gaps)
