@@ -80,13 +80,13 @@ class MarkupWriter:
             | ({} if self._root.children else {"height": px(self._root.frame.height)})
             | {name: value for name, value in _flow_css(self._root).items() if name != "display"}
         )
-        css = self._sheet.text(base, round(self._root.frame.width))
         title = self._title()
         flow = self._sheet.named("body", {"display": _flow_css(self._root).get("display", "")})
+        css, content = self._sheet.finished(base, round(self._root.frame.width), f"<body{flow}>\n{body}\n</body>")
         html = (
             f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-            f"<style>\n{css}\n</style>\n</head>\n<body{flow}>\n{body}\n</body>\n</html>\n"
+            f"<style>\n{css}\n</style>\n</head>\n{content}\n</html>\n"
         )
         return Markup(html=html, nodes=tuple(self._written))
 

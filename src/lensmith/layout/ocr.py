@@ -6,14 +6,18 @@ needs around it for web pages:
 - A page is read in strips, cut where no ink is: as a whole, a high page would be shrunk until nothing is legible.
 - The detector joins neighbours of a menu and cells of a table ("OperationsAnalyticsSales"). A found line is cut at its
   wide gaps, and where its background changes, before it is read: so cells stay apart, and boxes are those of the ink.
+- Strips are looked at, and lines read, on all cores by readers of one thread each: what the weights do with a line is
+  too little work to share out, and two readers are done in 0.6 of the time that one with two threads takes.
 
 Legend: H, W pixels of the page; rgb_HW3 8-bit sRGB.
 """
 
 import functools
+import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +47,23 @@ _LEAST_CONFIDENCE = 0.55
 _WIDEST_SIGN_PX = 24
 _HIGHEST_LETTER_PX = 80
 _SIDE_PX = _HIGHEST_LETTER_PX + 1
+_MOST_READERS = 4
+"""Each holds what its weights make of a strip: some 250 MB."""
 _MAX_TILT = 0.12
 """Height that a line of text may gain over its length: what is steeper is part of a picture."""
+_PARAMS = {
+    "Global.log_level": "error",
+    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+    "Global.use_cls": False,
+    # As they are: by default narrow strips are enlarged until they fill the memory, and wide ones shrunk.
+    "Global.use_vertical_padding": False,
+    "Global.max_side_len": _WIDEST_PX,
+    "Det.limit_type": "max",
+    "Det.limit_side_len": _WIDEST_PX,
+    # Of several lines that are read together all are filled up to the longest: a third of the work for nothing.
+    "Rec.rec_batch_num": 1,
+}
+_OWN = threading.local()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +97,10 @@ class _Piece(tuple[int, int, int, int]):
 
 def read_lines(rgb_HW3: Rgb3Array) -> list[Line]:
     """All lines of a page, from top to bottom, then from left to right. Empty where there is no text."""
-    reader = _reader()
-    pieces: list[_Piece] = []
-    for top, bottom in _strips(rgb_HW3):
-        pieces += _pieces(rgb_HW3[top:bottom], top, reader)
-    pieces = _without_repeats(pieces)
-    texts = _recognised([_crop(rgb_HW3, piece) for piece in pieces], reader)
+    workers = _workers()
+    found = workers.map(lambda strip: _pieces(rgb_HW3[slice(*strip)], strip[0]), _strips(rgb_HW3))
+    pieces = _without_repeats([piece for of_strip in found for piece in of_strip])
+    texts = workers.map(lambda piece: _recognised(_crop(rgb_HW3, piece)), pieces)
     lines = [
         Line(text=text, left=piece[0], top=piece[1], right=piece[2], bottom=piece[3], confidence=confidence)
         for piece, (text, confidence) in zip(pieces, texts, strict=True)
@@ -102,22 +119,15 @@ def _is_text(text: str, width: int, height: int) -> bool:
 
 
 @functools.cache
-def _reader() -> Any:  # RapidOCR ships no types
+def _workers() -> ThreadPoolExecutor:
+    """The threads that read, each with a reader of its own (`_OWN.reader`)."""
     from rapidocr import RapidOCR  # noqa: PLC0415 - half a second, and it is an extra
 
-    return RapidOCR(
-        params={
-            "Global.log_level": "error",
-            "Global.use_cls": False,
-            # As they are: by default narrow strips are enlarged until they fill the memory, and wide ones shrunk.
-            "Global.use_vertical_padding": False,
-            "Global.max_side_len": _WIDEST_PX,
-            "Det.limit_type": "max",
-            "Det.limit_side_len": _WIDEST_PX,
-            # Of several lines that are read together all are filled up to the longest: a third of the work for nothing.
-            "Rec.rec_batch_num": 1,
-        }
-    )
+    def load() -> None:
+        _OWN.reader = RapidOCR(params=_PARAMS)
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(min(cores, _MOST_READERS), thread_name_prefix="reading", initializer=load)
 
 
 def _strips(rgb_HW3: Rgb3Array) -> list[tuple[int, int]]:
@@ -152,21 +162,21 @@ def _cut_to_strips(inked: NDArray[np.int64]) -> list[tuple[int, int]]:
     return strips
 
 
-def _pieces(strip_HW3: Rgb3Array, offset: int, reader: Any) -> list[_Piece]:
+def _pieces(strip_HW3: Rgb3Array, offset: int) -> list[_Piece]:
     width = strip_HW3.shape[1]
     boxes: list[tuple[int, int, int, int]] = []
     for left in range(0, max(1, width - _TILE_OVERLAP_PX), TILE_PX - _TILE_OVERLAP_PX):
         tile_HW3 = strip_HW3[:, left : left + TILE_PX]
-        boxes += [(a + left, b, c + left, d) for a, b, c, d in _found(tile_HW3, reader)]
+        boxes += [(a + left, b, c + left, d) for a, b, c, d in _found(tile_HW3)]
     return [_Piece((a, b + offset, c, d + offset)) for box in _mended(boxes) for a, b, c, d in _cells(strip_HW3, box)]
 
 
-def _found(tile_HW3: Rgb3Array, reader: Any) -> list[tuple[int, int, int, int]]:
+def _found(tile_HW3: Rgb3Array) -> list[tuple[int, int, int, int]]:
     """The boxes that the detector finds, without those of tilted text."""
     height, width = tile_HW3.shape[:2]
     room = ((0, max(0, _NARROWEST_PX - height)), (0, max(0, _NARROWEST_PX - width)), (0, 0))
     seen_HW3 = np.pad(tile_HW3[:, :, ::-1], room, mode="edge")
-    found = reader(np.ascontiguousarray(seen_HW3), use_det=True, use_cls=False, use_rec=False)
+    found = _OWN.reader(np.ascontiguousarray(seen_HW3), use_det=True, use_cls=False, use_rec=False)
     quads = getattr(found, "boxes", None)
     boxes = []
     for quad in [] if quads is None else quads:
@@ -265,8 +275,7 @@ def _crop(rgb_HW3: Rgb3Array, piece: _Piece) -> Rgb3Array:
     return np.ascontiguousarray(crop)
 
 
-def _recognised(crops: list[Rgb3Array], reader: Any) -> list[tuple[str, float]]:
-    if not crops:
-        return []
-    result = reader.recognize_txt(crops)
-    return [(text.strip(), float(score)) for text, score in zip(result.txts, result.scores, strict=True)]
+def _recognised(crop_HW3: Rgb3Array) -> tuple[str, float]:
+    """What stands on a line, and how sure the reader is of it."""
+    result = _OWN.reader.recognize_txt([crop_HW3])
+    return result.txts[0].strip(), float(result.scores[0])
