@@ -43,6 +43,8 @@ _INK_LEVELS = 40
 _GAP_OF_HEIGHT = 0.85
 """A gap wider than this many heights of the ink is no space between words (these are 0.3 to 0.5)."""
 _SMALLEST_GAP_PX = 9
+_NEIGHBOURS_REACH = 0.35
+"""Letters of other lines reach less of a line's height into its box."""
 _LEAST_CONFIDENCE = 0.55
 _WIDEST_SIGN_PX = 24
 _HIGHEST_LETTER_PX = 80
@@ -207,9 +209,8 @@ def _mended(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int,
 
 def _cells(strip_HW3: Rgb3Array, box: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
     """The parts of a found line that stand far apart, each the box of its ink."""
-    left, top, right, bottom = box
-    patch = strip_HW3[top:bottom, left:right]
-    ink = ink_of(patch)
+    left, top = box[:2]
+    ink = _ink_of_line(strip_HW3, box)
     columns: BoolArray = np.asarray(ink.any(axis=0))
     rows = np.flatnonzero(ink.any(axis=1))
     if not len(rows):
@@ -221,6 +222,24 @@ def _cells(strip_HW3: Rgb3Array, box: tuple[int, int, int, int]) -> list[tuple[i
         if len(inked) and (stop - start) >= 2:
             cells.append((left + start, top + int(inked[0]), left + stop, top + int(inked[-1]) + 1))
     return cells
+
+
+def _ink_of_line(strip_HW3: Rgb3Array, box: tuple[int, int, int, int]) -> BoolArray:
+    """The ink in a box, without the ends of letters of the lines above and below it: these come from outside and do not
+    reach far in."""
+    left, top, right, bottom = box
+    first = max(0, top - 1)
+    ink = ink_of(strip_HW3[first : bottom + 1, left:right])
+    inner = slice(top - first, top - first + bottom - top)
+    labels, count = ndimage.label(ink, structure=np.ones((3, 3)))
+    most = _NEIGHBOURS_REACH * (bottom - top)
+    for label, where in enumerate(ndimage.find_objects(labels, count), 1):
+        rows = where[0]
+        is_from_above = rows.start < inner.start and rows.stop - inner.start <= most
+        is_from_below = rows.stop > inner.stop and inner.stop - rows.start <= most
+        if is_from_above or is_from_below:
+            ink[where][labels[where] == label] = False
+    return ink[inner]
 
 
 def ink_of(patch_HW3: Rgb3Array) -> BoolArray:

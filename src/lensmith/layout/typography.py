@@ -35,8 +35,24 @@ _DARKEST_SHARE = 0.04
 _ONE_COLOUR_LEVELS = 26
 _SAME_SIGN = 0.75
 """So much the ink of one sign correlates with that of the same sign in another family at least."""
-_ANOTHER_FAMILY = 0.1
-"""How much better (in the logarithm of a size) another family must fit a line than the page's own."""
+_OTHER_OWN, _ANOTHER_FAMILY = 0.1, 0.25
+"""How much better another family must fit a line than the page's commonest one: one that the page has elsewhere, and
+any. A logarithm of a size, or a correlation."""
+_A_MATCH = 0.75
+"""What fits no better is no sign of another family."""
+_OWN_SHARE = 0.1
+"""A family in which so much of a page's text is set is the page's own."""
+_FEWEST_LETTERS = 6
+"""Lines with fewer are of the page's own."""
+_LEAST_SPACED, _OF_SPACING = 0.04, 0.05
+"""From how much wider (a logarithm) than its height says a line may have room between its letters, and how much better
+their shapes must then agree."""
+_NO_MATCH = 0.35
+"""Letters that are so far off need no look at their shapes."""
+_SHAPE_WORDS = 2
+"""How letters are shaped is seen from so many of a line's words, the longest."""
+_INKED = 0.2
+"""Of the darkest ink of a line: what is lighter is no letter's."""
 
 
 class Typeface(NamedTuple):
@@ -141,8 +157,8 @@ def _file_of(name: str, *, bold: bool) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=64)
-def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
+@functools.lru_cache(maxsize=512)
+def _font(path: str, size: float) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
 
 
@@ -155,12 +171,15 @@ def ink_at_100(path: str, text: str) -> Ink:
     return Ink(font.getlength(text), left, top, right, bottom, float(drawn.mean()) if drawn.size else 0.0)
 
 
-def _drawn(path: str, text: str, size_px: int) -> Float64Array:
+def _drawn(path: str, text: str, size_px: float, spacing_px: float = 0.0) -> Float64Array:
     """How black each pixel of a text is, in [0, 1], within the box of its ink."""
     font = _font(path, size_px)
     left, top, right, bottom = (round(side) for side in font.getbbox(text))
-    canvas = Image.new("L", (max(1, right - left), max(1, bottom - top)))
-    ImageDraw.Draw(canvas).text((-left, -top), text, fill=255, font=font)
+    canvas = Image.new("L", (max(1, round(right - left + spacing_px * (len(text) - 1))), max(1, bottom - top)))
+    draw, pieces, at = ImageDraw.Draw(canvas), list(text) if spacing_px else [text], float(-left)
+    for piece in pieces:
+        draw.text((at, -top), piece, fill=255, font=font)
+        at += font.getlength(piece) + spacing_px
     return np.asarray(canvas, dtype=np.float64) / 255
 
 
@@ -205,27 +224,43 @@ def line_height(family: Typeface) -> float:
 
 
 class _Fit(NamedTuple):
-    """How a line looks in a font: the sizes that its width and its height ask for, and how far off all is."""
+    """How a line looks in a font: the sizes that its width and its height ask for, how far off these are from each
+    other, and how far off its blackness."""
 
     by_width: float
     by_height: float
+    size_error: float
+    blackness_error: float
+
+    @property
+    def error(self) -> float:
+        return self.size_error + self.blackness_error
+
+
+class _Setting(NamedTuple):
+    """A line in a family: the weight, size and room between letters in which it fits best, and how far off that and the
+    shapes of its letters are."""
+
+    is_bold: bool
+    size_px: float
+    spacing_px: float
     error: float
 
 
 def set_lines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> list[SetLine]:
     """The lines of a page, each with its style, in the order given."""
-    known = families()
     looks = [look_at(rgb_HW3, line) for line in lines]
-    fits = [
-        {
-            (family, bold): _fit(family.bold if bold else family.regular, line, look.coverage)
-            for family in known
-            for bold in (False, True)
-        }
-        for line, look in zip(lines, looks, strict=True)
+    settings = [_settings(rgb_HW3, line, look) for line, look in zip(lines, looks, strict=True)]
+    first = _commonest(lines, settings)
+    letters: Counter[Typeface] = Counter()
+    for line, of_line in zip(lines, settings, strict=True):
+        letters[_family(line, of_line, [first])] += len(line.text)
+    own = [family for family, count in letters.items() if family == first or count >= _OWN_SHARE * letters.total()]
+    own.sort(key=lambda family: family != first)
+    return [
+        _set(line, look, _family(line, of_line, own), of_line)
+        for line, look, of_line in zip(lines, looks, settings, strict=True)
     ]
-    page_family = _page_family(lines, fits, known)
-    return [_set(line, look, fit, page_family) for line, look, fit in zip(lines, looks, fits, strict=True)]
 
 
 class Look(NamedTuple):
@@ -264,45 +299,119 @@ def _fit(path: str, line: Line, coverage: float) -> _Fit:
     blackness = abs(math.log(max(coverage, 0.01) / max(ink.coverage, 0.01)))
     # A height is known to a pixel, so of small letters it says less.
     off = max(0.0, abs(math.log(by_width / by_height)) - 0.5 / line.height)
-    return _Fit(by_width, by_height, off + 0.5 * blackness)
+    return _Fit(by_width, by_height, off, 0.5 * blackness)
 
 
-def _page_family(
-    lines: Sequence[Line], fits: Sequence[dict[tuple[Typeface, bool], _Fit]], known: Sequence[Typeface]
-) -> Typeface:
-    total: dict[Typeface, float] = defaultdict(float)
-    for line, fit in zip(lines, fits, strict=True):
-        for family in known:
-            total[family] += math.sqrt(len(line.text)) * min(0.5, fit[family, False].error, fit[family, True].error)
-    return min(known, key=lambda family: total[family])
+def _settings(rgb_HW3: Rgb3Array, line: Line, look: Look) -> dict[Typeface, _Setting]:
+    """The line in each family."""
+    patch = rgb_HW3[line.top : line.bottom, line.left : line.right].astype(np.float64)
+    words = _seen_words(np.abs(patch - look.behind).sum(axis=2), line.text)
+    return {family: _setting(words, line, look, family) for family in families()}
 
 
-def _set(line: Line, look: Look, fits: dict[tuple[Typeface, bool], _Fit], page_family: Typeface) -> SetLine:
-    def best_of(family: Typeface) -> tuple[Typeface, bool]:
-        return min(((family, False), (family, True)), key=lambda key: fits[key].error)
+def _seen_words(ink_HW: Float64Array, text: str) -> list[tuple[str, Float64Array]]:
+    """The longest words of a line, each with the box of its ink; none where the gaps between words cannot be told."""
+    words = text.split()
+    inked_HW = ink_HW > _INKED * ink_HW.max(initial=0.0)
+    at = np.flatnonzero(inked_HW.any(axis=0))
+    gaps = np.diff(at)
+    order = np.argsort(gaps)[::-1]
+    count = len(words) - 1
+    if not len(at) or count > len(gaps) or (0 < count < len(gaps) and gaps[order[count - 1]] == gaps[order[count]]):
+        return []
+    cuts = [-1, *sorted(order[:count].tolist()), len(at) - 1]
+    longest = sorted(range(len(words)), key=lambda number: -len(words[number]))[:_SHAPE_WORDS]
+    seen = []
+    for number in longest:
+        left, right = at[cuts[number] + 1], at[cuts[number + 1]] + 1
+        rows = np.flatnonzero(inked_HW[:, left:right].any(axis=1))
+        seen.append((words[number], ink_HW[rows[0] : rows[-1] + 1, left:right]))
+    return seen
 
-    chosen = best_of(page_family)
-    if len(line.text) >= 6:
-        other = min((best_of(family) for family, _ in fits), key=lambda key: fits[key].error)
-        if fits[other].error + _ANOTHER_FAMILY < fits[chosen].error:
-            chosen = other
-    family, is_bold = chosen
-    fit = fits[chosen]
-    spacing = 0.0
-    ink = ink_at_100(family.bold if is_bold else family.regular, line.text)
+
+def _setting(words: Sequence[tuple[str, Float64Array]], line: Line, look: Look, family: Typeface) -> _Setting:
+    fits = [(is_bold, _fit(path, line, look.coverage)) for is_bold, path in enumerate((family.regular, family.bold))]
+    is_bold, fit = min(fits, key=lambda entry: entry[1].error)
+    path = family.bold if is_bold else family.regular
+    ways = [(_snapped(fit.by_height if len(line.text) == 1 else fit.by_width), 0.0, fit.error)]
     # Letters too near each other are more likely read or measured wrongly than set so: their width counts.
-    is_spaced = len(line.text) > 1 and math.log(fit.by_width / fit.by_height) > 0.06 + 1.5 / line.height
-    size = _snapped(fit.by_height if is_spaced or len(line.text) == 1 else fit.by_width)
-    if is_spaced:
-        spacing = (line.width - (ink.right - ink.left) * size / _AT_PX) / (len(line.text) - 1)
-        spacing = round(min(0.5 * size, spacing), 2)
+    if len(line.text) > 1 and math.log(fit.by_width / fit.by_height) > _LEAST_SPACED:
+        # A height is known to half a pixel above and below.
+        sizes = {_snapped(fit.by_height), float(math.floor(fit.by_height)), float(math.ceil(fit.by_height))}
+        ways += [
+            (size, _spacing(path, line, size), fit.blackness_error + _OF_SPACING) for size in sorted(sizes) if size
+        ]
+    errors = [
+        (error + 1 - (_same_shapes(words, path, round(spacing / size, 2)) if error < _NO_MATCH else 0.0), size, spacing)
+        for size, spacing, error in ways
+    ]
+    error, size, spacing = min(errors)
+    return _Setting(bool(is_bold), size, spacing, error)
+
+
+def _spacing(path: str, line: Line, size_px: float) -> float:
+    """The room between letters of a size that make up a line's width, in px."""
+    ink = ink_at_100(path, line.text)
+    spacing = (line.width - (ink.right - ink.left) * size_px / _AT_PX) / (len(line.text) - 1)
+    return round(min(0.5 * size_px, spacing), 2)
+
+
+def _same_shapes(words: Sequence[tuple[str, Float64Array]], path: str, spacing: float) -> float:
+    """How the ink of words correlates with that of the same words in a font. `spacing` is in sizes of the letters."""
+    letters = sum(len(word) for word, _ in words)
+    return sum(
+        len(word) / letters * _correlation(ink_HW, _drawn_to(path, word, spacing, ink_HW.shape))
+        for word, ink_HW in words
+    )
+
+
+@functools.lru_cache(maxsize=8192)
+def _drawn_to(path: str, text: str, spacing: float, shape: tuple[int, int]) -> Float64Array:
+    """A text drawn large, where a font's hints do little, and brought to a box of its ink, H x W. `spacing` is in sizes
+    of the letters."""
+    drawn_HW = _drawn(path, text, _LOOK_PX, spacing * _LOOK_PX)  # has room beside its ink: its last letter's advance
+    inked_HW = drawn_HW > _INKED
+    rows, columns = np.flatnonzero(inked_HW.any(axis=1)), np.flatnonzero(inked_HW.any(axis=0))
+    if not len(rows):
+        return np.zeros(shape)
+    ink = (255 * drawn_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).astype(np.uint8)
+    return np.asarray(Image.fromarray(ink).resize(shape[::-1], Image.Resampling.BOX), dtype=np.float64)
+
+
+def _commonest(lines: Sequence[Line], settings: Sequence[Mapping[Typeface, _Setting]]) -> Typeface:
+    """The family that fits the whole page best."""
+    total: dict[Typeface, float] = defaultdict(float)
+    for line, own in zip(lines, settings, strict=True):
+        for family, setting in own.items():
+            total[family] += math.sqrt(len(line.text)) * min(1.0, setting.error)
+    return min(families(), key=lambda family: total[family])
+
+
+def _family(line: Line, settings: Mapping[Typeface, _Setting], own: Sequence[Typeface]) -> Typeface:
+    """In which family a line is set. `own`: those of the page, the commonest first."""
+    if len(line.text) < _FEWEST_LETTERS:
+        return own[0]
+
+    def error(family: Typeface) -> float:
+        return settings[family].error
+
+    usual = min(own, key=lambda family: error(family) + (_OTHER_OWN if family != own[0] else 0.0))
+    other = min(settings, key=error)
+    is_other = error(other) < _A_MATCH and error(other) + _ANOTHER_FAMILY < error(usual)
+    return other if is_other else usual
+
+
+def _set(line: Line, look: Look, family: Typeface, settings: Mapping[Typeface, _Setting]) -> SetLine:
+    is_bold, size, spacing, _ = settings[family]
+    path = family.bold if is_bold else family.regular
+    ink = ink_at_100(path, line.text)
     scale = size / _AT_PX
     baseline = (line.top - ink.top * scale + line.bottom - ink.bottom * scale) / 2
     style = Style(
         family=family,
         size_px=size,
         is_bold=is_bold,
-        colour=look.letters_colour(family.bold if is_bold else family.regular, line.text, size),
+        colour=look.letters_colour(path, line.text, size),
         spacing_px=spacing,
     )
     return SetLine(

@@ -1,0 +1,58 @@
+"""In which family lines are set, and with how much room between their letters: pages are rendered by the browser."""
+
+import pytest
+from PIL import Image
+
+from lensmith.layout.measure import Measured, measure
+from tests.support.screenshots import screenshot
+
+PARAGRAPH = (
+    "The harbour was quiet when the first boats came in, and the people went down to the water. Nobody had slept, and "
+    "those who had stayed at home could see from their windows how the nets were drawn over the stones."
+)
+FAMILIES = ["Arial", "DejaVu Sans", "Times New Roman", "DejaVu Serif", "Courier New", "DejaVu Sans Mono"]
+
+
+def measured(html: str, width_px: int = 720) -> Measured:
+    rgb, _ = screenshot(f"<body style='margin:24px;background:#fff;color:#222'>{html}</body>", width_px=width_px)
+    return measure(Image.fromarray(rgb))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("spacing_px", [0, 1])
+def test_the_family_of_a_page_is_found_with_and_without_room_between_letters(family, spacing_px):
+    text = f"<p style='font:16px/1.6 \"{family}\";letter-spacing:{spacing_px}px'>{PARAGRAPH}</p>"
+    lines = [line for block in measured(text).blocks for line in block.lines]
+
+    assert {line.style.family.css.split(",")[0].strip('"') for line in lines} == {family}
+    # Room between letters and their size make up a line's width together: each is known to a pixel or two.
+    assert all(
+        line.style.size_px == pytest.approx(16, abs=1.1 + spacing_px) for line in lines if len(line.line.text) > 5
+    )
+    if spacing_px and family == "Arial":
+        assert all(line.style.spacing_px == pytest.approx(1, abs=0.5) for line in lines)
+
+
+def test_code_between_paragraphs_keeps_its_own_family():
+    text = f"<p style='font:16px/1.5 DejaVu Sans'>{PARAGRAPH}</p>"
+    code = (
+        "<pre style='font:14px/1.5 \"Courier New\"'>for name in sorted(boats):\n    print(name, boats[name].crew)</pre>"
+    )
+    blocks = measured(text + code + text).blocks
+
+    families = {
+        line.line.text: line.style.family.css.split(",")[0].strip('"') for block in blocks for line in block.lines
+    }
+    of_code = {text: family for text, family in families.items() if "(" in text or "[" in text}
+    assert len(of_code) >= 2 and set(of_code.values()) == {"Courier New"}
+    assert {family for text, family in families.items() if text not in of_code} == {"DejaVu Sans"}
+
+
+def test_a_line_with_letters_of_two_sizes_is_of_the_page_s_family():
+    lines = "".join(
+        f"<p style='font:{size}px Arial'>Bootstrap <small style='color:#999'>heading</small></p>"
+        for size in (39, 33, 24, 20)
+    )
+    blocks = measured(f"<p style='font:16px Arial'>{PARAGRAPH}</p>{lines}").blocks
+
+    assert {block.style.family.css.split(",")[0] for block in blocks} == {"Arial"}
