@@ -45,6 +45,27 @@ def test_underlined_words_are_known_from_the_others():
     assert (text, style.is_underlined) == ("all the terms", True)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["Underline", "Read more", "This line of text will render as underlined", "Privacy policy and terms"],
+)
+@pytest.mark.parametrize("family", ["Arial", "DejaVu Sans", "Times New Roman"])
+def test_a_whole_line_that_is_underlined_keeps_its_size(text, family):
+    block = measured(f"<p><u>{text}</u></p><p>{text}</p>", family).blocks
+    assert [(piece.text, piece.style.is_underlined) for piece in block[:2]] == [(text, True), (text, False)]
+    assert [piece.style.size_px for piece in block[:2]] == [16, 16]
+
+
+def test_a_link_with_an_underscore_keeps_it():
+    block = measured("<p>Then open <u>read_me file</u> in the folder that you made before.</p>").blocks[0]
+    assert block.text == "Then open read_me file in the folder that you made before."
+
+
+def test_a_rule_below_a_line_is_no_underline():
+    body = "<p style='border-bottom:1px solid #333;padding-bottom:6px;width:max-content'>Your orders</p>"
+    assert not measured(body).blocks[0].style.is_underlined
+
+
 def test_bold_words_are_known_from_the_others():
     [(text, style)] = runs("<p>Never <b>share your password</b> with people whom you hardly know.</p>")
     assert (text, style.is_bold) == ("share your password", True)

@@ -22,7 +22,7 @@ from PIL import ImageFont
 from lensmith.core.arrays import BoolArray, Float64Array
 from lensmith.core.types import Rgb
 from lensmith.layout.blocks import is_wide
-from lensmith.layout.ocr import Line, Rgb3Array, ink_of
+from lensmith.layout.ocr import INK_LEVELS, Line, Rgb3Array, colour_of, ink_of
 from lensmith.layout.surfaces import Rect, Surface
 from lensmith.layout.typography import SetLine, Style, StyledRun, ink_at_100, look_at, path_of
 
@@ -37,8 +37,14 @@ _BOLD_SHARE, _BOLD_GAP = 0.6, 0.4
 each is blacker by so much."""
 _FEWEST_BOLD = 4
 """Of fewer letters the weight cannot be told for sure."""
-_UNDERLINED_SHARE = 0.7
-"""A line below words leaves room for what falls below the baseline."""
+_UNDERLINED_SHARE, _UNDERLINE_DEEP = 0.7, 0.24
+"""A line below words leaves room for what falls below the baseline, and lies within so many sizes of its letters."""
+_WHOLE_UNDERLINE, _UNDERLINE_THICK = 0.8, 0.2
+"""A line below a whole line of text, broken where letters fall below it, is so long, and no thicker than so much of its
+height."""
+_SHORTEST_UNDERLINE, _WIDEST_SPACE = 1.0, 0.62
+"""A line below words is so many heights of their line long; the gap of a "_" is wider than so much of their height."""
+_FALLING = frozenset("gjpqyQ,;()[]{}|@$_/\\")
 _BULLET_FAR, _BULLET_NEAR = 1.9, 0.3
 """Between so many sizes of the letters before a line its bullet stands."""
 _BULLET_SIDES, _BULLET_RISE = (0.2, 0.56), 0.33
@@ -91,6 +97,63 @@ def without_bullet(rgb_HW3: Rgb3Array, line: Line) -> Line:
         top=line.top + int(rows[0]),
         bottom=line.top + int(rows[-1]) + 1,
     )
+
+
+def without_underline(rgb_HW3: Rgb3Array, line: Line) -> Line:
+    """The line as high as its letters are, where it is underlined and none of them falls as low; and with spaces where
+    the line below them was read as "_"."""
+    ink = ink_of(rgb_HW3[line.top : line.bottom, line.left : line.right])
+    if "_" in line.text:
+        line = replace(line, text=_with_spaces(line.text, ink))
+    rows = _underline_rows(ink)
+    if not rows:
+        return line
+    letters = ink[: rows.start]
+    high, wide = np.flatnonzero(letters.any(axis=1)), np.flatnonzero(letters.any(axis=0))
+    if not len(high):
+        return line
+    bottom = line.bottom if _FALLING & set(line.text) else line.top + int(high[-1]) + 1
+    return replace(line, left=line.left + int(wide[0]), right=line.left + int(wide[-1]) + 1, bottom=bottom)
+
+
+def without_underlines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> Rgb3Array:
+    """The page with underlines that run through the boxes of whole lines painted over: they are no part of letters."""
+    painted = rgb_HW3
+    for line in lines:
+        box = np.s_[line.top : line.bottom, line.left : line.right]
+        rows = _underline_rows(ink_of(rgb_HW3[box]))
+        if rows:
+            painted = rgb_HW3.copy() if painted is rgb_HW3 else painted
+            painted[box][rows.start : rows.stop] = colour_of(rgb_HW3[box].reshape(-1, 3))
+    return painted
+
+
+def _underline_rows(ink: BoolArray) -> range:
+    """The rows of a line's ink in which it is underlined from end to end; none where it is not."""
+    rows = np.flatnonzero(ink.mean(axis=1) >= _WHOLE_UNDERLINE)
+    rows = rows[rows >= 0.6 * len(ink)]
+    is_thin = 0 < len(rows) <= max(1, _UNDERLINE_THICK * len(ink))
+    return range(int(rows[0]), int(rows[-1]) + 1) if is_thin else range(0)
+
+
+def _with_spaces(text: str, ink: BoolArray) -> str:
+    """A text whose "_" are spaces, where a line runs below words and the gap between these is no wider than a space."""
+    height, width = ink.shape
+    shortest = _SHORTEST_UNDERLINE * height  # it is broken where letters fall below it
+    rows = (
+        row
+        for row in range(round(0.55 * height), height)
+        if any(right - left >= shortest for left, right in _gaps(~ink[row]))
+    )
+    row = next(rows, 0)
+    gaps = _gaps(np.asarray(ink[:row].any(axis=0))) if row else []
+    signs = list(text)
+    for number in [number for number, sign in enumerate(signs) if sign == "_"]:
+        place = (number + 0.5) / len(text) * width
+        near = [right - left for left, right in gaps if abs((left + right) / 2 - place) <= 1.5 * height]
+        if near and max(near) <= _WIDEST_SPACE * row:
+            signs[number] = " "
+    return " ".join("".join(signs).split())
 
 
 def plates_of(line: Line, surfaces: Sequence[Surface]) -> tuple[Surface, ...]:
@@ -174,7 +237,8 @@ def with_runs(rgb_HW3: Rgb3Array, line: SetLine, plates: Sequence[Surface] = ())
     words = _looked_at(rgb_HW3, line, plates)
     usual = _usual_colour(words)
     if len(words) < 2 or usual is None:
-        return line
+        is_underlined = bool(words) and all(word.is_underlined for word in words)
+        return replace(line, style=replace(line.style, is_underlined=is_underlined)) if is_underlined else line
     of_all = replace(line.style, colour=usual)
     if plates:  # words were cut off by less certain places: no weight is told from them
         of_all = replace(of_all, is_bold=False)
@@ -306,8 +370,6 @@ def _mean_boldness(words: Sequence[_Word]) -> float:
 
 def _looked_at(rgb_HW3: Rgb3Array, line: SetLine, plates: Sequence[Surface]) -> list[_Word]:
     places = [match.span() for match in _WORD.finditer(line.line.text)]
-    if len(places) < 2:
-        return []
     box = line.line
     ink = ink_of(rgb_HW3[box.top : box.bottom, box.left : box.right])
     above = max(2, min(len(ink), round(line.baseline) - box.top))
@@ -340,8 +402,7 @@ def _look_at_word(
 ) -> _Word:
     box, text = line.line, line.line.text[slice(*place)]
     first, last = columns
-    below = ink[max(0, round(line.baseline) + 1 - box.top) :, first:last]
-    is_underlined = bool(len(below)) and float(below.mean(axis=1).max()) >= _UNDERLINED_SHARE
+    is_underlined = _is_underlined(rgb_HW3, line, box.left + first, box.left + last)
     rows = ink[: round(line.baseline) + 1 - box.top if is_underlined else len(ink), first:last].any(axis=1)
     inked = np.flatnonzero(rows)
     if sum(char.isalnum() for char in text) < _FEWEST_LETTERS or not len(inked):
@@ -361,6 +422,13 @@ def _look_at_word(
     boldness = math.log(max(looks.coverage, 0.01) / regular) / max(math.log(bold / regular), 0.05)
     colour = looks.letters_colour(path_of(line.style), text, line.style.size_px)
     return _Word(*place, colour, boldness if bold > regular else None, is_underlined)
+
+
+def _is_underlined(rgb_HW3: Rgb3Array, line: SetLine, left: int, right: int) -> bool:
+    top = round(line.baseline) + 1
+    below = rgb_HW3[top : top + 1 + round(_UNDERLINE_DEEP * line.style.size_px), left:right].astype(np.int16)
+    inked = np.abs(below - np.array(line.behind, dtype=np.int16)).sum(axis=2) > INK_LEVELS
+    return bool(len(inked)) and float(inked.mean(axis=1).max()) >= _UNDERLINED_SHARE
 
 
 def _cuts(line: SetLine, places: Sequence[tuple[int, int]], inked: BoolArray) -> list[int]:

@@ -17,6 +17,8 @@ from lensmith.layout.inline import (
     with_a_usual_size,
     with_runs,
     without_bullet,
+    without_underline,
+    without_underlines,
 )
 from lensmith.layout.markup import Markup, MarkupWriter
 from lensmith.layout.ocr import Line, Rgb3Array, ink_of, read_lines
@@ -75,7 +77,7 @@ def measure(picture: Image.Image, on_step: OnStep = untold) -> Measured:
         size = (max(1, round(picture.width / scale)), max(1, round(picture.height / scale)))
         rgb = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
         lines = [_shrunk(line, scale) for line in lines]
-    lines = _without_icons(rgb, [without_bullet(rgb, line) for line in lines])
+    lines = _without_icons(rgb, [without_underline(rgb, without_bullet(rgb, line)) for line in lines])
     on_step(LayoutStep.SURFACES)
     texts = [Rect(line.left, line.top, line.right, line.bottom) for line in lines]
     ground = find_ground(rgb, texts)
@@ -91,7 +93,8 @@ def measure(picture: Image.Image, on_step: OnStep = untold) -> Measured:
     pictures = [_with_words(cutout, lines) for cutout in pictures]
     plates = [plates_of(line, ground.surfaces) for line in shown]
     shown = [between_plates(rgb, line, own) for line, own in zip(shown, plates, strict=True)]
-    with_words = [with_runs(rgb, line, own) for line, own in zip(set_lines(rgb, shown), plates, strict=True)]
+    set_in = set_lines(without_underlines(rgb, shown), shown)
+    with_words = [with_runs(rgb, line, own) for line, own in zip(set_in, plates, strict=True)]
     ground = _without_plates(ground, with_words, plates)
     plain = [line for line, own in zip(with_words, plates, strict=True) if not own]
     with_words = [with_a_usual_size(line, plain) if own else line for line, own in zip(with_words, plates, strict=True)]

@@ -38,7 +38,7 @@ _EMPTY_PX, _AROUND_PX = 160, 32
 _OVERLAP_PX = 60
 """Where no row without ink is found: so many rows are read twice."""
 _EDGE_LEVELS = 20
-_INK_LEVELS = 40
+INK_LEVELS = 40
 """Of 765, the sum over the channels: what differs less from the colour behind is no ink."""
 _GAP_OF_HEIGHT = 0.85
 """A gap wider than this many heights of the ink is no space between words (these are 0.3 to 0.5)."""
@@ -245,7 +245,7 @@ def _ink_of_line(strip_HW3: Rgb3Array, box: tuple[int, int, int, int]) -> BoolAr
 def ink_of(patch_HW3: Rgb3Array) -> BoolArray:
     """Which pixels of a patch are not of the colour that is commonest on its rim and in it."""
     behind = np.array(colour_of(patch_HW3.reshape(-1, 3)), dtype=np.int16)
-    ink: BoolArray = np.abs(patch_HW3.astype(np.int16) - behind).sum(axis=2) > _INK_LEVELS
+    ink: BoolArray = np.abs(patch_HW3.astype(np.int16) - behind).sum(axis=2) > INK_LEVELS
     return ink
 
 
