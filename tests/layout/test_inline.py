@@ -61,6 +61,14 @@ def test_a_link_with_an_underscore_keeps_it():
     assert block.text == "Then open read_me file in the folder that you made before."
 
 
+@pytest.mark.parametrize("text", ["Blog", "More of it", "Page 2"])
+def test_an_arrow_after_a_text_is_none_of_its_letters(text):
+    triangle = "border:5px solid;border-color:#333 transparent;border-bottom:0"
+    caret = f"<i style='display:inline-block;margin-left:4px;vertical-align:4px;{triangle}'></i>"
+    block = measured(f"<p>{text}{caret}</p>").blocks[0]
+    assert (block.text, block.style.spacing_px, block.style.size_px) == (text, 0, 16)
+
+
 def test_a_rule_below_a_line_is_no_underline():
     body = "<p style='border-bottom:1px solid #333;padding-bottom:6px;width:max-content'>Your orders</p>"
     assert not measured(body).blocks[0].style.is_underlined

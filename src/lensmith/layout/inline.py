@@ -53,6 +53,8 @@ _ICON_GAP, _WORD_ICON_GAP = 0.4, 0.3
 """Between an icon and a text, or a single word, there is room for so much of the line's height."""
 _NARROWEST_ICON = 0.6
 """An icon before a word is so much of the line's height wide."""
+_CARET_GAP, _CARET_HIGH, _CARET_WIDE = 0.2, 0.5, 1.0
+"""Of a line's height: the room before an arrow at its end, and what this is at most high and wide."""
 _BULLETS = frozenset("\u2022\u00b7\u25cf\u25cb\u25e6\u25aa\u25a0\u2219\u30fb")
 _WORD = re.compile(r"\S+")
 
@@ -97,6 +99,22 @@ def without_bullet(rgb_HW3: Rgb3Array, line: Line) -> Line:
         top=line.top + int(rows[0]),
         bottom=line.top + int(rows[-1]) + 1,
     )
+
+
+def without_caret(rgb_HW3: Rgb3Array, line: Line) -> Line:
+    """The line without an arrow at its end that was not read: a small piece of ink apart from the last letter or digit,
+    and lower than any of these."""
+    if not line.text[-1].isalnum():
+        return line
+    ink = ink_of(rgb_HW3[line.top : line.bottom, line.left : line.right])
+    gaps = [gap for gap in _gaps(np.asarray(ink.any(axis=0))) if gap[1] - gap[0] >= _CARET_GAP * len(ink)]
+    if not gaps or gaps[-1][0] == 0:
+        return line
+    start, stop = gaps[-1]
+    rows = np.flatnonzero(ink[:, stop:].any(axis=1))
+    height, width = len(rows), ink.shape[1] - stop
+    is_caret = 2 <= height <= _CARET_HIGH * len(ink) and height < width <= _CARET_WIDE * len(ink)
+    return replace(line, right=line.left + start) if is_caret else line
 
 
 def without_underline(rgb_HW3: Rgb3Array, line: Line) -> Line:

@@ -17,6 +17,7 @@ from lensmith.layout.inline import (
     with_a_usual_size,
     with_runs,
     without_bullet,
+    without_caret,
     without_underline,
     without_underlines,
 )
@@ -77,7 +78,8 @@ def measure(picture: Image.Image, on_step: OnStep = untold) -> Measured:
         size = (max(1, round(picture.width / scale)), max(1, round(picture.height / scale)))
         rgb = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
         lines = [_shrunk(line, scale) for line in lines]
-    lines = _without_icons(rgb, [without_underline(rgb, without_bullet(rgb, line)) for line in lines])
+    lines = [without_underline(rgb, without_caret(rgb, without_bullet(rgb, line))) for line in lines]
+    lines = _without_icons(rgb, lines)
     on_step(LayoutStep.SURFACES)
     texts = [Rect(line.left, line.top, line.right, line.bottom) for line in lines]
     ground = find_ground(rgb, texts)
