@@ -56,3 +56,27 @@ def test_a_line_with_letters_of_two_sizes_is_of_the_page_s_family():
     blocks = measured(f"<p style='font:16px Arial'>{PARAGRAPH}</p>{lines}").blocks
 
     assert {block.style.family.css.split(",")[0] for block in blocks} == {"Arial"}
+
+
+@pytest.mark.parametrize("ground", ["195deg,#ec407a,#d81b60", "to right,#49a3f1,#1a73e8", "to bottom,#42424a,#191919"])
+def test_letters_on_a_gradient_are_told_from_it(ground):
+    box = (
+        f"<div style='background:linear-gradient({ground});padding:16px;color:#fff;border-radius:6px;font:14px Arial'>"
+    )
+    text = "A simple alert with <b>an example link</b>. Give it a click if you like."
+    block = measured(f"{box}{text}</div>").blocks[0]
+
+    assert block.style.family.css.startswith("Arial") and block.style.size_px == 14
+    assert min(block.style.colour) >= 250 and not any(piece.style.is_underlined for piece in block.pieces)
+    assert [piece.text.strip(" .") for piece in block.pieces if piece.style.is_bold] == ["an example link"]
+
+
+def test_a_short_word_on_a_page_of_code_keeps_its_family():
+    code = "<pre style='font:14px/1.5 \"Courier New\"'>" + "for name in sorted(boats): print(name)\n" * 6 + "</pre>"
+    words = "".join(
+        f"<p style='font:15px Arial;color:#495057'>{word}</p>" for word in ("Home", "Pages", "Cards", "Tags")
+    )
+    text = f"<p style='font:15px Arial'>{PARAGRAPH}</p>"
+    families = {block.text: block.style.family.css.split(",")[0] for block in measured(code + words + text).blocks}
+
+    assert {families[word] for word in ("Home", "Pages", "Cards", "Tags")} == {"Arial"}

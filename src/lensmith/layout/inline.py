@@ -22,7 +22,7 @@ from PIL import ImageFont
 from lensmith.core.arrays import BoolArray, Float64Array
 from lensmith.core.types import Rgb
 from lensmith.layout.blocks import is_wide
-from lensmith.layout.ocr import INK_LEVELS, Line, Rgb3Array, colour_of, ink_of
+from lensmith.layout.ocr import Line, Rgb3Array, behind_of, ink_of
 from lensmith.layout.surfaces import Rect, Surface
 from lensmith.layout.typography import SetLine, Style, StyledRun, ink_at_100, look_at, path_of
 
@@ -142,7 +142,8 @@ def without_underlines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> Rgb3Array:
         rows = _underline_rows(ink_of(rgb_HW3[box]))
         if rows:
             painted = rgb_HW3.copy() if painted is rgb_HW3 else painted
-            painted[box][rows.start : rows.stop] = colour_of(rgb_HW3[box].reshape(-1, 3))
+            behind = np.broadcast_to(behind_of(rgb_HW3[box]), rgb_HW3[box].shape)
+            painted[box][rows.start : rows.stop] = behind[rows.start : rows.stop].round()
     return painted
 
 
@@ -389,7 +390,8 @@ def _mean_boldness(words: Sequence[_Word]) -> float:
 def _looked_at(rgb_HW3: Rgb3Array, line: SetLine, plates: Sequence[Surface]) -> list[_Word]:
     places = [match.span() for match in _WORD.finditer(line.line.text)]
     box = line.line
-    ink = ink_of(rgb_HW3[box.top : box.bottom, box.left : box.right])
+    deep = round(line.baseline) + 2 + round(_UNDERLINE_DEEP * line.style.size_px)
+    ink = ink_of(rgb_HW3[box.top : max(box.bottom, deep), box.left : box.right])
     above = max(2, min(len(ink), round(line.baseline) - box.top))
     inked = np.asarray(ink[:above].any(axis=0))
     for plate in plates:  # at its sides words part
@@ -420,8 +422,10 @@ def _look_at_word(
 ) -> _Word:
     box, text = line.line, line.line.text[slice(*place)]
     first, last = columns
-    is_underlined = _is_underlined(rgb_HW3, line, box.left + first, box.left + last)
-    rows = ink[: round(line.baseline) + 1 - box.top if is_underlined else len(ink), first:last].any(axis=1)
+    below = max(0, round(line.baseline) + 1 - box.top)
+    lowest = ink[below : below + 1 + round(_UNDERLINE_DEEP * line.style.size_px), first:last]
+    is_underlined = bool(len(lowest)) and float(lowest.mean(axis=1).max()) >= _UNDERLINED_SHARE
+    rows = ink[: below if is_underlined else box.height, first:last].any(axis=1)
     inked = np.flatnonzero(rows)
     if sum(char.isalnum() for char in text) < _FEWEST_LETTERS or not len(inked):
         return _Word(*place, None, None, is_underlined)
@@ -433,20 +437,14 @@ def _look_at_word(
         top=box.top + int(inked[0]),
         bottom=box.top + int(inked[-1]) + 1,
     )
-    looks = look_at(rgb_HW3, own, line.behind)
+    is_even = behind_of(rgb_HW3[box.top : box.bottom, box.left : box.right]).shape[:2] == (1, 1)
+    looks = look_at(rgb_HW3, own, line.behind if is_even else None)
     family = line.style.family
     # A font may draw nothing for a sign that it has.
     regular, bold = (max(ink_at_100(path, text).coverage, 0.01) for path in (family.regular, family.bold))
     boldness = math.log(max(looks.coverage, 0.01) / regular) / max(math.log(bold / regular), 0.05)
     colour = looks.letters_colour(path_of(line.style), text, line.style.size_px)
     return _Word(*place, colour, boldness if bold > regular else None, is_underlined)
-
-
-def _is_underlined(rgb_HW3: Rgb3Array, line: SetLine, left: int, right: int) -> bool:
-    top = round(line.baseline) + 1
-    below = rgb_HW3[top : top + 1 + round(_UNDERLINE_DEEP * line.style.size_px), left:right].astype(np.int16)
-    inked = np.abs(below - np.array(line.behind, dtype=np.int16)).sum(axis=2) > INK_LEVELS
-    return bool(len(inked)) and float(inked.mean(axis=1).max()) >= _UNDERLINED_SHARE
 
 
 def _cuts(line: SetLine, places: Sequence[tuple[int, int]], inked: BoolArray) -> list[int]:

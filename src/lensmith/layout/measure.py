@@ -7,6 +7,7 @@ from enum import StrEnum
 import numpy as np
 from PIL import Image
 
+from lensmith.core.arrays import BoolArray
 from lensmith.core.types import OnStep, untold
 from lensmith.layout.blocks import Passage, is_wide, join_lines
 from lensmith.layout.inline import (
@@ -151,6 +152,16 @@ def _shrunk(line: Line, scale: int) -> Line:
     )
 
 
+def _within_corners(surface: Surface, box: Rect) -> BoolArray:
+    """Which pixels of a box lie inside of a surface's round corners and their border."""
+    border = max(surface.border.widths) if surface.border else 0
+    inner, radius = surface.rect.grown(-1 - border), max(0, surface.radius_px - 1 - border)
+    down, across = np.mgrid[box.top : box.bottom, box.left : box.right]
+    y = np.maximum(np.maximum(inner.top + radius - down, down - (inner.bottom - 1 - radius)), 0)
+    x = np.maximum(np.maximum(inner.left + radius - across, across - (inner.right - 1 - radius)), 0)
+    return np.asarray(x * x + y * y <= radius * radius, dtype=np.bool_)
+
+
 def _on_its_surface(rgb_HW3: Rgb3Array, line: Line, surfaces: Sequence[Surface]) -> Line:
     """The line without what the detector's box took in of the sides of surfaces, its ink measured anew inside."""
     number = _surface_of(line, surfaces)
@@ -171,6 +182,8 @@ def _on_its_surface(rgb_HW3: Rgb3Array, line: Line, surfaces: Sequence[Surface])
     if (left, top, right, bottom) == box or right - left < 2 or bottom - top < 2:
         return line
     ink = ink_of(rgb_HW3[top:bottom, left:right])
+    if number >= 0:
+        ink &= _within_corners(surfaces[number], Rect(left, top, right, bottom))
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if not len(rows):
         return line

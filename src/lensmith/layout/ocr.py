@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lensmith.core.arrays import BoolArray
+from lensmith.core.arrays import BoolArray, Float64Array
 from lensmith.core.types import Rgb
 
 Rgb3Array = NDArray[np.uint8]
@@ -38,8 +38,13 @@ _EMPTY_PX, _AROUND_PX = 160, 32
 _OVERLAP_PX = 60
 """Where no row without ink is found: so many rows are read twice."""
 _EDGE_LEVELS = 20
-INK_LEVELS = 40
+_INK_LEVELS = 40
 """Of 765, the sum over the channels: what differs less from the colour behind is no ink."""
+_FLAT_SHARE = 0.3
+"""The share of a line's box that is of one colour, exactly, where it stands on a flat area."""
+_PLANE_ROUNDS, _BEHIND_SHARE, _UNEVEN_LEVELS = 4, 0.6, 12
+"""Where it does not, an area that changes evenly is fitted to the share of the pixels that are nearest to it, and must
+be so near to these."""
 _GAP_OF_HEIGHT = 0.85
 """A gap wider than this many heights of the ink is no space between words (these are 0.3 to 0.5)."""
 _SMALLEST_GAP_PX = 9
@@ -243,10 +248,28 @@ def _ink_of_line(strip_HW3: Rgb3Array, box: tuple[int, int, int, int]) -> BoolAr
 
 
 def ink_of(patch_HW3: Rgb3Array) -> BoolArray:
-    """Which pixels of a patch are not of the colour that is commonest on its rim and in it."""
-    behind = np.array(colour_of(patch_HW3.reshape(-1, 3)), dtype=np.int16)
-    ink: BoolArray = np.abs(patch_HW3.astype(np.int16) - behind).sum(axis=2) > INK_LEVELS
+    """Which pixels of a patch are not of the colour behind its letters."""
+    ink: BoolArray = np.abs(patch_HW3 - behind_of(patch_HW3)).sum(axis=2) > _INK_LEVELS
     return ink
+
+
+def behind_of(patch_HW3: Rgb3Array) -> Float64Array:
+    """The colour behind the letters of a patch, 1 x 1 x 3: the commonest; or H x W x 3, where it changes evenly."""
+    pixels_P3 = patch_HW3.reshape(-1, 3)
+    commonest = np.array(colour_of(pixels_P3), dtype=np.float64)
+    flat = commonest.reshape(1, 1, 3)
+    if (pixels_P3 == commonest).all(axis=1).mean() >= _FLAT_SHARE:
+        return flat
+    height, width = patch_HW3.shape[:2]
+    down, across = np.mgrid[0:height, 0:width].reshape(2, -1)
+    plane_P3 = np.stack([np.ones(len(pixels_P3)), down / height, across / width], axis=1)
+    kept = np.ones(len(pixels_P3), dtype=np.bool_)
+    for _ in range(_PLANE_ROUNDS):  # letters are what is farthest from it
+        fitted_33 = np.linalg.lstsq(plane_P3[kept], pixels_P3[kept].astype(np.float64), rcond=None)[0]
+        off_P = np.abs(pixels_P3 - plane_P3 @ fitted_33).sum(axis=1)
+        kept = off_P <= np.quantile(off_P, _BEHIND_SHARE)
+    is_even = float(np.median(off_P[kept])) <= _UNEVEN_LEVELS
+    return (plane_P3 @ fitted_33).reshape(height, width, 3) if is_even else flat
 
 
 def colour_of(pixels_P3: Rgb3Array) -> Rgb:

@@ -82,7 +82,7 @@ def _table(parts: Sequence[Node], *, needs_lines: bool) -> Table | None:
         return None
     framed = [_is_framed(cell, row) for row in whole for cell in row.children]
     is_framed = sum(framed) >= _ALIGNED_SHARE * len(framed)
-    columns = [_solids([row.children[number] for row in whole]) for number in range(usual)]
+    columns = [_solids([row.children[number] for row in whole], is_framed=is_framed) for number in range(usual)]
     has_lines = is_framed or len(parts) > len(rows) or any(row.surface is not None for row in rows)
     texts = sum(
         sum(isinstance(_inside(row.children[n]).content, Passage) for row in whole) > 0.5 * len(whole)
@@ -93,7 +93,9 @@ def _table(parts: Sequence[Node], *, needs_lines: bool) -> Table | None:
     extents = [(min(s.left for s in column), max(s.right for s in column)) for column in columns]
     if any(before[1] > after[0] for before, after in itertools.pairwise(extents)):
         return None
-    cells = [_framed_cells(row) if is_framed and row in whole else _cells(row, extents) for row in rows]
+    cells = [
+        _framed_cells(row) if is_framed and row in whole else _cells(row, extents, is_framed=is_framed) for row in rows
+    ]
     if any(found is None for found in cells):
         return None
     sides = _framed_sides(whole) if is_framed else _sides(extents, parts)
@@ -123,8 +125,11 @@ def _inside(cell: Node) -> Node:
     return cell.children[0] if cell.surface is not None and len(cell.children) == 1 else cell
 
 
-def _solids(cells: Sequence[Node]) -> list[Region]:
-    """What is seen in the cells of a column; empty frames count where there is nothing else."""
+def _solids(cells: Sequence[Node], *, is_framed: bool) -> list[Region]:
+    """What is seen in the cells of a column. Where frames are the cells', what stands in them; empty ones count where
+    there is nothing else."""
+    if not is_framed:
+        return [cell.solid for cell in cells]
     return [_inside(cell).solid for cell in cells if _inside(cell) is not cell] or [cell.solid for cell in cells]
 
 
@@ -160,12 +165,13 @@ def _is_aligned(column: Sequence[Region]) -> bool:
     return False
 
 
-def _cells(row: Node, extents: Sequence[tuple[float, float]]) -> list[TableCell] | None:
-    """The cells of a row; None where two of its parts stand in one column."""
+def _cells(row: Node, extents: Sequence[tuple[float, float]], *, is_framed: bool) -> list[TableCell] | None:
+    """The cells of a row; None where two of its parts stand in one column. Where cells have no frames, a surface in one
+    is a part of what stands there: a badge."""
     cells: list[TableCell] = []
     column = 0
     for part in row.children:
-        child = _inside(part)
+        child = _inside(part) if is_framed else part
         taken = [
             n for n, (left, right) in enumerate(extents) if child.solid.left <= right and left <= child.solid.right
         ]

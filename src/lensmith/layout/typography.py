@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lensmith.core.arrays import Float64Array
 from lensmith.core.types import Rgb
-from lensmith.layout.ocr import Line, Rgb3Array, colour_of
+from lensmith.layout.ocr import Line, Rgb3Array, behind_of
 from lensmith.layout.surfaces import Rect
 
 _AT_PX = 100
@@ -38,12 +38,11 @@ _SAME_SIGN = 0.75
 _OTHER_OWN, _ANOTHER_FAMILY = 0.1, 0.25
 """How much better another family must fit a line than the page's commonest one: one that the page has elsewhere, and
 any. A logarithm of a size, or a correlation."""
-_A_MATCH = 0.75
-"""What fits no better is no sign of another family."""
+_A_MATCH, _A_SHORT_MATCH = 0.75, 0.3
+"""What fits no better is no sign of another family: of a line, and of one of a few letters."""
 _OWN_SHARE = 0.1
 """A family in which so much of a page's text is set is the page's own."""
 _FEWEST_LETTERS = 6
-"""Lines with fewer are of the page's own."""
 _LEAST_SPACED, _OF_SPACING = 0.04, 0.05
 """From how much wider (a logarithm) than its height says a line may have room between its letters, and how much better
 their shapes must then agree."""
@@ -185,10 +184,8 @@ def _drawn(path: str, text: str, size_px: float, spacing_px: float = 0.0) -> Flo
 
 def is_letter(rgb_HW3: Rgb3Array, line: Line) -> bool:
     """Whether a line of one sign looks like that sign in any family: what a reader takes for a sign may be an icon."""
-    look = look_at(rgb_HW3, line)
-    patch = rgb_HW3[line.top : line.bottom, line.left : line.right].astype(np.float64)
-    distance = np.abs(patch - look.behind).sum(axis=2)
-    seen = _squared(distance / max(1.0, float(distance.max())))
+    ink_HW = look_at(rgb_HW3, line).ink_HW
+    seen = _squared(ink_HW / max(1.0, float(ink_HW.max())))
     paths = {path for family in families() for path in (family.regular, family.bold)}
     return any(_correlation(seen, _squared(_drawn(path, line.text, _LOOK_PX))) >= _SAME_SIGN for path in paths)
 
@@ -250,7 +247,7 @@ class _Setting(NamedTuple):
 def set_lines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> list[SetLine]:
     """The lines of a page, each with its style, in the order given."""
     looks = [look_at(rgb_HW3, line) for line in lines]
-    settings = [_settings(rgb_HW3, line, look) for line, look in zip(lines, looks, strict=True)]
+    settings = [_settings(line, look) for line, look in zip(lines, looks, strict=True)]
     first = _commonest(lines, settings)
     letters: Counter[Typeface] = Counter()
     for line, of_line in zip(lines, settings, strict=True):
@@ -264,11 +261,13 @@ def set_lines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> list[SetLine]:
 
 
 class Look(NamedTuple):
-    """How the ink of a text looks: the colour behind it, that of its darkest pixels, how black its box is (0..1)."""
+    """How the ink of a text looks: the colour behind it (where that changes, its mean), that of its darkest pixels, how
+    black its box is (0..1), and how far each pixel (H x W) is from what is behind."""
 
     behind: Float64Array
     strongest: Float64Array
     coverage: float
+    ink_HW: Float64Array
 
     def letters_colour(self, path: str, text: str, size_px: float) -> Rgb:
         """Strokes thinner than a pixel never show their colour whole: how much they do, the font tells."""
@@ -278,17 +277,22 @@ class Look(NamedTuple):
 
 def look_at(rgb_HW3: Rgb3Array, line: Line, behind: Rgb | None = None) -> Look:
     """How a line looks. `behind`: the colour behind it, where that is known."""
-    patch = rgb_HW3[line.top : line.bottom, line.left : line.right].reshape(-1, 3).astype(np.float64)
+    patch_HW3 = rgb_HW3[line.top : line.bottom, line.left : line.right].astype(np.float64)
     if behind is None:
-        rim = rgb_HW3[max(0, line.top - 2) : line.bottom + 2, max(0, line.left - 2) : line.right + 2]
-        behind = colour_of(rim.reshape(-1, 3))
-    ground = np.array(behind, dtype=np.float64)
-    distance = np.abs(patch - ground).sum(axis=1)
-    most = max(1, round(_DARKEST_SHARE * len(patch)))
-    strongest = patch[np.argpartition(distance, -most)[-most:]].mean(axis=0)
-    span = np.abs(strongest - ground).sum()
-    coverage = float(np.minimum(1.0, distance / span).mean()) if span > 0 else 0.0
-    return Look(ground, strongest, coverage)
+        top, left = max(0, line.top - 2), max(0, line.left - 2)
+        ground = behind_of(rgb_HW3[top : line.bottom + 2, left : line.right + 2])
+        if ground.shape[:2] != (1, 1):
+            ground = ground[line.top - top :, line.left - left :][: len(patch_HW3), : patch_HW3.shape[1]]
+    else:
+        ground = np.array(behind, dtype=np.float64).reshape(1, 1, 3)
+    distance_HW = np.abs(patch_HW3 - ground).sum(axis=2)
+    most = max(1, round(_DARKEST_SHARE * distance_HW.size))
+    darkest = np.argpartition(distance_HW, -most, axis=None)[-most:]
+    strongest = patch_HW3.reshape(-1, 3)[darkest].mean(axis=0)
+    mean = ground.mean(axis=(0, 1))
+    span = np.abs(strongest - mean).sum()
+    coverage = float(np.minimum(1.0, distance_HW / span).mean()) if span > 0 else 0.0
+    return Look(mean, strongest, coverage, distance_HW)
 
 
 def _fit(path: str, line: Line, coverage: float) -> _Fit:
@@ -302,10 +306,9 @@ def _fit(path: str, line: Line, coverage: float) -> _Fit:
     return _Fit(by_width, by_height, off, 0.5 * blackness)
 
 
-def _settings(rgb_HW3: Rgb3Array, line: Line, look: Look) -> dict[Typeface, _Setting]:
+def _settings(line: Line, look: Look) -> dict[Typeface, _Setting]:
     """The line in each family."""
-    patch = rgb_HW3[line.top : line.bottom, line.left : line.right].astype(np.float64)
-    words = _seen_words(np.abs(patch - look.behind).sum(axis=2), line.text)
+    words = _seen_words(look.ink_HW, line.text)
     return {family: _setting(words, line, look, family) for family in families()}
 
 
@@ -389,15 +392,14 @@ def _commonest(lines: Sequence[Line], settings: Sequence[Mapping[Typeface, _Sett
 
 def _family(line: Line, settings: Mapping[Typeface, _Setting], own: Sequence[Typeface]) -> Typeface:
     """In which family a line is set. `own`: those of the page, the commonest first."""
-    if len(line.text) < _FEWEST_LETTERS:
-        return own[0]
 
     def error(family: Typeface) -> float:
         return settings[family].error
 
     usual = min(own, key=lambda family: error(family) + (_OTHER_OWN if family != own[0] else 0.0))
     other = min(settings, key=error)
-    is_other = error(other) < _A_MATCH and error(other) + _ANOTHER_FAMILY < error(usual)
+    most = _A_MATCH if len(line.text) >= _FEWEST_LETTERS else _A_SHORT_MATCH
+    is_other = error(other) < most and error(other) + _ANOTHER_FAMILY < error(usual)
     return other if is_other else usual
 
 
