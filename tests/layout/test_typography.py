@@ -71,6 +71,16 @@ def test_letters_on_a_gradient_are_told_from_it(ground):
     assert [piece.text.strip(" .") for piece in block.pieces if piece.style.is_bold] == ["an example link"]
 
 
+@pytest.mark.parametrize("word", ["SUCCESS", "INFO", "WARNING", "Save"])
+def test_bold_letters_that_fill_a_button_of_two_colours_are_told_from_it(word):
+    looks = "border:0;border-radius:8px;padding:10px 24px;color:#fff;font:700 12px Arial"
+    button = f"<button style='background:linear-gradient(195deg,#66bb6a,#43a047);{looks}'>{word}</button>"
+    block = measured(f"{button}<p style='font:16px Arial'>{PARAGRAPH}</p>").blocks[0]
+
+    assert (block.text, block.style.is_bold, block.style.is_underlined) == (word, True, False)
+    assert min(block.style.colour) >= 245
+
+
 def test_a_short_word_on_a_page_of_code_keeps_its_family():
     code = "<pre style='font:14px/1.5 \"Courier New\"'>" + "for name in sorted(boats): print(name)\n" * 6 + "</pre>"
     words = "".join(

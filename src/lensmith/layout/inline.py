@@ -39,9 +39,9 @@ _FEWEST_BOLD = 4
 """Of fewer letters the weight cannot be told for sure."""
 _UNDERLINED_SHARE, _UNDERLINE_DEEP = 0.7, 0.24
 """A line below words leaves room for what falls below the baseline, and lies within so many sizes of its letters."""
-_WHOLE_UNDERLINE, _UNDERLINE_THICK = 0.8, 0.2
-"""A line below a whole line of text, broken where letters fall below it, is so long, and no thicker than so much of its
-height."""
+_WHOLE_UNDERLINE, _UNDERLINE_THICK, _ABOVE_UNDERLINE = 0.8, 0.2, 0.5
+"""A line below a whole line of text, broken where letters fall below it, is so long, no thicker than so much of its
+height, and has no more ink than so much right above it."""
 _SHORTEST_UNDERLINE, _WIDEST_SPACE = 1.0, 0.62
 """A line below words is so many heights of their line long; the gap of a "_" is wider than so much of their height."""
 _FALLING = frozenset("gjpqyQ,;()[]{}|@$_/\\")
@@ -148,11 +148,15 @@ def without_underlines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> Rgb3Array:
 
 
 def _underline_rows(ink: BoolArray) -> range:
-    """The rows of a line's ink in which it is underlined from end to end; none where it is not."""
-    rows = np.flatnonzero(ink.mean(axis=1) >= _WHOLE_UNDERLINE)
+    """The rows of a line's ink in which it is underlined from end to end; none where it is not. Bold letters may be as
+    dense in their lowest row, but are so in the row above it too."""
+    shares = ink.mean(axis=1)
+    rows = np.flatnonzero(shares >= _WHOLE_UNDERLINE)
     rows = rows[rows >= 0.6 * len(ink)]
     is_thin = 0 < len(rows) <= max(1, _UNDERLINE_THICK * len(ink))
-    return range(int(rows[0]), int(rows[-1]) + 1) if is_thin else range(0)
+    if not is_thin or shares[rows[0] - 1] > _ABOVE_UNDERLINE:
+        return range(0)
+    return range(int(rows[0]), int(rows[-1]) + 1)
 
 
 def _with_spaces(text: str, ink: BoolArray) -> str:
@@ -391,7 +395,9 @@ def _looked_at(rgb_HW3: Rgb3Array, line: SetLine, plates: Sequence[Surface]) -> 
     places = [match.span() for match in _WORD.finditer(line.line.text)]
     box = line.line
     deep = round(line.baseline) + 2 + round(_UNDERLINE_DEEP * line.style.size_px)
-    ink = ink_of(rgb_HW3[box.top : max(box.bottom, deep), box.left : box.right])
+    top, left = max(0, box.top - 2), max(0, box.left - 2)
+    ink = ink_of(rgb_HW3[top : max(box.bottom, deep), left : box.right + 2])[box.top - top :, box.left - left :]
+    ink = ink[:, : box.width]
     above = max(2, min(len(ink), round(line.baseline) - box.top))
     inked = np.asarray(ink[:above].any(axis=0))
     for plate in plates:  # at its sides words part

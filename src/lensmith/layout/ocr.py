@@ -40,11 +40,11 @@ _OVERLAP_PX = 60
 _EDGE_LEVELS = 20
 _INK_LEVELS = 40
 """Of 765, the sum over the channels: what differs less from the colour behind is no ink."""
-_FLAT_SHARE = 0.3
-"""The share of a line's box that is of one colour, exactly, where it stands on a flat area."""
-_PLANE_ROUNDS, _BEHIND_SHARE, _UNEVEN_LEVELS = 4, 0.6, 12
-"""Where it does not, an area that changes evenly is fitted to the share of the pixels that are nearest to it, and must
-be so near to these."""
+_FLAT_SHARE, _FLAT_RIM_SHARE = 0.3, 0.15
+"""The shares of a line's box, and of its rim, that are of one colour, exactly, where it stands on a flat area."""
+_PLANE_ROUNDS, _RIM_SHARE, _BEHIND_SHARE, _UNEVEN_LEVELS = 4, 0.8, 0.5, 24
+"""Where it does not, an even change of colour is fitted to so much of its rim, or else of all its pixels, which may be
+so far off."""
 _GAP_OF_HEIGHT = 0.85
 """A gap wider than this many heights of the ink is no space between words (these are 0.3 to 0.5)."""
 _SMALLEST_GAP_PX = 9
@@ -256,20 +256,29 @@ def ink_of(patch_HW3: Rgb3Array) -> BoolArray:
 def behind_of(patch_HW3: Rgb3Array) -> Float64Array:
     """The colour behind the letters of a patch, 1 x 1 x 3: the commonest; or H x W x 3, where it changes evenly."""
     pixels_P3 = patch_HW3.reshape(-1, 3)
-    commonest = np.array(colour_of(pixels_P3), dtype=np.float64)
-    flat = commonest.reshape(1, 1, 3)
-    if (pixels_P3 == commonest).all(axis=1).mean() >= _FLAT_SHARE:
-        return flat
+    flat = np.array(colour_of(pixels_P3), dtype=np.float64).reshape(1, 1, 3)
     height, width = patch_HW3.shape[:2]
-    down, across = np.mgrid[0:height, 0:width].reshape(2, -1)
-    plane_P3 = np.stack([np.ones(len(pixels_P3)), down / height, across / width], axis=1)
+    rim_HW = np.ones((height, width), dtype=np.bool_)
+    rim_HW[1:-1, 1:-1] = False
+    is_commonest_HW = (patch_HW3 == flat).all(axis=2)
+    if is_commonest_HW.mean() >= _FLAT_SHARE and is_commonest_HW[rim_HW].mean() >= _FLAT_RIM_SHARE:
+        return flat
+    down, across = np.mgrid[0:height, 0:width]
+    plane_P3 = np.stack([np.ones((height, width)), down / height, across / width], axis=2).reshape(-1, 3)
+    fitted_33 = _evenly(plane_P3[rim_HW.ravel()], pixels_P3[rim_HW.ravel()], share=_RIM_SHARE)
+    if fitted_33 is None:  # the rim of a box that is as small as its letters is not free of them
+        fitted_33 = _evenly(plane_P3, pixels_P3, share=_BEHIND_SHARE)
+    return flat if fitted_33 is None else (plane_P3 @ fitted_33).reshape(height, width, 3)
+
+
+def _evenly(plane_P3: Float64Array, pixels_P3: Rgb3Array, *, share: float) -> Float64Array | None:
+    """The even change of colour that fits such a share of the pixels; None where none does. Letters are far off."""
     kept = np.ones(len(pixels_P3), dtype=np.bool_)
-    for _ in range(_PLANE_ROUNDS):  # letters are what is farthest from it
+    for _ in range(_PLANE_ROUNDS):
         fitted_33 = np.linalg.lstsq(plane_P3[kept], pixels_P3[kept].astype(np.float64), rcond=None)[0]
         off_P = np.abs(pixels_P3 - plane_P3 @ fitted_33).sum(axis=1)
-        kept = off_P <= np.quantile(off_P, _BEHIND_SHARE)
-    is_even = float(np.median(off_P[kept])) <= _UNEVEN_LEVELS
-    return (plane_P3 @ fitted_33).reshape(height, width, 3) if is_even else flat
+        kept = off_P <= np.quantile(off_P, share)
+    return np.asarray(fitted_33) if float(off_P[kept].max()) <= _UNEVEN_LEVELS else None
 
 
 def colour_of(pixels_P3: Rgb3Array) -> Rgb:
