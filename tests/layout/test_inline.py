@@ -56,6 +56,15 @@ def test_a_whole_line_that_is_underlined_keeps_its_size(text, family):
     assert [piece.style.size_px for piece in block[:2]] == [16, 16]
 
 
+@pytest.mark.parametrize("size_px", [14, 16])
+def test_numbers_that_stand_on_flat_feet_keep_their_height(size_px):
+    numbers = "".join(f"<span style='margin-right:48px'>{number}</span>" for number in (10, 20, 12, 21))
+    blocks = measured(f"<p style='font-size:{size_px}px;color:#999'>{numbers}</p>").blocks[:4]
+    assert [block.text for block in blocks] == ["10", "20", "12", "21"]
+    assert not any(block.style.is_underlined for block in blocks)
+    assert all(block.lines[0].line.height >= 0.7 * size_px for block in blocks)
+
+
 def test_a_link_with_an_underscore_keeps_it():
     block = measured("<p>Then open <u>read_me file</u> in the folder that you made before.</p>").blocks[0]
     assert block.text == "Then open read_me file in the folder that you made before."

@@ -39,6 +39,8 @@ _FEWEST_BOLD = 4
 """Of fewer letters the weight cannot be told for sure."""
 _UNDERLINED_SHARE, _UNDERLINE_DEEP = 0.7, 0.24
 """A line below words leaves room for what falls below the baseline, and lies within so many sizes of its letters."""
+_LEAST_UNDERLINE = 1.5
+"""A piece of it is so many heights of its line long."""
 _WHOLE_UNDERLINE, _UNDERLINE_THICK, _ABOVE_UNDERLINE = 0.8, 0.2, 0.5
 """A line below a whole line of text, broken where letters fall below it, is so long, no thicker than so much of its
 height, and has no more ink than so much right above it."""
@@ -149,12 +151,15 @@ def without_underlines(rgb_HW3: Rgb3Array, lines: Sequence[Line]) -> Rgb3Array:
 
 def _underline_rows(ink: BoolArray) -> range:
     """The rows of a line's ink in which it is underlined from end to end; none where it is not. Bold letters may be as
-    dense in their lowest row, but are so in the row above it too."""
+    dense in their lowest row, but are so in the row above it too; the feet of figures are short."""
     shares = ink.mean(axis=1)
     rows = np.flatnonzero(shares >= _WHOLE_UNDERLINE)
     rows = rows[rows >= 0.6 * len(ink)]
     is_thin = 0 < len(rows) <= max(1, _UNDERLINE_THICK * len(ink))
     if not is_thin or shares[rows[0] - 1] > _ABOVE_UNDERLINE:
+        return range(0)
+    longest = max(right - left for left, right in _gaps(~ink[rows[0]]))
+    if longest < _LEAST_UNDERLINE * len(ink):
         return range(0)
     return range(int(rows[0]), int(rows[-1]) + 1)
 
@@ -428,9 +433,10 @@ def _look_at_word(
 ) -> _Word:
     box, text = line.line, line.line.text[slice(*place)]
     first, last = columns
-    below = max(0, round(line.baseline) + 1 - box.top)
-    lowest = ink[below : below + 1 + round(_UNDERLINE_DEEP * line.style.size_px), first:last]
-    is_underlined = bool(len(lowest)) and float(lowest.mean(axis=1).max()) >= _UNDERLINED_SHARE
+    below = max(1, round(line.baseline) + 1 - box.top)
+    shares = ink[: below + 1 + round(_UNDERLINE_DEEP * line.style.size_px), first:last].mean(axis=1)
+    lined = below + np.flatnonzero(shares[below:] >= _UNDERLINED_SHARE)
+    is_underlined = bool(len(lined)) and float(shares[lined[0] - 1]) <= _ABOVE_UNDERLINE
     rows = ink[: below if is_underlined else box.height, first:last].any(axis=1)
     inked = np.flatnonzero(rows)
     if sum(char.isalnum() for char in text) < _FEWEST_LETTERS or not len(inked):
