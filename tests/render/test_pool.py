@@ -12,6 +12,7 @@ import pytest
 from lensmith.core.errors import BrowserNotFoundError, PageCrashError, PageTimeoutError, RenderError
 from lensmith.core.types import Page
 from lensmith.render import Capture, RenderConfig, Renderer, Scripts
+from lensmith.render.devtools import ProtocolError
 
 MARK = b"<!--marked-->"
 
@@ -123,8 +124,12 @@ def test_crash_in_the_middle_is_noticed_at_once(delay_s):
 
     async def crash_later(_browser, tab):
         async def crash():
-            await asyncio.sleep(delay_s)
-            await tab.crash()
+            while True:
+                await asyncio.sleep(delay_s)
+                try:
+                    return await tab.crash()
+                except ProtocolError:  # Chromium refuses while the page is about to come, which it is longer under load
+                    continue
 
         crashes.append(asyncio.ensure_future(crash()))
 
