@@ -1,9 +1,12 @@
 """In which family lines are set, and with how much room between their letters: pages are rendered by the browser."""
 
+import re
+
 import pytest
 from PIL import Image
 
-from lensmith.layout.measure import Measured, measure
+from lensmith.layout.measure import Measured, measure, write
+from lensmith.layout.tree import Nudges
 from tests.support.screenshots import screenshot
 
 PARAGRAPH = (
@@ -90,3 +93,25 @@ def test_a_short_word_on_a_page_of_code_keeps_its_family():
     families = {block.text: block.style.family.css.split(",")[0] for block in measured(code + words + text).blocks}
 
     assert {families[word] for word in ("Home", "Pages", "Cards", "Tags")} == {"Arial"}
+
+
+def test_badges_in_a_table_are_boxes_in_its_cells_and_their_letters_keep_their_size():
+    badge = "display:inline-block;font-size:12px;padding:3px 9px;border:1px solid #e6e7eb;border-radius:99px"
+    badge += ";background:#f8f9fb"
+    rows = "".join(
+        f"<tr><td>{name}<td>{firm}<td><span style='{badge}'>{plan}</span>"
+        for name, firm, plan in [
+            ("John Doe", "Acme Corp", "Pro"),
+            ("Anna Smith", "Globex Inc", "Business"),
+            ("Mark Kim", "Soylent", "Starter"),
+            ("Tom Hardy", "Wayne Tech", "Pro"),
+        ]
+    )
+    css = "td{border-top:1px solid #ddd;padding:9px;width:200px}table{border-collapse:collapse;font:14px Arial}"
+    seen = measured(f"<style>{css}</style><table>{rows}</table>")
+
+    sizes = {block.text: block.style.size_px for block in seen.blocks}
+    assert all(sizes[plan] == pytest.approx(12, abs=0.7) for plan in ("Pro", "Business", "Starter"))
+    html = write(seen, Nudges()).html
+    assert "<table" in html and "border-radius" in html and "<td class" in html
+    assert not re.findall(r"<td[^>]*background", html)

@@ -409,6 +409,8 @@ def _looked_at(rgb_HW3: Rgb3Array, line: SetLine, plates: Sequence[Surface]) -> 
         for side in (plate.inside.left - box.left, plate.inside.right - box.left):
             inked[max(0, side - 2) : max(0, side + 2)] = False
     cuts = [0, *_cuts(line, places, inked), box.width]
+    is_flat = behind_of(rgb_HW3[box.top : box.bottom, box.left : box.right]).shape[:2] == (1, 1)
+    behind = line.behind if is_flat else None
     words = []
     for (start, stop), left, right in zip(places, cuts, cuts[1:], strict=False):
         columns = np.flatnonzero(ink[:above, left:right].any(axis=0))
@@ -419,7 +421,7 @@ def _looked_at(rgb_HW3: Rgb3Array, line: SetLine, plates: Sequence[Surface]) -> 
         middle = box.left + (left + right) // 2
         below = next((plate.colour for plate in plates if plate.inside.left <= middle < plate.inside.right), None)
         if below is None:
-            words.append(_look_at_word(rgb_HW3, line, (start, stop), (first, last), ink))
+            words.append(_look_at_word(rgb_HW3, line, (start, stop), (first, last), ink, behind=behind))
         else:
             own = replace(box, text=box.text[start:stop], left=box.left + first, right=box.left + last)
             look = look_at(rgb_HW3, own, below)
@@ -429,7 +431,13 @@ def _looked_at(rgb_HW3: Rgb3Array, line: SetLine, plates: Sequence[Surface]) -> 
 
 
 def _look_at_word(
-    rgb_HW3: Rgb3Array, line: SetLine, place: tuple[int, int], columns: tuple[int, int], ink: BoolArray
+    rgb_HW3: Rgb3Array,
+    line: SetLine,
+    place: tuple[int, int],
+    columns: tuple[int, int],
+    ink: BoolArray,
+    *,
+    behind: Rgb | None,
 ) -> _Word:
     box, text = line.line, line.line.text[slice(*place)]
     first, last = columns
@@ -449,8 +457,7 @@ def _look_at_word(
         top=box.top + int(inked[0]),
         bottom=box.top + int(inked[-1]) + 1,
     )
-    is_even = behind_of(rgb_HW3[box.top : box.bottom, box.left : box.right]).shape[:2] == (1, 1)
-    looks = look_at(rgb_HW3, own, line.behind if is_even else None)
+    looks = look_at(rgb_HW3, own, behind)
     family = line.style.family
     # A font may draw nothing for a sign that it has.
     regular, bold = (max(ink_at_100(path, text).coverage, 0.01) for path in (family.regular, family.bold))
