@@ -470,7 +470,7 @@ def _restyled(line: SetLine, to: Mapping[Style, Style]) -> SetLine:
 
 def _snapped(size: float) -> float:
     whole = max(1, round(size))
-    return float(whole) if abs(size / whole - 1) < _SNAP else round(size, 1)
+    return float(whole) if abs(size / whole - 1) < _SNAP else max(1.0, round(size, 1))
 
 
 @functools.lru_cache(maxsize=8192)
