@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from lensmith.models.towers import TOWERS, ConvTowerConfig
+from lensmith.models.towers import TOWERS, ClipTowerConfig, ConvTowerConfig
 from lensmith.models.towers.base import patch_mask_for, picture_extents
 from tests.support.tiny_vlm import tiny_siglip
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
 TINY = {
     "siglip": tiny_siglip(),
+    "clip": ClipTowerConfig(width=24, hidden_width=48, layers=2, heads=2, patch_px=8, native_px=32),
     "conv": ConvTowerConfig(width=24, stem_width=16, stem_blocks=2, patch_px=8),
 }
 SQUARE = {"hybrid", "sam"}  # test_hybrid_tower.py, test_sam_tower.py
@@ -47,6 +48,7 @@ def test_a_picture_gives_the_same_tokens_alone_and_in_a_batch(tower, grids):
 
     assert together.tokens_NPV.shape == (len(grids), rows * columns, 24)
     assert torch.equal(together.mask_NP, mask.flatten(1))
+    assert together.columns == columns
     for index, picture in enumerate(pictures):
         alone = tokens(tower, picture.unsqueeze(0)).tokens_NPV[0]
         torch.testing.assert_close(together.tokens_NPV[index][mask[index].flatten()], alone, **TIGHT)

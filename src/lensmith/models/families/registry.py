@@ -17,12 +17,13 @@ from types import MappingProxyType
 from typing import Any
 
 from lensmith.core.errors import ConfigError, InputError
-from lensmith.models.families import deepseek_vl, sightseer
+from lensmith.models.families import deepseek_vl, mm1, sightseer
 from lensmith.models.families.base import Family, Option, Source
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "deepseek_vl": deepseek_vl.FAMILY,
+        "mm1": mm1.FAMILY,
         "sightseer": sightseer.FAMILY,
     }
 )

@@ -1,12 +1,14 @@
 """Vision towers: pictures to one token a patch."""
 
 from lensmith.models.towers.base import TowerConfig, VisionFeatures, encode
+from lensmith.models.towers.clip import ClipTowerConfig
 from lensmith.models.towers.conv import ConvTowerConfig
 from lensmith.models.towers.hybrid import HybridTowerConfig
 from lensmith.models.towers.sam import SamTowerConfig
 from lensmith.models.towers.siglip import SiglipTowerConfig
 
 TOWERS: dict[str, type[TowerConfig]] = {
+    "clip": ClipTowerConfig,
     "conv": ConvTowerConfig,
     "hybrid": HybridTowerConfig,
     "sam": SamTowerConfig,
@@ -20,6 +22,7 @@ PICTURE_INPUTS: tuple[str, ...] = tuple(dict.fromkeys(name for tower in TOWERS.v
 __all__ = [
     "PICTURE_INPUTS",
     "TOWERS",
+    "ClipTowerConfig",
     "ConvTowerConfig",
     "HybridTowerConfig",
     "SamTowerConfig",

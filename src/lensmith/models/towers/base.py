@@ -25,10 +25,14 @@ INPUT_NAMES: Final = (PIXELS, PATCH_MASK)
 
 
 class VisionFeatures(NamedTuple):
-    """One token a patch (N, P, V), and which of them are real (N, P, bool)."""
+    """One token a patch (N, P, V), which of them are real (N, P, bool), and how many lie side by side.
+
+    `columns` is what connectors need that pool or convolve; None where it is not known.
+    """
 
     tokens_NPV: Tensor
     mask_NP: Tensor
+    columns: int | None = None
 
 
 class TowerConfig(Protocol):

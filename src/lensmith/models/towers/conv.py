@@ -193,4 +193,4 @@ class ConvTower(nn.Module):
     def forward(self, pixels_N3HW: Tensor, patch_mask_NHpWp: Tensor) -> VisionFeatures:
         """Pixels (N, 3, H, W), H and W multiples of `patch_px`, to tokens (N, P, V) and their mask (N, P)."""
         tokens = self.to_patches(self.read_cells(pixels_N3HW, patch_mask_NHpWp), pixels_N3HW)
-        return VisionFeatures(tokens, patch_mask_NHpWp.flatten(1))
+        return VisionFeatures(tokens, patch_mask_NHpWp.flatten(1), columns=patch_mask_NHpWp.shape[2])

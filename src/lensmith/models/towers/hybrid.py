@@ -116,7 +116,7 @@ class HybridTower(nn.Module):
         _check_small(low_pixels_N3hw, pixels_N3HW.shape[0], self.config.low.native_px)
         high = self.high(pixels_N3HW, patch_mask_NHpWp)
         low = self.low(low_pixels_N3hw, patch_mask_for(low_pixels_N3hw, None, self.config.low.patch_px))
-        return VisionFeatures(torch.cat([high.tokens_NPV, low.tokens_NPV], dim=-1), high.mask_NP)
+        return VisionFeatures(torch.cat([high.tokens_NPV, low.tokens_NPV], dim=-1), high.mask_NP, high.columns)
 
     def small(self, pixels_N3HW: Tensor) -> Tensor:
         """The small pictures (N, 3, h, w) of large ones, in their precision."""

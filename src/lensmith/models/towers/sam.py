@@ -358,7 +358,8 @@ class SamTower(nn.Module):
         assert early_NOHW is not None
         tokens_NVtt = self.proj(self.merged(self.neck(hidden_NHpWpC), early_NOHW))
         tokens_NPV = tokens_NVtt.flatten(2).transpose(1, 2)
-        return VisionFeatures(tokens_NPV, tokens_NPV.new_ones(tokens_NPV.shape[:2], dtype=torch.bool))
+        mask_NP = tokens_NPV.new_ones(tokens_NPV.shape[:2], dtype=torch.bool)
+        return VisionFeatures(tokens_NPV, mask_NP, columns=self.config.tokens_side)
 
     def merged(self, late_NOHW: Tensor, early_NOHW: Tensor) -> Tensor:
         """Both necks' maps as one, resized to (N, O, 4t, 4t): what the downsampling takes."""

@@ -9,19 +9,19 @@ and not looked up by rounded fractions of the side, so a full square at native s
 neighbouring patches never share a position. Weights come from and go to `SiglipVisionModel` under their own names; the
 pooling head is left out.
 
-Legend: N pictures, H W pixels, Hp Wp patch grid, P patches = Hp*Wp, V tower width, s side of the learned table.
+Legend: N pictures, H W pixels, Hp Wp patch grid, P patches = Hp*Wp, V tower width.
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from lensmith.core.errors import ConfigError
-from lensmith.models.towers.base import INPUT_NAMES, VisionFeatures, picture_extents
+from lensmith.models.towers.base import INPUT_NAMES, VisionFeatures
+from lensmith.models.towers.positions import positions_of
 
 _TRANSFORMERS_NAMES = {
     "width": "hidden_size",
@@ -82,34 +82,10 @@ class SiglipTower(nn.Module):
         """Normalised pixels and the mask of real patches to tokens (N, P, V) and their mask (N, P)."""
         mask_NP = patch_mask_NHpWp.flatten(1)
         patches_NPV = self.siglip.embeddings.patch_embedding(pixels_N3HW).flatten(2).transpose(1, 2)
-        hidden_NPV = patches_NPV + self._positions(patch_mask_NHpWp)
+        hidden_NPV = patches_NPV + positions_of(self.siglip.embeddings.position_embedding.weight, patch_mask_NHpWp)
         attention_mask = create_bidirectional_mask(
             config=self.siglip.config, inputs_embeds=hidden_NPV, attention_mask=mask_NP
         )
         encoded = self.siglip.encoder(inputs_embeds=hidden_NPV, attention_mask=attention_mask)
-        return VisionFeatures(self.siglip.post_layernorm(encoded.last_hidden_state), mask_NP)
-
-    def _positions(self, patch_mask_NHpWp: Tensor) -> Tensor:
-        """The table at each picture's own grid (N, P, V); zero in the padding."""
-        count, rows, columns = patch_mask_NHpWp.shape
-        table_PV = self.siglip.embeddings.position_embedding.weight
-        extents = picture_extents(patch_mask_NHpWp)
-        grids = list(zip(extents.rows_N.tolist(), extents.columns_N.tolist(), strict=True))
-        # Each size once: most batches hold many pictures of few sizes.
-        by_grid = {grid: _interpolated(table_PV, *grid) for grid in set(grids)}
-        padded = [
-            nn.functional.pad(by_grid[own_rows, own_columns], (0, 0, 0, columns - own_columns, 0, rows - own_rows))
-            for own_rows, own_columns in grids
-        ]
-        return torch.stack(padded).reshape(count, rows * columns, -1)
-
-
-def _interpolated(table_PV: Tensor, rows: int, columns: int) -> Tensor:
-    """The square table (s*s, V) as a grid (rows, columns, V); itself at native size."""
-    side = int(table_PV.shape[0] ** 0.5)
-    table_ssV = table_PV.reshape(side, side, -1)
-    if (rows, columns) == (side, side):
-        return table_ssV
-    channels_first = table_ssV.permute(2, 0, 1).unsqueeze(0)
-    resized = nn.functional.interpolate(channels_first, size=(rows, columns), mode="bicubic", align_corners=False)
-    return resized.squeeze(0).permute(1, 2, 0)
+        tokens_NPV = self.siglip.post_layernorm(encoded.last_hidden_state)
+        return VisionFeatures(tokens_NPV, mask_NP, columns=patch_mask_NHpWp.shape[2])
