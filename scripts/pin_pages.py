@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from lensmith.core import config
+from lensmith.data.packages import Registry
 from lensmith.data.webpages.real.collect import MANIFEST, PackageRecord, PagesManifest
-from lensmith.data.webpages.real.packages import Registry
 from lensmith.data.webpages.real.pinned import PINNED, PinnedList, PinnedPackage, PinnedPage, Split
 
 PLACE = Path(__file__).resolve().parent.parent / "src/lensmith/data/webpages/real" / PINNED

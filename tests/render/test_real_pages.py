@@ -12,7 +12,7 @@ import pytest
 from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir
 from lensmith.core.types import NotLoaded
-from lensmith.data.webpages.real.packages import PackageName, fetch_package
+from lensmith.data.packages import PackageName, fetch_package
 from lensmith.render import Assets, Capture, RenderConfig, Renderer
 from tests.support.opened import decoded, file_browser
 

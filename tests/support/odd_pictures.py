@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lensmith.core.files import default_cache_dir
-from lensmith.data.webpages.real.packages import PackageName, fetch_package
+from lensmith.data.packages import PackageName, fetch_package
 from tests.support.screenshots import screenshot
 
 PHOTOGRAPH = ("npm:startbootstrap-creative@7.0.7", "package/dist/assets/img/portfolio/fullsize/1.jpg")

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir
-from lensmith.data.webpages.real.packages import PackageName, fetch_package
+from lensmith.data.packages import PackageName, fetch_package
 from lensmith.render.browser import find_chromium
 from lensmith.render.process import PICTURE_FLAGS
 

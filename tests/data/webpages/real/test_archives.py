@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from lensmith.core.errors import InputError
+from lensmith.data.packages import Package, PackageName, fetch_package
 from lensmith.data.webpages.real.archives import PackageFiles, read_package
-from lensmith.data.webpages.real.packages import Package, PackageName, fetch_package
 from lensmith.data.webpages.real.pictures import PictureSize, size_of_picture
 from tests.support.packages import make_npm_package, png
 

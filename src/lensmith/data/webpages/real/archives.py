@@ -1,23 +1,14 @@
-"""What is in a package's archive, read in one pass and never unpacked: an archive cannot write anywhere.
-
-Kept are pages, stylesheets and small fonts; of pictures, only their size. Limits hold while reading, so that an archive
-which grows without end is given up.
-"""
+"""What pages are made of, as it lies in a package: pages, stylesheets and small fonts; of pictures, only their size."""
 
 import json
 import posixpath
 import re
-import subprocess
-import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from lensmith.core.errors import InputError
-from lensmith.data.webpages.real.packages import Package, Registry, client
+from lensmith.data.packages import Package, entries_in
 from lensmith.data.webpages.real.pictures import PictureSize, size_of_picture
 
 Value = TypeVar("Value")
@@ -32,7 +23,6 @@ MOST_BYTES = {
     "css": 4 << 20,
 }
 """The largest file of each kind that is read, by the end of its name."""
-MOST_TOTAL_BYTES = 2 << 30
 _TELLS_LICENSE = re.compile(r"package\.json|licen[cs]e(?:\.md|\.txt)?|usr/share/doc/[^/]+/copyright", re.IGNORECASE)
 _MOST_TOLD_BYTES = 1 << 20
 _MOST_LINKS = 20
@@ -80,69 +70,30 @@ class PackageFiles:
 
 def read_package(package: Package) -> PackageFiles:
     """Reads a package's archive. Raises InputError for one that is damaged, too large, or names a file outside it."""
-    problem = f"{package.name} cannot be read"
-    try:
-        if package.name.registry is Registry.NPM:
-            with package.path.open("rb") as file:
-                return _read(file, "r|*", problem, top=True)
-        return _read_debian(package.path, problem)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        hint = f"delete {package.path}, so that it is fetched again"
-        raise InputError(f"{problem}: its archive is damaged", actual=error, hint=hint) from error
-
-
-def _read_debian(path: Path, problem: str) -> PackageFiles:
-    program = client("dpkg-deb", problem, install="install dpkg, which Debian has")
-    command = [program, "--fsys-tarfile", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:  # noqa: S603
-        assert process.stdout is not None  # a pipe
-        try:
-            return _read(process.stdout, "r|", problem, top=False)
-        finally:
-            process.kill()
-
-
-def _read(file: IO[bytes], mode: str, problem: str, *, top: bool) -> PackageFiles:
-    """`top`: whether all files lie in one folder that is not part of their paths, as in npm's tarballs."""
     content: dict[str, bytes] = {}
     sizes: dict[str, PictureSize] = {}
     links: dict[str, str] = {}
     told: dict[str, bytes] = {}
-    total = 0
-    with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]  # a mode of a stream
-        for member in archive:
-            path = _inside(member.name, problem)
-            path = path.partition("/")[2] if top else path
-            total += member.size
-            if total > MOST_TOTAL_BYTES:
-                raise InputError(f"{problem}: it holds too much", expected=f"at most {MOST_TOTAL_BYTES:,} bytes")
-            if member.issym() and not top:
-                links[path] = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), member.linkname))[1:]
-            elif member.isfile() and member.size <= _MOST_TOLD_BYTES and _TELLS_LICENSE.fullmatch(path):
-                told[path] = _content(archive, member)
-            elif member.isfile() and member.size <= MOST_BYTES.get(_kind(path), 0):
-                data = _content(archive, member)
-                if _kind(path) not in _PICTURE_KINDS:
-                    content[path] = data
-                elif (size := size_of_picture(data)) is not None:
-                    sizes[path] = size
+    for entry in entries_in(package, _is_read):
+        if entry.target is not None:
+            links[entry.path] = entry.target
+        elif _tells_license(entry.path, len(entry.content)):
+            told[entry.path] = entry.content
+        elif _kind(entry.path) not in _PICTURE_KINDS:
+            content[entry.path] = entry.content
+        elif (size := size_of_picture(entry.content)) is not None:
+            sizes[entry.path] = size
     _follow(links, content)
     _follow(links, sizes)
     return PackageFiles(content=content, picture_sizes=sizes, license=_license(told))
 
 
-def _inside(name: str, problem: str) -> str:
-    """A member's path. Raises InputError where it leads out of the archive."""
-    path = posixpath.normpath(name)
-    if path.startswith(("/", "../")) or path == "..":
-        raise InputError(f"{problem}: it names a file outside itself", actual=name, hint="do not trust this package")
-    return path
+def _is_read(path: str, size_bytes: int) -> bool:
+    return _tells_license(path, size_bytes) or size_bytes <= MOST_BYTES.get(_kind(path), 0)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    assert file is not None  # of what is a file
-    return file.read()
+def _tells_license(path: str, size_bytes: int) -> bool:
+    return size_bytes <= _MOST_TOLD_BYTES and _TELLS_LICENSE.fullmatch(path) is not None
 
 
 def _follow(links: Mapping[str, str], found: dict[str, Value]) -> None:

@@ -17,9 +17,9 @@ from lensmith.core import config
 from lensmith.core.errors import InputError, RenderError
 from lensmith.core.files import alone_in, default_cache_dir, sha256_of_bytes, write_atomic
 from lensmith.core.types import OnProgress, Page, unwatched
+from lensmith.data.packages import Package, PackageName, fetch_package
 from lensmith.data.webpages.real.archives import PackageFiles, read_package
 from lensmith.data.webpages.real.likeness import TagShape, choose_different, shape_of
-from lensmith.data.webpages.real.packages import Package, PackageName, fetch_package
 from lensmith.data.webpages.real.prepare import Preparer
 from lensmith.data.webpages.real.unfit import Cause, UnfitPageError
 from lensmith.render import Capture, RenderConfig, Renderer

@@ -17,8 +17,8 @@ from lensmith.core import config
 from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir, sha256_of_bytes, write_atomic
 from lensmith.core.types import OnProgress, unwatched
+from lensmith.data.packages import FETCH_LIMIT_S, PackageName, Registry, fetch_package
 from lensmith.data.webpages.real.archives import PackageFiles, read_package
-from lensmith.data.webpages.real.packages import FETCH_LIMIT_S, PackageName, Registry, fetch_package
 from lensmith.data.webpages.real.prepare import Preparer
 
 Item = TypeVar("Item")

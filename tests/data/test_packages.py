@@ -9,7 +9,7 @@ import pytest
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir, sha256_of_bytes
-from lensmith.data.webpages.real.packages import PackageName, Registry, fetch_package
+from lensmith.data.packages import PackageName, Registry, fetch_package
 from tests.support.packages import make_npm_package
 
 SMALL = PackageName.parse("npm:startbootstrap-shop-item@5.0.6")

@@ -1,18 +1,23 @@
 """Packages as their registries hold them: named, fetched by the ordinary client, kept in the cache, checked by hash.
 
-`npm pack` and `apt-get download` run no script of a package, and nothing is installed.
+`npm pack` and `apt-get download` run no script of a package, and nothing is installed. An archive is read in one pass
+and never unpacked: it cannot write anywhere.
 """
 
+import contextlib
 import enum
 import os
+import posixpath
 import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import sha256_of_bytes, sha256_of_file, write_atomic
@@ -20,6 +25,8 @@ from lensmith.core.files import sha256_of_bytes, sha256_of_file, write_atomic
 FETCH_LIMIT_S = 180.0
 _NPM_SETTINGS = {"npm_config_fetch_retry_mintimeout": "1000", "npm_config_fetch_retry_maxtimeout": "5000"}
 """npm waits 10 s and then a minute, before it says that there is no network."""
+MOST_TOTAL_BYTES = 2 << 30
+"""Of an archive's files together: what grows without end is given up while it is read."""
 _PATTERNS = {
     "npm": re.compile(r"((?:@[a-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*)(?:@([0-9A-Za-z][\w.+-]*))?"),
     "deb": re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:=([0-9][\w.+:~-]*))?"),
@@ -78,6 +85,15 @@ class Package:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class PackageEntry:
+    """A file of a package, or a symbolic link to the file or folder at `target`; paths count from the package's top."""
+
+    path: str
+    content: bytes = b""
+    target: str | None = None
+
+
 def fetch_package(
     name: PackageName, cache_dir: Path, *, sha256: str | None = None, limit_s: float = FETCH_LIMIT_S
 ) -> Package:
@@ -104,6 +120,71 @@ def fetch_package(
     path = cache_dir / name.registry.value / f"{name.slug}-{version}.{_SUFFIXES[name.registry]}"
     write_atomic(path, data)
     return Package(name=exact, path=path, sha256=actual)
+
+
+def files_in(package: Package, wanted: Callable[[str, int], bool]) -> Iterator[tuple[str, bytes]]:
+    """Path and content of the files that `wanted` takes by path and size in bytes, in the archive's order.
+
+    Raises as `entries_in`.
+    """
+    return ((entry.path, entry.content) for entry in entries_in(package, wanted) if entry.target is None)
+
+
+def entries_in(package: Package, wanted: Callable[[str, int], bool]) -> Iterator[PackageEntry]:
+    """The files that `wanted` takes, and all symbolic links of a Debian package; npm's archives have none.
+
+    Raises InputError for an archive that is damaged, too large, or names a file outside it.
+    """
+    problem = f"{package.name} cannot be read"
+    is_npm = package.name.registry is Registry.NPM
+    try:
+        with package.path.open("rb") if is_npm else _files_of_debian(package.path, problem) as file:
+            # npm's files lie in one folder, which is not part of their paths.
+            yield from _entries(file, "r|*" if is_npm else "r|", problem, wanted, top=is_npm)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        hint = f"delete {package.path}, so that it is fetched again"
+        raise InputError(f"{problem}: its archive is damaged", actual=error, hint=hint) from error
+
+
+@contextlib.contextmanager
+def _files_of_debian(path: Path, problem: str) -> Iterator[IO[bytes]]:
+    """The files of a Debian package, as a tar archive."""
+    program = client("dpkg-deb", problem, install="install dpkg, which Debian has")
+    command = [program, "--fsys-tarfile", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:  # noqa: S603
+        assert process.stdout is not None  # a pipe
+        try:
+            yield process.stdout
+        finally:
+            process.kill()
+
+
+def _entries(
+    file: IO[bytes], mode: str, problem: str, wanted: Callable[[str, int], bool], *, top: bool
+) -> Iterator[PackageEntry]:
+    total = 0
+    with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]  # a mode of a stream
+        for member in archive:
+            path = _inside(member.name, problem)
+            path = path.partition("/")[2] if top else path
+            total += member.size
+            if total > MOST_TOTAL_BYTES:
+                raise InputError(f"{problem}: it holds too much", expected=f"at most {MOST_TOTAL_BYTES:,} bytes")
+            if member.issym() and not top:
+                target = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), member.linkname))[1:]
+                yield PackageEntry(path=path, target=target)
+            elif member.isfile() and wanted(path, member.size):
+                content = archive.extractfile(member)
+                assert content is not None  # of what is a file
+                yield PackageEntry(path=path, content=content.read())
+
+
+def _inside(name: str, problem: str) -> str:
+    """A member's path. Raises InputError where it leads out of the archive."""
+    path = posixpath.normpath(name)
+    if path.startswith(("/", "../")) or path == "..":
+        raise InputError(f"{problem}: it names a file outside itself", actual=name, hint="do not trust this package")
+    return path
 
 
 def _from_npm(name: PackageName, limit_s: float) -> tuple[bytes, str]:

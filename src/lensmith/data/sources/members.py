@@ -1,0 +1,98 @@
+"""Members of tar archives: found by their headers in one pass, and read by their place from any thread.
+
+Only plain files count, and only in archives that are not compressed: what is compressed can be read from its beginning
+alone. An archive that is written here has the same bytes for the same files.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from lensmith.core.errors import InputError
+from lensmith.core.files import open_output
+from lensmith.data.documents import BadRecordError
+
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+"""What unpacks a file, by how it begins."""
+
+
+def members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """The plain files of an archive, in its order.
+
+    Raises InputError where it is compressed, and, with the byte, where it is damaged or cut short; OSError.
+    """
+    with path.open("rb") as file:
+        check_uncompressed(file, path)
+        size = os.fstat(file.fileno()).st_size
+        at = 0
+        try:
+            archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  # it holds nothing but the file
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
+                at, end = member.offset, member.offset_data + member.size
+                if member.size < 0:
+                    raise _damaged(path, at, f"{member.name} has a size of {member.size} bytes")
+                if end > size:
+                    raise _damaged(path, size, f"{member.name} ends at byte {end:,}, the file at byte {size:,}")
+                if member.isreg() and not member.issparse():
+                    yield member
+            at = archive.offset
+        except (tarfile.TarError, ValueError, LookupError, ArithmeticError) as error:  # as odd headers make tarfile do
+            raise _damaged(path, at, error) from error
+        _check_end(file, path, at)
+
+
+def _check_end(file: BinaryIO, path: Path, at: int) -> None:
+    """Raises InputError unless the archive's end is marked at `at`: without it, tarfile takes damage for the end."""
+    block = os.pread(file.fileno(), tarfile.BLOCKSIZE, at)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise _damaged(path, at, "the file ends, and the archive's end is not marked")
+    if block.strip(b"\0"):
+        raise _damaged(path, at, f"no header of a member: {block[:24]!r}")
+
+
+def _damaged(path: Path, at: int, actual: object) -> InputError:
+    return InputError(
+        f"{path} is damaged or cut short at byte {at:,}",
+        expected="a whole tar archive",
+        actual=actual,
+        hint="write or fetch it again, or leave it out",
+    )
+
+
+def check_uncompressed(file: BinaryIO, path: Path) -> None:
+    """Raises InputError for a compressed file; `file` is then at its beginning."""
+    start = file.read(8)
+    file.seek(0)
+    for mark, program in _COMPRESSED.items():
+        if start.startswith(mark):
+            raise InputError(
+                f"{path} is compressed, so that nothing in it can be read by its place",
+                expected="a file that is not compressed",
+                hint=f"unpack it: {program} {path}",
+            )
+
+
+def read_at(path: Path, at: int, size: int) -> bytes:
+    """Bytes of a file by their place. Raises InputError without the file, BadRecordError where it ends before them."""
+    try:
+        # Opened each time: there may be more shards than a process may hold open.
+        with path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, at)
+    except OSError as error:
+        raise InputError(f"cannot read {path}", actual=error.strerror) from error
+    if len(data) != size:
+        raise BadRecordError("its file has become shorter", expected=f"{path}: {at + size:,} bytes")
+    return data
+
+
+def write_tar(files: Iterable[tuple[str, bytes]], path: Path) -> None:
+    """Writes files by name, sorted, as a tar archive, whole or not at all; only names and content are told of them."""
+    with open_output(path) as file, tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in sorted(files):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
