@@ -34,6 +34,7 @@ OURS = Exceptions(
     sizes={
         "lensmith.adapters.vlmevalkit": "one framework, one adapter",
         "lensmith.audit.stages.whole_cost": "what the whole attack costs, for run and stages alike",
+        "lensmith.data.plan.order": "a permutation that is never held, tested on its own",
         "lensmith.endpoints.fake.columns": "the columns of a wide fake head, made on demand",
         "lensmith.endpoints.fake.tokens": "the fake's tokenizer",
         "lensmith.guard.metrics": "what the guard counts",

@@ -1,0 +1,1 @@
+"""A plan: which documents fill each training sequence, written down once before training."""
