@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_model, save_file, save_model
+from safetensors.torch import load_model, save_file
 from torch import Tensor, nn
 
 from lensmith.core import config as core_config
@@ -34,6 +34,7 @@ from lensmith.train import folder as folders
 from lensmith.train.config import OPERATIONAL_FIELDS, TrainConfig, resolve
 from lensmith.train.folder import Checkpoint
 from lensmith.train.optim import WeightAverage
+from lensmith.train.processes import ALONE, Processes, is_shared_out, share_of, whole
 
 MODEL_FILE = "model.safetensors"
 AVERAGE_FILE = "average.safetensors"
@@ -113,18 +114,47 @@ def _dotted(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def save(folder: Path, state: TrainingState, *, step: int, notes: Mapping[str, Any], keep: int) -> Checkpoint:
-    """Writes the checkpoint of `step` updates, then removes all but the newest `keep`."""
-    with folders.writing(folder, step=step, notes=notes) as path:
-        save_model(state.model, str(path / MODEL_FILE), metadata={"format": "pt"})
-        if state.average is not None:
-            with state.average.in_place():
-                save_model(state.model, str(path / AVERAGE_FILE), metadata={"format": "pt"})
-        tensors = _optimizer_tensors(state.optimizer)
-        save_file(tensors, path / OPTIMIZER_FILE, metadata={"parameters": json.dumps(_names(state.optimizer))})
-        write_atomic(path / RANDOM_FILE, json.dumps(capture()))
-    folders.keep_newest(folder, keep)
+def save(
+    folder: Path,
+    state: TrainingState,
+    *,
+    step: int,
+    notes: Mapping[str, Any],
+    keep: int,
+    processes: Processes = ALONE,
+) -> Checkpoint:
+    """Writes the checkpoint of `step` updates, then removes all but the newest `keep`.
+
+    A model that is shared out is gathered, tensor by tensor, and written by the first process: the files are those of
+    one process, so a run goes on with any number of them. Returns when they are there.
+    """
+    weights = _gathered(state.model)
+    averages = None
+    if state.average is not None:
+        with state.average.in_place():
+            averages = {name: tensor.clone() for name, tensor in _gathered(state.model).items()}
+    tensors = _optimizer_tensors(state.optimizer)
+    if processes.is_first:
+        with folders.writing(folder, step=step, notes=notes) as path:
+            save_file(weights, path / MODEL_FILE, metadata={"format": "pt"})
+            if averages is not None:
+                save_file(averages, path / AVERAGE_FILE, metadata={"format": "pt"})
+            save_file(tensors, path / OPTIMIZER_FILE, metadata={"parameters": json.dumps(_names(state.optimizer))})
+            write_atomic(path / RANDOM_FILE, json.dumps(capture()))
+        folders.keep_newest(folder, keep)
+    processes.barrier()
     return Checkpoint(path=folders.checkpoint_path(folder, step), step=step, notes=notes)
+
+
+def _gathered(model: nn.Module) -> dict[str, Tensor]:
+    """A model's tensors by name, whole; what has several names stands under the first, in order."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = whole(tensor.detach()).contiguous()
+    return tensors
 
 
 def _names(optimizer: torch.optim.Optimizer) -> list[str]:
@@ -135,7 +165,9 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     names = _names(optimizer)
     states: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
     return {
-        f"{slot}/{names[index]}": value.contiguous() for index, slots in states.items() for slot, value in slots.items()
+        f"{slot}/{names[index]}": whole(value).contiguous()
+        for index, slots in states.items()
+        for slot, value in slots.items()
     }
 
 
@@ -162,14 +194,37 @@ def load_weights(model: nn.Module, file: str | Path) -> None:
     Raises CheckpointError where names or shapes differ, or the file cannot be read.
     """
     try:
-        load_model(model, file, strict=True)
+        if is_shared_out(model):
+            _load_shares(model, file)
+        else:
+            load_model(model, file, strict=True)
     except (RuntimeError, OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"the weights in {file} do not fit the model", actual=error) from error
+
+
+def _load_shares(model: nn.Module, file: str | Path) -> None:
+    """Each process reads all tensors, one after the other, and keeps its share. Raises RuntimeError on a misfit."""
+    names: dict[int, list[str]] = {}
+    targets = model.state_dict(keep_vars=True)
+    for name, tensor in targets.items():
+        names.setdefault(id(tensor), []).append(name)
+    with safetensors.safe_open(file, framework="pt") as tensors, torch.no_grad():
+        held = set(tensors.keys())
+        for own in names.values():
+            found = [name for name in own if name in held]
+            target = targets[own[0]]
+            if not found or tuple(tensors.get_slice(found[0]).get_shape()) != tuple(target.shape):
+                raise RuntimeError(f"{own[0]} is missing, or has another shape")
+            held -= set(found)
+            target.copy_(share_of(tensors.get_tensor(found[0]), target))
+        if held:
+            raise RuntimeError(f"the model has no {', '.join(sorted(held)[:5])}")
 
 
 def _restore_optimizer(file: Path, optimizer: torch.optim.Optimizer) -> None:
     names = _names(optimizer)
     states: dict[int, dict[str, Tensor]] = {}
+    parameters: list[Tensor] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     with safetensors.safe_open(file, framework="pt") as tensors:
         saved_names = json.loads(tensors.metadata()["parameters"])
         if saved_names != names:
@@ -184,7 +239,10 @@ def _restore_optimizer(file: Path, optimizer: torch.optim.Optimizer) -> None:
         for key in tensors.keys():  # noqa: SIM118 - not a dict
             slot, name = key.split("/", 1)
             # Copied, because the file's own memory need not be aligned as torch aligns what it allocates.
-            states.setdefault(index_of[name], {})[slot] = tensors.get_tensor(key).clone()
+            value, parameter = tensors.get_tensor(key).clone(), parameters[index_of[name]]
+            states.setdefault(index_of[name], {})[slot] = (
+                share_of(value, parameter) if value.shape == parameter.shape else value
+            )
     # The groups stay the configuration's, so that a change that was allowed on purpose takes effect.
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -5,9 +5,8 @@ Ctrl-C and SIGTERM become a wish to stop that is read between updates; a second 
 Data position is arithmetic (`batch_at(step, micro)`), so a checkpoint needs only the number of updates made. The same
 holds for the learning rate and for the average's decay.
 
-One process today. Where more join: `Batches` is built for its rank, `step` adds its sums up over ranks,
-`checkpoint.save` and `restore` turn into a distributed checkpoint, and `randomness` seeds each rank apart. The loop
-itself does not know how many processes there are.
+With several processes (`processes`) each has its own share of the weights and its own micro-batches; a step's sums are
+over all of them, the first one writes, and all end together.
 """
 
 import contextlib
@@ -47,6 +46,7 @@ from lensmith.train.interfaces import (
 )
 from lensmith.train.log import StepCounter, StepLog, to_stderr
 from lensmith.train.prefetch import Prefetcher
+from lensmith.train.processes import ALONE, Processes
 
 LOCK_FILE = ".lock"
 
@@ -65,6 +65,7 @@ class Run:
     device: torch.device
     notes: Mapping[str, Any]
     began: float
+    processes: Processes = ALONE
     step: int = 0
     pause_at: int | None = None
     checkpoint: Checkpoint | None = None
@@ -80,9 +81,11 @@ class Run:
         *,
         identity: Mapping[str, str | int | float],
         allow_changes: Set[str],
+        processes: Processes,
     ) -> "Run":
         """A new run, or one that continues where the newest checkpoint in its folder stands."""
         began = time.monotonic()
+        processes.shard(model)
         device = next(iter(optim.trainable(model).values())).device
         state = checkpoints.TrainingState(
             model=model,
@@ -97,14 +100,17 @@ class Run:
             device=device,
             notes=checkpoints.notes_of(config, device, identity),
             began=began,
+            processes=processes,
         )
         model.train()
-        found = newest_usable(folder)
+        found = processes.first_then_all(lambda: newest_usable(folder))
         if found is None:
-            checkpoints.seed_everything(config.seed)
+            checkpoints.seed_everything(config.seed + processes.rank)
             return run
         checkpoints.require_same(found, run.notes, allow_changes)
         checkpoints.restore(found, state)
+        if not processes.is_first:
+            checkpoints.seed_everything(config.seed + processes.rank + found.step * processes.count)
         run.checkpoint, run.step = found, found.step
         return run
 
@@ -112,7 +118,12 @@ class Run:
         """Writes a checkpoint of this moment, unless the newest one is of this step already."""
         if self.checkpoint is None or self.checkpoint.step != self.step:
             self.checkpoint = checkpoints.save(
-                self.folder, self.state, step=self.step, notes=self.notes, keep=self.config.keep_checkpoints
+                self.folder,
+                self.state,
+                step=self.step,
+                notes=self.notes,
+                keep=self.config.keep_checkpoints,
+                processes=self.processes,
             )
         return self.checkpoint
 
@@ -129,6 +140,7 @@ def train(
     identity: Mapping[str, str | int | float] | None = None,
     allow_changes: Set[str] = frozenset(),
     steps: int | None = None,
+    processes: Processes = ALONE,
 ) -> TrainResult:
     """Trains `model` in place, on the device it is on, from the newest checkpoint in `out_dir` or from the start.
 
@@ -147,11 +159,21 @@ def train(
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        lock(stack.enter_context((folder / LOCK_FILE).open("a")).fileno(), folder)
-        run = Run.begin(model, loss_function, config, folder, identity=identity or {}, allow_changes=allow_changes)
+        if processes.is_first:
+            lock(stack.enter_context((folder / LOCK_FILE).open("a")).fileno(), folder)
+        run = Run.begin(
+            model,
+            loss_function,
+            config,
+            folder,
+            identity=identity or {},
+            allow_changes=allow_changes,
+            processes=processes,
+        )
         run.pause_at = None if steps is None else run.step + steps
-        log = StepLog(folder, step=run.step, curves=config.curves)
-        stack.callback(log.close)
+        log = StepLog(folder, step=run.step, curves=config.curves) if processes.is_first else None
+        if log is not None:
+            stack.callback(log.close)
         signals = stack.enter_context(StopSignals())
         prefetcher = stack.enter_context(
             Prefetcher(
@@ -169,7 +191,7 @@ def train(
 def _run_to_the_end(
     run: Run,
     prefetcher: Prefetcher,
-    log: StepLog,
+    log: StepLog | None,
     signals: "StopSignals",
     *,
     validate: Validate[Any] | None,
@@ -183,15 +205,17 @@ def _run_to_the_end(
         record = update(run, prefetcher)
         if validate is not None and config.validate_every_steps and run.step % config.validate_every_steps == 0:
             record |= _validated(run, validate)
-        log.write(record)
+        if log is not None:
+            log.write(record)
         meter.add(record)
         stop = _why_stop(run, signals)
-        if run.step % config.log_every_steps == 0 or stop is not None:
+        if log is not None and (run.step % config.log_every_steps == 0 or stop is not None):
             log.draw(record)
             on_progress(meter.report(record))
         if stop is not None or _is_due(run, saved_at):
             # The log first: a checkpoint on disk is a promise that the curve up to it is there as well.
-            log.sync()
+            if log is not None:
+                log.sync()
             run.save()
             saved_at = time.monotonic()
     return TrainResult(step=run.step, stop=stop, loss=run.loss, checkpoint=run.save().path)
@@ -200,11 +224,12 @@ def _run_to_the_end(
 def _why_stop(run: Run, signals: "StopSignals") -> StopReason | None:
     if run.step >= run.config.schedule.total_steps:
         return StopReason.FINISHED
-    if signals.wanted:
+    if run.processes.any(signals.wanted):
         return StopReason.INTERRUPTED
     if run.pause_at is not None and run.step >= run.pause_at:
         return StopReason.STEPS
-    if run.config.deadline_s is not None and time.monotonic() - run.began >= run.config.deadline_s:
+    deadline_s = run.config.deadline_s
+    if deadline_s is not None and run.processes.any(time.monotonic() - run.began >= deadline_s):
         return StopReason.DEADLINE
     return None
 
@@ -212,7 +237,7 @@ def _why_stop(run: Run, signals: "StopSignals") -> StopReason | None:
 def _is_due(run: Run, saved_at: float) -> bool:
     every_steps, every_s = run.config.checkpoint_every_steps, run.config.checkpoint_every_s
     by_steps = every_steps is not None and run.step % every_steps == 0
-    return by_steps or (every_s is not None and time.monotonic() - saved_at >= every_s)
+    return by_steps or (every_s is not None and run.processes.any(time.monotonic() - saved_at >= every_s))
 
 
 def _validated(run: Run, validate: Validate[Any]) -> dict[str, float]:
@@ -326,14 +351,19 @@ def _accumulate(run: Run, prefetcher: Prefetcher) -> _Sums:
             parts = run.loss_function(run.state.model, batch, context)
         torch.autograd.backward(parts.loss_sum)
         done.append(parts)
-    target_tokens = sum(parts.target_tokens for parts in done)
+    own = [
+        # Read only now, so that an accelerator need not wait between micro-batches.
+        math.fsum(float(parts.loss_sum.detach()) for parts in done),
+        sum(parts.target_tokens for parts in done),
+        sum(parts.samples for parts in done),
+    ]
+    loss, target_tokens, samples = run.processes.summed(own)
     if target_tokens <= 0:
         raise InputError(f"update {run.step} (counted from 0) has no target token", hint="check the loss mask")
     return _Sums(
-        # Read only now, so that an accelerator need not wait between micro-batches.
-        loss=math.fsum(float(parts.loss_sum.detach()) for parts in done),
-        target_tokens=target_tokens,
-        samples=sum(parts.samples for parts in done),
+        loss=loss,
+        target_tokens=int(target_tokens),
+        samples=int(samples),
         data_wait_s=data_wait_s,
         scalars=_mean_scalars(done),
     )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lensmith.core.errors import InputError
 from lensmith.train.config import OptimConfig, ScheduleConfig
+from lensmith.train.processes import local, whole
 
 
 def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig) -> float:
@@ -74,7 +75,7 @@ def scale_and_clip(model: nn.Module, *, target_tokens: int, clip_norm: float) ->
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     torch._foreach_mul_(gradients, 1.0 / target_tokens)
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = whole(torch.nn.utils.get_total_norm(gradients))
     torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), clip_norm, norm)
     return norm
 
@@ -83,7 +84,8 @@ class WeightAverage:
     """The average of a model's trainable parameters. Buffers and frozen parameters stay the model's own."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._parameters: list[Tensor] = list(trainable(model).values())
+        # Shares, where the model is shared out: each process averages its own.
+        self._parameters: list[Tensor] = local([parameter.detach() for parameter in trainable(model).values()])
         self._decay = decay
         self._average: list[Tensor] = [p.detach().clone() for p in self._parameters]
 

@@ -1,0 +1,221 @@
+"""Next-token training on planned sequences: documents of text and pictures, packed and apart from each other.
+
+The sequences of a micro-batch lie behind each other in one row without padding, and attention stays within a document
+(`models.language.isolation`). Learned are all text tokens, the end token too; a document's first token has no context
+and is not, and neither are pictures' placeholders.
+
+Every rank runs the vision tower in every step: where its documents have no picture, one more document stands behind
+them, a blank picture without a word. Under sharding, a rank that skipped the tower would leave the others waiting; the
+same is done with one process, so that its results are theirs. The blank is learnt nothing from.
+
+Legend: T tokens of a micro-batch.
+"""
+
+import copy
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from lensmith.core.errors import ConfigError, InputError
+from lensmith.core.files import sha256_of_bytes
+from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
+from lensmith.data.documents import PictureRef, Source
+from lensmith.data.plan.reading import Plan, PlannedSequence
+from lensmith.data.plan.tokens import Tokens, encode
+from lensmith.models.config import IGNORED_LABEL
+from lensmith.models.language.isolation import ISOLATED, positions
+from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.models.vlm import VisionLanguageModel
+from lensmith.train.interfaces import LossParts, StepContext
+
+_BLANK_PX = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentBatch:
+    """A micro-batch: ids, positions and labels (1, T), where documents begin, and what the tower reads of pictures.
+
+    `has_pictures` False: the last document is a blank picture. `sources` names where sequences are from.
+    """
+
+    input_ids_1T: Tensor
+    position_ids_1T: Tensor
+    labels_1T: Tensor
+    bounds: tuple[int, ...]
+    pictures: Mapping[str, Tensor]
+    has_pictures: bool
+    sources: tuple[str, ...]
+
+    def to(self, device: torch.device) -> "DocumentBatch":
+        return replace(
+            self,
+            input_ids_1T=self.input_ids_1T.to(device),
+            position_ids_1T=self.position_ids_1T.to(device),
+            labels_1T=self.labels_1T.to(device),
+            pictures={name: value.to(device) for name, value in self.pictures.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """Which of how many processes this one is."""
+
+    rank: int = 0
+    ranks: int = 1
+
+
+ALONE = Ranks()
+
+
+class DocumentBatches:
+    """A plan's sequences as micro-batches: which ones follows from step, micro-batch and rank alone.
+
+    A step takes the plan's next `sequences_per_step` sequences, shared out evenly. Raises ConfigError where they cannot
+    be, CheckpointError where sources or tokenizer are not those of the plan.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sources: Mapping[str, Source],
+        tokens: Tokens,
+        processor: VisionLanguageProcessor,
+        *,
+        sequences_per_step: int,
+        accumulate: int = 1,
+        ranks: Ranks = ALONE,
+        first: int = 0,
+        limits: ImageLimits = DEFAULT_LIMITS,
+    ) -> None:
+        if sequences_per_step % (accumulate * ranks.ranks):
+            raise ConfigError(
+                "a step's sequences cannot be shared out evenly",
+                expected=f"a multiple of {accumulate} micro-batches x {ranks.ranks} ranks",
+                actual=sequences_per_step,
+            )
+        plan.check(sources, tokens)
+        self.plan, self.sources, self.tokens, self.processor = plan, sources, tokens, processor
+        self.sequences_per_step, self.accumulate, self.ranks, self.first = sequences_per_step, accumulate, ranks, first
+        self.limits = limits
+
+    def with_source(self, name: str, source: Source) -> "DocumentBatches":
+        """The same, with one source more, which is no part of the plan: `batch_of` reads it."""
+        other = copy.copy(self)
+        other.sources = {**self.sources, name: source}
+        return other
+
+    @property
+    def steps(self) -> int:
+        """How many whole steps the plan holds."""
+        return (len(self.plan) - self.first) // self.sequences_per_step
+
+    def batch_at(self, step: int, micro: int) -> DocumentBatch:
+        """Raises BadRecordError where a picture is no longer there, ImageError where it cannot be read."""
+        each = self.sequences_per_step // (self.accumulate * self.ranks.ranks)
+        begin = self.first + step * self.sequences_per_step + (micro * self.ranks.ranks + self.ranks.rank) * each
+        return self.batch_of([self.plan.sequence(number) for number in range(begin, begin + each)])
+
+    def batch_of(self, sequences: list[PlannedSequence]) -> DocumentBatch:
+        """These sequences as one micro-batch."""
+        ids: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
+        pictures: list[Image.Image] = []
+        for sequence in sequences:
+            source = self.sources[sequence.source]
+            for planned in sequence.documents:
+                document, span = source.document(planned.record), planned.span
+                encoded = encode(document, self.tokens)
+                ids_T = encoded.ids_T[span.start : span.stop].astype(np.int64)
+                labels_T = np.where(ids_T == self.tokens.image, IGNORED_LABEL, ids_T)
+                labels_T[0] = IGNORED_LABEL
+                ids.append(ids_T)
+                labels.append(labels_T)
+                pictures += self._pictures(source, document.pictures, encoded.picture_starts, span.start, span.stop)
+        has_pictures = bool(pictures)
+        if not has_pictures:
+            pictures.append(Image.new("RGB", (_BLANK_PX, _BLANK_PX), "white"))
+            ids.append(np.full(self.tokens.per_picture, self.tokens.image, dtype=np.int64))
+            labels.append(np.full(self.tokens.per_picture, IGNORED_LABEL, dtype=np.int64))
+        bounds = (0, *itertools.accumulate(map(len, ids)))
+        inputs = self.processor.picture_inputs(pictures)
+        return DocumentBatch(
+            input_ids_1T=torch.from_numpy(np.concatenate(ids))[None],
+            position_ids_1T=positions(bounds),
+            labels_1T=torch.from_numpy(np.concatenate(labels))[None],
+            bounds=bounds,
+            pictures={name: torch.from_numpy(value) for name, value in inputs.values.items()},
+            has_pictures=has_pictures,
+            sources=tuple(sequence.source for sequence in sequences),
+        )
+
+    def _pictures(
+        self, source: Source, refs: tuple[PictureRef, ...], starts: tuple[int, ...], begin: int, end: int
+    ) -> list[Image.Image]:
+        inside = [ref for ref, start in zip(refs, starts, strict=True) if begin <= start < end]
+        return [self.processor.open_picture(source.picture(ref), self.limits) for ref in inside]
+
+
+def tokens_of(processor: VisionLanguageProcessor) -> Tokens:
+    """How a processor's tokenizer and pictures become tokens of documents.
+
+    Text that spells a special token stays text. Raises ConfigError where a picture's tokens depend on its size.
+    """
+    if processor.tokens_per_picture is None:
+        raise ConfigError(
+            "a plan counts tokens before it sees pictures",
+            expected="a connector with a fixed number of tokens a picture",
+            actual="one token a patch",
+        )
+    tokenizer: Any = processor.tokenizer
+    # A copy of its own: the processor goes on reading placeholders in its prompts.
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.encode_special_tokens = True
+    return Tokens(
+        encode=lambda text: plain.encode(text, add_special_tokens=False).ids,
+        pieces=tokenizer.convert_ids_to_tokens(range(len(tokenizer))),
+        begin=tokenizer.bos_token_id,
+        end=tokenizer.eos_token_id,
+        image=processor.image_token_id,
+        per_picture=processor.tokens_per_picture,
+        fingerprint=sha256_of_bytes(plain.to_str().encode()),
+    )
+
+
+def document_loss(model: VisionLanguageModel, batch: DocumentBatch, context: StepContext) -> LossParts:
+    """`LossFunction` of pre-training: cross-entropy over text tokens, summed.
+
+    Raises InputError where the language model's attention would let documents see each other.
+    """
+    return documents_loss(model, batch.to(context.device))
+
+
+def documents_loss(model: VisionLanguageModel, batch: DocumentBatch) -> LossParts:
+    """The loss of a batch that is where the model is; see `document_loss`."""
+    attention = model.language_model.config._attn_implementation
+    if attention != ISOLATED:
+        raise InputError(
+            "documents would see each other",
+            expected=f"attention {ISOLATED!r}: train within isolated_documents(model.language_model)",
+            actual=attention,
+        )
+    outputs = model(
+        input_ids=batch.input_ids_1T,
+        position_ids=batch.position_ids_1T,
+        labels=batch.labels_1T,
+        num_items_in_batch=1,
+        document_bounds=batch.bounds,
+        **batch.pictures,
+    )
+    target_tokens = int((batch.labels_1T[:, 1:] != IGNORED_LABEL).sum())
+    scalars = {}
+    if target_tokens and len(set(batch.sources)) == 1:
+        scalars = {f"loss_{batch.sources[0]}": outputs.loss.detach() / target_tokens}
+    samples = len(batch.bounds) - 1 - (not batch.has_pictures)
+    return LossParts(loss_sum=outputs.loss, target_tokens=target_tokens, samples=samples, scalars=scalars)
