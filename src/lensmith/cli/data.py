@@ -18,12 +18,6 @@ _OF_GENERATED, _OF_REAL = ("count", "seed", "start", "shard_pages", "columns"), 
 app = typer.Typer(help="Make training data.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.callback()
-def _group() -> None:
-    # A group of one command would otherwise be taken for that command.
-    pass
-
-
 @app.command("pages")
 @needs("render")
 def pages(
@@ -76,6 +70,28 @@ def pages(
             on_progress=on_progress,
         )
     show(shards, as_json=as_json)
+
+
+@app.command("plan")
+@needs("train")
+def plan(
+    recipe: Annotated[str, typer.Argument(help="Name of the recipe.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the run; runs/RECIPE by default. A plan in it is kept."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write down which documents fill each training sequence, before anything is trained.
+
+    The recipe's mixture is drawn and its documents are packed, once; `lensmith train` then only reads. Shown are the
+    shares that came of it, how full the sequences are, what was cut for its length and what cannot be used, by cause.
+    """
+    from lensmith.workflows.training import plan_recipe
+
+    with progress_bar("sequences") as on_progress:
+        result = plan_recipe(recipe, out or Path("runs") / recipe, on_progress=on_progress)
+    show(result, as_json=as_json)
 
 
 def _refuse_others(context: typer.Context, names: tuple[str, ...], kind: str) -> None:

@@ -30,8 +30,8 @@ def train(
     """
     from lensmith.workflows.training import run_recipe
 
-    with progress_bar("pages") as on_pages:
-        result = run_recipe(recipe, out or Path("runs") / recipe, deadline_s=deadline_s, steps=steps, on_pages=on_pages)
+    with progress_bar("data") as on_data:
+        result = run_recipe(recipe, out or Path("runs") / recipe, deadline_s=deadline_s, steps=steps, on_data=on_data)
     show(result, as_json=as_json)
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -3,16 +3,27 @@
 from collections.abc import Callable
 
 from lensmith.core.errors import ConfigError
+from lensmith.recipes.mm1 import mm1_test, mm1_toy
+from lensmith.recipes.pretraining import PretrainingRecipe
 from lensmith.recipes.sightseer import SightseerRecipe, sightseer_nano, sightseer_test
 
-RECIPES: dict[str, Callable[[], SightseerRecipe]] = {
+Recipe = PretrainingRecipe | SightseerRecipe
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "mm1_test": mm1_test,
+    "mm1_toy": mm1_toy,
     "sightseer_nano": sightseer_nano,
     "sightseer_test": sightseer_test,
 }
 
 
-def recipe_named(name: str) -> SightseerRecipe:
+def recipe_named(name: str) -> Recipe:
     """Raises ConfigError that lists the recipes."""
     if name not in RECIPES:
         raise ConfigError("there is no such recipe", expected=", ".join(sorted(RECIPES)), actual=name)
     return RECIPES[name]()
+
+
+def shipped_page_seed() -> int:
+    """The stream of generated pages that the model that ships was trained on."""
+    return sightseer_nano().page_seed

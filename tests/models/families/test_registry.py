@@ -24,7 +24,10 @@ NAMES = re.compile("|".join([*registry.FAMILIES, *(name.replace("_vl", "") for n
 MAY_NAME_A_FAMILY = {
     "recipes/__init__.py": "the table of recipes, each of which makes a model of one family",
     "recipes/sightseer.py": "a recipe is how a family's models are made",
-    "workflows/training.py": "runs the stages of that recipe",
+    "recipes/mm1.py": "the same",
+    "recipes/pretraining.py": "the same: what is pre-trained so far is MM1's",
+    "workflows/training/__init__.py": "which way a recipe is run",
+    "workflows/training/sightseer.py": "runs the stages of that recipe",
 }
 TEXTS_FOR_PEOPLE = {"help", "metavar"}
 

@@ -27,7 +27,8 @@ from lensmith.recipes.sightseer import Lesson, SightseerRecipe, build_model, bui
 from lensmith.train import StopReason, load_weights
 from lensmith.train.log import read
 from lensmith.train.objectives.reading import ReadingModel
-from lensmith.workflows.training import run_recipe, set_lesson
+from lensmith.workflows.training import run_recipe
+from lensmith.workflows.training.sightseer import set_lesson
 
 NAME = "sightseer_test"
 STAGES = ["letters", "pages"]
@@ -47,7 +48,7 @@ def finished(tmp_path_factory):
     """The recipe, run through without a stop: its folder and its result."""
     out = tmp_path_factory.mktemp("recipe") / "run"
     heard = []
-    result = run_recipe(NAME, out, on_pages=lambda *counts: heard.append(counts), on_progress=heard.append)
+    result = run_recipe(NAME, out, on_data=lambda *counts: heard.append(counts), on_progress=heard.append)
     return out, result, heard
 
 

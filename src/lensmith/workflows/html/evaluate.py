@@ -22,8 +22,7 @@ from lensmith.evaluate.visual.baselines import nearest_pages, thumbnail
 from lensmith.evaluate.visual.pixels import RgbArray
 from lensmith.evaluate.visual.score import VisualSummary
 from lensmith.evaluate.visual.ways import ScoreWay
-from lensmith.models.families.registry import DEFAULT_MODEL
-from lensmith.recipes import recipe_named
+from lensmith.recipes import shipped_page_seed
 from lensmith.render import Assets, Capture, HtmlFile, Renderer
 from lensmith.workflows.html.answers import (
     Answered,
@@ -289,7 +288,7 @@ def nearest_documents(targets: Sequence[TargetPage], renderer: Renderer, among: 
 
 
 def _training_document(index: int) -> str:
-    return stand_alone(generate_page(recipe_named(DEFAULT_MODEL).page_seed, index).html)
+    return stand_alone(generate_page(shipped_page_seed(), index).html)
 
 
 def _training_pages(renderer: Renderer, among: int) -> Iterator[tuple[RgbArray, int]]:

@@ -1,0 +1,149 @@
+"""A recipe of pre-training on documents: sources, mixture, packing, model, stages. `mm1` has the named ones.
+
+After MM1 (arXiv 2403.09611, section 3): captions, interleaved documents and text in one mixture, packed, with all parts
+learning. Where a recipe differs, it says so.
+"""
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from lensmith.core.config import content_hash
+from lensmith.core.errors import ConfigError
+from lensmith.data.documents import Source, documents
+from lensmith.data.mixture import Mixture
+from lensmith.data.plan.packing import PackingConfig
+from lensmith.data.plan.writing import PlanConfig
+from lensmith.data.sources import AnySource
+from lensmith.models import VisionLanguageModel
+from lensmith.models.families.mm1.config import Mm1Parts, mm1_toy_config
+from lensmith.models.families.mm1.processor import BEGIN, END, IMAGE, PAD, Mm1Processor
+from lensmith.train import TrainConfig
+
+
+class ModelPart(enum.Enum):
+    """A part of the model, which a stage may leave as it is."""
+
+    TOWER = "vision_tower"
+    CONNECTOR = "connector"
+    LANGUAGE = "language_model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSource:
+    """A source under the name that the mixture calls it."""
+
+    name: str
+    source: AnySource
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingStage:
+    """One stage: how long and how fast, and what does not learn."""
+
+    name: str
+    train: TrainConfig
+    frozen: tuple[ModelPart, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRecipe:
+    """A complete run. `vocabulary_size`: of the tokenizer that is made from the first `tokenizer_documents` of each
+    source. `held_out` is measured while training; it is no part of the plan.
+    """
+
+    name: str
+    sources: tuple[NamedSource, ...]
+    held_out: NamedSource | None = None
+    mixture: Mixture
+    packing: PackingConfig
+    sequences_per_step: int
+    parts: Mm1Parts
+    vocabulary_size: int
+    tokenizer_documents: int = 5_000
+    stages: tuple[PretrainingStage, ...]
+    data_seed: int = 0
+    weights_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.packing.max_tokens > self.parts.decoder.max_positions:
+            raise ConfigError(
+                "sequences are longer than the language model reads",
+                expected=f"packing.max_tokens of at most {self.parts.decoder.max_positions}",
+                actual=self.packing.max_tokens,
+            )
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.train.schedule.total_steps for stage in self.stages)
+
+    @property
+    def plan(self) -> PlanConfig:
+        """What the plan is: a sequence for each that a step takes."""
+        return PlanConfig(
+            mixture=self.mixture,
+            packing=self.packing,
+            sequences=self.steps * self.sequences_per_step,
+            seed=self.data_seed,
+        )
+
+    @property
+    def model_hash(self) -> str:
+        """Of all that decides what the model is before it is trained."""
+        return content_hash(ModelIdentity(parts=self.parts, weights_seed=self.weights_seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelIdentity:
+    """What a model's starting weights follow from, beside its tokenizer."""
+
+    parts: Mm1Parts
+    weights_seed: int
+
+
+def build_tokenizer(recipe: PretrainingRecipe, sources: Mapping[str, Source]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE over the beginnings of the recipe's sources. The same documents give the same tokenizer."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary_size,
+        special_tokens=[PAD, BEGIN, END, IMAGE],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(recipe, sources), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BEGIN,
+        eos_token=END,
+        additional_special_tokens=[IMAGE],
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+def build_processor(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> Mm1Processor:
+    """The processor of the recipe's model."""
+    return Mm1Processor.for_model(mm1_toy_config(tokenizer, recipe.parts), tokenizer)
+
+
+def build_model(recipe: PretrainingRecipe, processor: Mm1Processor) -> VisionLanguageModel:
+    """The model with its starting weights, drawn from `weights_seed`."""
+    torch.manual_seed(recipe.weights_seed)
+    return VisionLanguageModel(mm1_toy_config(processor.tokenizer, recipe.parts))
+
+
+def _texts(recipe: PretrainingRecipe, sources: Mapping[str, Source]) -> Iterator[str]:
+    for source in sources.values():
+        for document in islice(documents(source), recipe.tokenizer_documents):
+            yield from (piece for piece in document.pieces if isinstance(piece, str))

@@ -1,0 +1,110 @@
+"""What a model makes of captions that it is never trained on: their loss, what pictures do for it, and samples."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lensmith.core.images import DEFAULT_LIMITS
+from lensmith.data.documents import Document, PictureRef, Source
+from lensmith.data.plan.reading import PlannedDocument, PlannedSequence
+from lensmith.data.plan.tokens import Span, Tokens, encode
+from lensmith.models.language.isolation import attending
+from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.models.vlm import VisionLanguageModel
+from lensmith.train.objectives.documents import DocumentBatch, documents_loss
+
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioned:
+    """A picture and what is written about it."""
+
+    key: str
+    picture: bytes
+    caption: str
+
+
+def captioned(source: Source, count: int) -> list[Captioned]:
+    """The first `count` documents of a source that are a picture and a text behind it."""
+    found: list[Captioned] = []
+    for index in range(len(source)):
+        if len(found) == count:
+            break
+        document = source.document(index)
+        match document.pieces:
+            case (PictureRef() as ref, str() as caption):
+                found.append(Captioned(key=document.key, picture=source.picture(ref), caption=caption))
+    return found
+
+
+class HeldOut:
+    """Measures a model on captions between steps; samples go to `samples.jsonl` in `folder`.
+
+    `loss` is nats a token; `loss_other_picture` the same with each caption before the next one's picture: a model that
+    does not look has the same loss twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: Source,
+        tokens: Tokens,
+        processor: VisionLanguageProcessor,
+        batch_of: Callable[[list[PlannedSequence]], DocumentBatch],
+        folder: Path,
+        samples: int = 4,
+        documents_a_batch: int = 32,
+    ) -> None:
+        self.name, self.processor, self.folder = name, processor, folder
+        self.samples: Sequence[Captioned] = captioned(source, samples)
+        planned = [_whole(index, source.document(index), tokens) for index in range(len(source))]
+        self.batches = [
+            batch_of([PlannedSequence(source=name, documents=tuple(planned[begin : begin + documents_a_batch]))])
+            for begin in range(0, len(planned), documents_a_batch)
+        ]
+
+    def __call__(self, model: VisionLanguageModel, step: int) -> dict[str, float]:
+        """`Validate`: the losses; the samples are written."""
+        own = self._loss(model, self.batches)
+        other = self._loss(model, [_with_next_picture(batch) for batch in self.batches])
+        self._write_samples(model, step)
+        return {f"{self.name}_loss": own, f"{self.name}_loss_other_picture": other}
+
+    def _loss(self, model: VisionLanguageModel, batches: Sequence[DocumentBatch]) -> float:
+        parts = [documents_loss(model, batch.to(model.device)) for batch in batches]
+        return sum(float(part.loss_sum) for part in parts) / sum(part.target_tokens for part in parts)
+
+    def _write_samples(self, model: VisionLanguageModel, step: int) -> None:
+        with (self.folder / SAMPLES_FILE).open("a", encoding="utf-8") as file:
+            for sample in self.samples:
+                written = write_caption(model, self.processor, sample.picture)
+                line = {"step": step, "key": sample.key, "caption": sample.caption, "written": written}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_caption(
+    model: VisionLanguageModel, processor: VisionLanguageProcessor, picture: bytes, *, max_tokens: int = 24
+) -> str:
+    """What the model writes about a picture, taking the likeliest token each time."""
+    tokenizer = processor.tokenizer
+    prompt = f"{tokenizer.bos_token or ''}{processor.image_token}"
+    opened = processor.open_picture(picture, DEFAULT_LIMITS)
+    inputs = processor(images=[[opened]], text=[prompt], add_special_tokens=False).to(model.device)
+    with attending(model.language_model, "sdpa"), torch.no_grad():
+        ids_1T = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+    new = ids_1T[0, inputs["input_ids"].shape[1] :]
+    return str(tokenizer.decode(new, skip_special_tokens=True)).strip()
+
+
+def _whole(index: int, document: Document, tokens: Tokens) -> PlannedDocument:
+    encoded = encode(document, tokens)
+    return PlannedDocument(index, Span(0, len(encoded.ids_T), len(encoded.picture_starts)))
+
+
+def _with_next_picture(batch: DocumentBatch) -> DocumentBatch:
+    return replace(batch, pictures={name: value.roll(-1, 0) for name, value in batch.pictures.items()})
