@@ -270,7 +270,7 @@ WAYS: dict[str, Way] = {
 def as_text(tables: Sequence[Table]) -> str:
     head = (
         f"{'way':24}{'sequences':>10}{'of tokens':>11}{'efficiency':>12}"
-        f"{'dealt':>9}{'shared out':>12}{'dropped':>9}{'items/s':>11}{'(range)':>20}"
+        f"{'dealt':>9}{'shared out':>12}{'dropped':>9}{'items/s':>11}{'(range)':>24}"
     )
     lines = []
     for table in tables:
@@ -280,7 +280,7 @@ def as_text(tables: Sequence[Table]) -> str:
             lines.append(
                 f"{each.name:24}{each.sequences:10,}{each.token_efficiency:11.2%}{each.efficiency:12.2%}"
                 f"{each.balance_dealt:9.3f}{each.balance_shared:12.3f}{each.dropped:9}{speed.median:11,.0f}"
-                f"{f'({speed.lowest:,.0f}-{speed.highest:,.0f})':>20}"
+                f"{f'({speed.lowest:,.0f}-{speed.highest:,.0f})':>24}"
             )
         lines.append("")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from lensmith.models.families.sightseer.processor import IMAGE
 from lensmith.models.pictures import prepare_pictures
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.recipes import RECIPES, recipe_named
+from lensmith.recipes.mm1 import mm1_peak_lr
 from lensmith.recipes.sightseer import build_model, build_tokenizer
 from lensmith.train.objectives.reading import ReadingModel
 
@@ -49,6 +50,14 @@ def test_a_plan_has_a_sequence_for_each_that_is_trained_on(name):
     assert recipe.plan.sequences == recipe.steps * recipe.sequences_per_step
     assert recipe.mixture.shares.keys() == {each.name for each in recipe.sources}
     assert recipe.packing.max_tokens <= recipe.parts.decoder.max_positions
+
+
+def test_the_learning_rate_follows_the_law():
+    rates = {2.9e9: 5.9e-5, 6.4e9: 4.2e-5, 30e9: 2.2e-5, 1.2e9: 8.6e-5, 85e6: 2.6e-4, 9e6: 6.75e-4}
+    for parameters, rate in rates.items():
+        assert mm1_peak_lr(int(parameters)) == pytest.approx(rate, rel=0.03)
+    toy = recipe_named("mm1_toy")
+    assert toy.stages[0].train.optim.peak_lr == mm1_peak_lr(toy.parts.decoder.parameters)
 
 
 def test_sequences_that_the_model_cannot_read_are_refused():

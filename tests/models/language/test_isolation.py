@@ -1,5 +1,7 @@
 """Packed = alone, token by token, in losses and gradients; and whatever would undo it is refused."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -125,3 +127,32 @@ def test_a_window_that_a_document_exceeds_is_refused():
         assert model(input_ids=torch.ones(1, 4, dtype=torch.long), document_bounds=(0, 4), use_cache=False).logits.shape
         with pytest.raises(InputError, match="within a window"):
             model(input_ids=torch.ones(1, 5, dtype=torch.long), document_bounds=(0, 5), use_cache=False)
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_tokens_and_no_faster():
+    """Four documents of 16,384 tokens: a mask of T x T would have 4 GiB, a byte each."""
+    peaks = {documents: _peak_bytes(documents) for documents in (1, 2, 4)}
+    first, second = peaks[2] - peaks[1], peaks[4] - peaks[2]
+    assert second < 2 * first * 1.3
+    assert peaks[4] < 2 << 30
+
+
+def _peak_bytes(documents):
+    program = f"""
+import resource, torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+from lensmith.models.language.isolation import isolated_documents, positions
+torch.set_num_threads(1)
+config = LlamaConfig(vocab_size=9, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
+                     max_position_embeddings=1 << 17)
+model = AutoModelForCausalLM.from_config(config)
+bounds = [16_384 * index for index in range({documents} + 1)]
+with isolated_documents(model):
+    logits = model(input_ids=torch.ones(1, bounds[-1], dtype=torch.long), position_ids=positions(bounds),
+                   document_bounds=bounds, use_cache=False).logits
+    logits.square().mean().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    return 1024 * int(done.stdout)

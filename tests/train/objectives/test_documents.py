@@ -1,5 +1,8 @@
 """Training on planned sequences: what a batch holds, packed = alone, the same batches for any number of ranks."""
 
+import random
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +21,7 @@ from lensmith.models.connectors import PerceiverConnectorConfig
 from lensmith.models.language.isolation import isolated_documents
 from lensmith.models.towers import SiglipTowerConfig
 from lensmith.train import StepContext
-from lensmith.train.objectives.documents import DocumentBatches, Ranks, document_loss, tokens_of
+from lensmith.train.objectives.documents import DocumentBatches, Ranks, document_loss, token_losses, tokens_of
 from tests.support.documents import MemorySource
 
 CONTEXT = StepContext(step=0, micro=0, total_steps=1, device=torch.device("cpu"))
@@ -153,6 +156,44 @@ def test_packed_documents_have_the_losses_and_gradients_that_they_have_alone(pla
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_two_hundred_documents_have_each_token_s_loss_packed_as_alone(tokens, processor, model, tmp_path):
+    draw = random.Random(0)
+
+    def piece():
+        words = draw.choices(COLOURS, k=draw.randint(1, 12))
+        return f"<{words[0]}>" if draw.random() < 0.3 else " ".join(words)
+
+    records = [tuple(piece() for _ in range(draw.randint(1, 5))) for _ in range(240)]
+    sources = {"mixed": MemorySource(records)}
+    packing = PackingConfig(max_tokens=512, max_pictures=16, max_waiting=64)
+    config = PlanConfig(mixture=Mixture.of(mixed=1.0), packing=packing, sequences=40)
+    write_plan(tmp_path / "plan.parquet", config, sources, tokens)
+    batches = DocumentBatches(Plan(tmp_path / "plan.parquet"), sources, tokens, processor, sequences_per_step=40)
+    sequences = [batches.plan.sequence(number) for number in range(40)]
+    documents = [replace(each, documents=(one,)) for each in sequences for one in each.documents]
+    assert len({one.documents[0].record for one in documents}) >= 200
+    with isolated_documents(model.language_model), torch.no_grad():
+        packed = torch.cat([token_losses(model, batches.batch_of([each])) for each in sequences])
+        batched = [batches.batch_of([each]) for each in documents]
+        alone = torch.cat([token_losses(model, batch)[: batch.bounds[1]] for batch in batched])
+    own = torch.cat([planned_losses(packed_part, batch) for packed_part, batch in _parts(packed, batches, sequences)])
+    # float32; sums run over other blocks than alone.
+    torch.testing.assert_close(own, alone, rtol=0, atol=1e-5)
+
+
+def _parts(losses, batches, sequences):
+    """Each sequence's own losses, with its batch."""
+    begin = 0
+    for each in sequences:
+        batch = batches.batch_of([each])
+        yield losses[begin : begin + batch.bounds[-1]], batch
+        begin += batch.bounds[-1]
+
+
+def planned_losses(losses_T, batch):
+    return losses_T[: batch.bounds[-1 if batch.has_pictures else -2]]
+
+
 def test_training_without_isolation_is_refused(plan, tokens, processor, model):
     batch = batches_of(plan, tokens, processor).batch_at(0, 0)
     with pytest.raises(InputError, match="documents would see each other"):
@@ -171,7 +212,7 @@ def test_a_batch_without_pictures_gives_the_tower_zeros_and_not_nothing(plan, to
     text = slice(None), slice(batch.bounds[1])
     alone = model.language_model(input_ids=batch.input_ids_1T[text], labels=batch.labels_1T[text]).loss
     assert loss.samples == 1
-    assert float(loss.loss_sum) / loss.target_tokens == pytest.approx(float(alone), rel=1e-5)
+    assert float(loss.loss_sum.detach()) / loss.target_tokens == pytest.approx(float(alone), rel=1e-5)
     for part in (model.vision_tower, model.connector):
         gradients = [parameter.grad for parameter in part.parameters()]
         assert all(gradient is not None and not gradient.any() for gradient in gradients)

@@ -10,22 +10,17 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from lensmith.core.endpoint import Request
 from lensmith.core.errors import CheckpointError, ConfigError
 from lensmith.core.types import Message, Picture
-from lensmith.data.mixture import Mixture
 from lensmith.data.plan.reading import Plan
-from lensmith.data.sources import JsonlConfig, TarConfig
-from lensmith.data.sources.tars import CaptionRecord, write_shard
 from lensmith.models.inference.endpoint import LocalEndpoint
 from lensmith.models.inference.loading import load_vision_language
-from lensmith.recipes import recipe_named
-from lensmith.recipes.pretraining import ModelPart, NamedSource
+from lensmith.recipes.pretraining import ModelPart
 from lensmith.train import StopReason
 from lensmith.train.log import read
 from lensmith.workflows.training import plan_recipe, run_recipe
 from lensmith.workflows.training.pretraining import plan_pretraining, train_pretraining
 from lensmith.workflows.training.runs import Limits
 from tests.support.documents import picture
-
-COLOURS = ("red", "green", "blue", "black", "white", "gray", "yellow", "purple")
+from tests.support.small_training import small_recipe, write_sources
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,34 +34,9 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """`mm1_test` on a shard of coloured squares and a file of sentences."""
     folder = tmp_path_factory.mktemp("sources")
-    records = [
-        CaptionRecord(
-            key=f"{colour}-{side_px}",
-            caption=f"{colour} square",
-            picture=picture(colour, side_px),
-            suffix="png",
-            group=colour,
-        )
-        for colour in COLOURS
-        for side_px in (16, 24, 48)
-    ]
-    write_shard(records, folder / "captions.tar")
-    write_shard(records[:3], folder / "held_out.tar")
-    lines = [
-        json.dumps({"text": f"Sentence number {index} of a small text. " * (1 + index % 9)}) for index in range(40)
-    ]
-    (folder / "text.jsonl").write_text("\n".join(lines))
-    return replace(
-        recipe_named("mm1_test"),
-        sources=(
-            NamedSource(name="captions", source=TarConfig(paths=(folder / "captions.tar",))),
-            NamedSource(name="text", source=JsonlConfig(paths=(folder / "text.jsonl",))),
-        ),
-        held_out=NamedSource(name="held_out", source=TarConfig(paths=(folder / "held_out.tar",))),
-        mixture=Mixture.of(captions=0.5, text=0.5),
-    )
+    write_sources(folder)
+    return small_recipe(folder)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_bytes
@@ -194,6 +194,22 @@ def document_loss(model: VisionLanguageModel, batch: DocumentBatch, context: Ste
     Raises InputError where the language model's attention would let documents see each other.
     """
     return documents_loss(model, batch.to(context.device))
+
+
+def token_losses(model: VisionLanguageModel, batch: DocumentBatch) -> Tensor:
+    """The loss of each token of a batch (T), in float32, 0 where none is learnt. It keeps all logits: to measure with."""
+    outputs = model(
+        input_ids=batch.input_ids_1T,
+        position_ids=batch.position_ids_1T,
+        document_bounds=batch.bounds,
+        use_cache=False,
+        **batch.pictures,
+    )
+    targets_T = batch.labels_1T[0, 1:]
+    losses_T = nn.functional.cross_entropy(
+        outputs.logits[0, :-1].float(), targets_T, ignore_index=IGNORED_LABEL, reduction="none"
+    )
+    return nn.functional.pad(losses_T, (1, 0))
 
 
 def documents_loss(model: VisionLanguageModel, batch: DocumentBatch) -> LossParts:

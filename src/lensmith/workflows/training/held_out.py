@@ -1,8 +1,10 @@
 """What a model makes of captions that it is never trained on: their loss, what pictures do for it, and samples."""
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -14,9 +16,10 @@ from lensmith.data.plan.tokens import Span, Tokens, encode
 from lensmith.models.language.isolation import attending
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.vlm import VisionLanguageModel
-from lensmith.train.objectives.documents import DocumentBatch, documents_loss
+from lensmith.train.objectives.documents import DocumentBatch, documents_loss, token_losses
 
 SAMPLES_FILE = "samples.jsonl"
+_OPTIONS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +47,9 @@ def captioned(source: Source, count: int) -> list[Captioned]:
 class HeldOut:
     """Measures a model on captions between steps; samples go to `samples.jsonl` in `folder`.
 
-    `loss` is nats a token; `loss_other_picture` the same with each caption before the next one's picture: a model that
-    does not look has the same loss twice.
+    `loss` is nats a token; `loss_other_picture` the same with each caption behind the next one's picture: a model that
+    does not look has the same loss twice. `named` is how often a picture's own caption is the likeliest of ten, the
+    others drawn from the same source (chance: 0.1); `named_other_picture` the same before the next picture.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class HeldOut:
         batch_of: Callable[[list[PlannedSequence]], DocumentBatch],
         folder: Path,
         samples: int = 4,
+        named: int = 100,
         documents_a_batch: int = 32,
     ) -> None:
         self.name, self.processor, self.folder = name, processor, folder
@@ -67,13 +72,31 @@ class HeldOut:
             batch_of([PlannedSequence(source=name, documents=tuple(planned[begin : begin + documents_a_batch]))])
             for begin in range(0, len(planned), documents_a_batch)
         ]
+        self.questions = [
+            batch_of([PlannedSequence(source=name, documents=tuple(planned[one] for one in options))])
+            for options in _options(len(planned), named)
+        ]
 
     def __call__(self, model: VisionLanguageModel, step: int) -> dict[str, float]:
         """`Validate`: the losses; the samples are written."""
         own = self._loss(model, self.batches)
         other = self._loss(model, [_with_next_picture(batch) for batch in self.batches])
         self._write_samples(model, step)
-        return {f"{self.name}_loss": own, f"{self.name}_loss_other_picture": other}
+        numbers = {"loss": own, "loss_other_picture": other}
+        if self.questions:
+            numbers |= {"named": self._named(model, shift=0), "named_other_picture": self._named(model, shift=1)}
+        return {f"{self.name}_{name}": value for name, value in numbers.items()}
+
+    def _named(self, model: VisionLanguageModel, *, shift: int) -> float:
+        """How often the first caption of a question is the likeliest behind the picture of its option `shift`."""
+        right = 0
+        for question in self.questions:
+            batch = question.to(model.device)
+            shown = {name: value[shift : shift + 1].expand_as(value) for name, value in batch.pictures.items()}
+            losses_T = token_losses(model, replace(batch, pictures=shown))
+            losses = [float(losses_T[begin:end].sum()) for begin, end in pairwise(batch.bounds)]
+            right += losses.index(min(losses)) == 0
+        return right / len(self.questions)
 
     def _loss(self, model: VisionLanguageModel, batches: Sequence[DocumentBatch]) -> float:
         parts = [documents_loss(model, batch.to(model.device)) for batch in batches]
@@ -104,6 +127,17 @@ def write_caption(
 def _whole(index: int, document: Document, tokens: Tokens) -> PlannedDocument:
     encoded = encode(document, tokens)
     return PlannedDocument(index, Span(0, len(encoded.ids_T), len(encoded.picture_starts)))
+
+
+def _options(count: int, questions: int) -> list[list[int]]:
+    """For each of the first captions: itself, and nine others of the same source; the same at every call."""
+    if count < _OPTIONS:
+        return []
+    draw = random.Random(0)  # no secret
+    return [
+        [own, *draw.sample([other for other in range(count) if other != own], _OPTIONS - 1)]
+        for own in range(min(count, questions))
+    ]
 
 
 def _with_next_picture(batch: DocumentBatch) -> DocumentBatch:

@@ -1,0 +1,109 @@
+"""Several processes train one model: the losses of one, on any number of them; and none goes on when one is lost."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lensmith.core.errors import ConfigError
+from lensmith.train.folder import newest
+from lensmith.train.log import read
+from lensmith.workflows.training import run_recipe
+from tests.support.small_training import write_sources
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = [str(ROOT / "tests/support/small_training.py")]
+LIMIT_S = 240
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    write_sources(folder)
+    return folder
+
+
+def run(count, *arguments):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = [*(torchrun if count > 1 else [sys.executable]), *PROGRAM, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+
+def losses(out):
+    return [line["loss"] for line in read(out / "pretraining")]
+
+
+def trained(count, out, sources, *, total=6, steps=0):
+    done = run(count, out, sources, total, 0, steps or "")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return losses(out)
+
+
+@pytest.fixture(scope="module")
+def alone(sources, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone") / "run"
+    return out, trained(1, out, sources)
+
+
+def test_two_processes_have_the_losses_of_one(sources, alone, tmp_path):
+    # float32: the same sums in another order; the tolerance is that of the first twenty steps.
+    assert trained(2, tmp_path / "run", sources) == pytest.approx(alone[1], rel=1e-5)
+    plans = [(out / "plan.parquet").read_bytes() for out in (alone[0], tmp_path / "run")]
+    assert plans[0] == plans[1]
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_size == (
+        alone[0] / "model" / "model.safetensors"
+    ).stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 4), (4, 2)])
+def test_a_run_goes_on_with_another_number_of_processes(sources, alone, tmp_path, before, after):
+    out = tmp_path / "run"
+    trained(before, out, sources, steps=3)
+    assert trained(after, out, sources) == pytest.approx(alone[1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_same_number_of_processes_has_the_same_bits(sources, tmp_path):
+    whole = trained(2, tmp_path / "whole", sources)
+    trained(2, tmp_path / "run", sources, steps=2)
+    trained(2, tmp_path / "run", sources, steps=1)
+    assert trained(2, tmp_path / "run", sources) == whole
+    weights = "model/model.safetensors"
+    assert (tmp_path / "run" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_lost_ends_all_and_leaves_a_checkpoint(sources, alone, tmp_path):
+    out = tmp_path / "run"
+    began = time.monotonic()
+    done = run(2, out, sources, 6, 5)
+    assert done.returncode != 0
+    lost = newest(out / "pretraining").checkpoint
+    assert lost is not None and lost.step == 4
+    # Both begin within the time that the first updates take; what is told here is from the start.
+    assert time.monotonic() - began < 120
+    assert trained(2, out, sources) == pytest.approx(alone[1], rel=1e-5)
+
+
+def test_a_recipe_for_one_process_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="trained by one process"):
+        run_recipe("sightseer_test", tmp_path)
+
+
+def test_an_environment_that_names_half_of_it_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match=r"(?s)not all of what joins them.*MASTER_ADDR.*torchrun"):
+        run_recipe("mm1_test", tmp_path)
+
+
+def test_the_log_is_written_by_the_first_alone(alone):
+    lines = (alone[0] / "pretraining" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
