@@ -212,7 +212,7 @@ def test_a_batch_without_pictures_gives_the_tower_zeros_and_not_nothing(plan, to
     text = slice(None), slice(batch.bounds[1])
     alone = model.language_model(input_ids=batch.input_ids_1T[text], labels=batch.labels_1T[text]).loss
     assert loss.samples == 1
-    assert float(loss.loss_sum.detach()) / loss.target_tokens == pytest.approx(float(alone), rel=1e-5)
+    assert float(loss.loss_sum.detach()) / loss.target_tokens == pytest.approx(float(alone.detach()), rel=1e-5)
     for part in (model.vision_tower, model.connector):
         gradients = [parameter.grad for parameter in part.parameters()]
         assert all(gradient is not None and not gradient.any() for gradient in gradients)

@@ -197,7 +197,7 @@ def document_loss(model: VisionLanguageModel, batch: DocumentBatch, context: Ste
 
 
 def token_losses(model: VisionLanguageModel, batch: DocumentBatch) -> Tensor:
-    """The loss of each token of a batch (T), in float32, 0 where none is learnt. It keeps all logits: to measure with."""
+    """The loss of each token of a batch (T), in float32; 0 where none is learnt. All logits are held meanwhile."""
     outputs = model(
         input_ids=batch.input_ids_1T,
         position_ids=batch.position_ids_1T,
