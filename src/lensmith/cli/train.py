@@ -1,5 +1,6 @@
 """`lensmith train`: runs a recipe, or goes on with one."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,12 +27,14 @@ def train(
 ) -> None:
     """Train a model by a recipe.
 
-    Type the same line again to go on where the run was interrupted.
+    Type the same line again to go on where the run was interrupted. Recipes that have a plan (`lensmith data plan`) are
+    also trained by several processes together: torchrun --nproc-per-node N -m lensmith.cli train RECIPE
     """
     from lensmith.workflows.training import run_recipe
 
     with progress_bar("data") as on_data:
         result = run_recipe(recipe, out or Path("runs") / recipe, deadline_s=deadline_s, steps=steps, on_data=on_data)
-    show(result, as_json=as_json)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+        show(result, as_json=as_json)
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)

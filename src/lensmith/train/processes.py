@@ -42,9 +42,16 @@ class Processes:
         """Whether this is the one that writes, logs and shows progress."""
         return self.rank == 0
 
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        if self.mesh is None or self.mesh.device_type != "cuda":
+            return torch.device("cpu")
+        return torch.device("cuda", torch.cuda.current_device())
+
     def shard(self, model: nn.Module) -> None:
-        """Shares the model's weights out, in place: its layers one by one, then what is left."""
-        if self.mesh is None:
+        """Shares the model's weights out, in place: its layers one by one, then what is left. Once is enough."""
+        if self.mesh is None or is_shared_out(model):
             return
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
         for module in (*layers, model):

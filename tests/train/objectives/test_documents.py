@@ -166,10 +166,10 @@ def test_two_hundred_documents_have_each_token_s_loss_packed_as_alone(tokens, pr
     records = [tuple(piece() for _ in range(draw.randint(1, 5))) for _ in range(240)]
     sources = {"mixed": MemorySource(records)}
     packing = PackingConfig(max_tokens=512, max_pictures=16, max_waiting=64)
-    config = PlanConfig(mixture=Mixture.of(mixed=1.0), packing=packing, sequences=40)
+    config = PlanConfig(mixture=Mixture.of(mixed=1.0), packing=packing, sequences=44)
     write_plan(tmp_path / "plan.parquet", config, sources, tokens)
-    batches = DocumentBatches(Plan(tmp_path / "plan.parquet"), sources, tokens, processor, sequences_per_step=40)
-    sequences = [batches.plan.sequence(number) for number in range(40)]
+    batches = DocumentBatches(Plan(tmp_path / "plan.parquet"), sources, tokens, processor, sequences_per_step=44)
+    sequences = [batches.plan.sequence(number) for number in range(44)]
     documents = [replace(each, documents=(one,)) for each in sequences for one in each.documents]
     assert len({one.documents[0].record for one in documents}) >= 200
     with isolated_documents(model.language_model), torch.no_grad():

@@ -12,6 +12,7 @@ Legend: T tokens of a micro-batch.
 """
 
 import copy
+import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,9 +27,9 @@ from torch import Tensor, nn
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
-from lensmith.data.documents import PictureRef, Source
+from lensmith.data.documents import Document, PictureRef, Source
 from lensmith.data.plan.reading import Plan, PlannedSequence
-from lensmith.data.plan.tokens import Tokens, encode
+from lensmith.data.plan.tokens import Encoded, Tokens, encode
 from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.language.isolation import ISOLATED, positions
 from lensmith.models.processor import VisionLanguageProcessor
@@ -36,6 +37,8 @@ from lensmith.models.vlm import VisionLanguageModel
 from lensmith.train.interfaces import LossParts, StepContext
 
 _BLANK_PX = 32
+_ENCODED_KEPT = 256
+"""Documents whose tokens are kept: the parts of a long one come soon after each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +107,13 @@ class DocumentBatches:
         self.plan, self.sources, self.tokens, self.processor = plan, sources, tokens, processor
         self.sequences_per_step, self.accumulate, self.ranks, self.first = sequences_per_step, accumulate, ranks, first
         self.limits = limits
+        self._encoded = functools.lru_cache(maxsize=_ENCODED_KEPT)(self._encode)
 
     def with_source(self, name: str, source: Source) -> "DocumentBatches":
         """The same, with one source more, which is no part of the plan: `batch_of` reads it."""
         other = copy.copy(self)
         other.sources = {**self.sources, name: source}
+        other._encoded = functools.lru_cache(maxsize=_ENCODED_KEPT)(other._encode)
         return other
 
     @property
@@ -130,8 +135,8 @@ class DocumentBatches:
         for sequence in sequences:
             source = self.sources[sequence.source]
             for planned in sequence.documents:
-                document, span = source.document(planned.record), planned.span
-                encoded = encode(document, self.tokens)
+                span = planned.span
+                document, encoded = self._encoded(sequence.source, planned.record)
                 ids_T = encoded.ids_T[span.start : span.stop].astype(np.int64)
                 labels_T = np.where(ids_T == self.tokens.image, IGNORED_LABEL, ids_T)
                 labels_T[0] = IGNORED_LABEL
@@ -154,6 +159,10 @@ class DocumentBatches:
             has_pictures=has_pictures,
             sources=tuple(sequence.source for sequence in sequences),
         )
+
+    def _encode(self, source: str, record: int) -> tuple[Document, Encoded]:
+        document = self.sources[source].document(record)
+        return document, encode(document, self.tokens)
 
     def _pictures(
         self, source: Source, refs: tuple[PictureRef, ...], starts: tuple[int, ...], begin: int, end: int

@@ -45,7 +45,7 @@ def captioned(source: Source, count: int) -> list[Captioned]:
 
 
 class HeldOut:
-    """Measures a model on captions between steps; samples go to `samples.jsonl` in `folder`.
+    """Measures a model on a source's first `most` captions between steps; samples go to `samples.jsonl` in `folder`.
 
     `loss` is nats a token; `loss_other_picture` the same with each caption behind the next one's picture: a model that
     does not look has the same loss twice. `named` is how often a picture's own caption is the likeliest of ten, the
@@ -61,13 +61,14 @@ class HeldOut:
         processor: VisionLanguageProcessor,
         batch_of: Callable[[list[PlannedSequence]], DocumentBatch],
         folder: Path,
+        most: int = 256,
         samples: int = 4,
         named: int = 100,
         documents_a_batch: int = 32,
     ) -> None:
         self.name, self.processor, self.folder = name, processor, folder
         self.samples: Sequence[Captioned] = captioned(source, samples)
-        planned = [_whole(index, source.document(index), tokens) for index in range(len(source))]
+        planned = [_whole(index, source.document(index), tokens) for index in range(min(most, len(source)))]
         self.batches = [
             batch_of([PlannedSequence(source=name, documents=tuple(planned[begin : begin + documents_a_batch]))])
             for begin in range(0, len(planned), documents_a_batch)

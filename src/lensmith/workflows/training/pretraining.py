@@ -101,7 +101,7 @@ def train_pretraining(
         save(manifest, out_dir / RUN_FILE)
     prepared = processes.first_then_all(lambda: PreparedData.of(recipe, out_dir))
     plan = processes.first_then_all(lambda: _planned(recipe, prepared, out_dir, on_data))
-    model = build_model(recipe, prepared.processor)
+    model = build_model(recipe, prepared.processor).to(processes.device)
     with isolated_documents(model.language_model):
         result = run_stages(
             model,
