@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,8 @@ class _Drawer:
     def __post_init__(self) -> None:
         packing = self.config.packing
         self.order = Order(len(self.source), seed=self.config.seed, name=self.name)
-        self.packer = Packer(packing)
+        # No more wait than there are: a small source would fill sequences with two passes of itself.
+        self.packer = Packer(replace(packing, max_waiting=min(packing.max_waiting, self.order.count)))
         self.cutter = Cutter(self.tokens, max_tokens=packing.max_tokens, max_pictures=packing.max_pictures)
 
     def next_row(self) -> dict[str, Any]:
