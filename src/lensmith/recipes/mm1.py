@@ -56,7 +56,7 @@ def mm1_toy() -> PretrainingRecipe:
             )
         ),
         packing=PackingConfig(max_tokens=512, max_pictures=24),
-        sequences_per_step=16,
+        sequences_per_step=8,
         parts=parts,
         vocabulary_size=4096,
         stages=(
@@ -64,7 +64,7 @@ def mm1_toy() -> PretrainingRecipe:
                 name="pretraining",
                 train=TrainConfig(
                     optim=OptimConfig(peak_lr=mm1_peak_lr(parts.decoder.parameters), weight_decay=WEIGHT_DECAY),
-                    schedule=ScheduleConfig(total_steps=600, warmup_steps=60, final_lr_fraction=0.1),
+                    schedule=ScheduleConfig(total_steps=400, warmup_steps=40, final_lr_fraction=0.1),
                     checkpoint_every_s=120.0,
                     log_every_steps=10,
                     validate_every_steps=100,

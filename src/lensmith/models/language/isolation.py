@@ -7,13 +7,15 @@ the documents' own lengths. MM1 (arXiv 2403.09611) calls the isolation critical 
 The trap that this avoids: the causal models of transformers keep documents apart by restarted positions only without a
 cache and without a mask, and otherwise let them see each other silently. Here whatever would undo it is an error.
 
-Legend: H heads, G key heads, T tokens of all documents, D head width.
+Legend: H heads, G key heads, T tokens of all documents, D head width, n documents of a group, L the longest of them, M
+its tokens.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,8 @@ from lensmith.core.errors import InputError, ShapeError
 
 ISOLATED = "lensmith_documents"
 """The name under which transformers knows this attention."""
+_SHORT_TOKENS, _SHARE_OF_FILLING = 8, 8
+"""Documents are computed together that differ by so few tokens, or by this part of the shortest."""
 
 
 def document_attention(  # noqa: PLR0917  # transformers gives these by position
@@ -50,18 +54,60 @@ def document_attention(  # noqa: PLR0917  # transformers gives these by position
     if key_1GTD.shape[2] != length:
         raise InputError("documents cannot be kept apart: a cache is used", expected="use_cache=False")
     _check_bounds(document_bounds, rows, length)
-    lengths = [end - begin for begin, end in pairwise(document_bounds)]
-    _refuse_others(others, max(lengths))
-    shared = heads != key_1GTD.shape[1]
-    parts = [
-        F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=shared
+    _refuse_others(others, max(end - begin for begin, end in pairwise(document_bounds)))
+    layout = _layout(tuple(document_bounds), query_1HTD.device)
+    parts_MHD = []
+    for group in layout.groups:
+        # What fills up a shorter document stands behind it: no token of it looks there, and what it sees is left out.
+        mixed_nHLD = F.scaled_dot_product_attention(
+            group.taken_from(query_1HTD),
+            group.taken_from(key_1GTD),
+            group.taken_from(value_1GTD),
+            dropout_p=dropout,
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=heads != key_1GTD.shape[1],
         )
-        for query, key, value in zip(
-            *(torch.split(states, lengths, dim=2) for states in (query_1HTD, key_1GTD, value_1GTD)), strict=True
-        )
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+        parts_MHD.append(mixed_nHLD.transpose(1, 2).flatten(0, 1).index_select(0, group.real_M))
+    return torch.cat(parts_MHD).index_select(0, layout.place_T)[None], None
+
+
+class _Group(NamedTuple):
+    """Documents of about one length: where their tokens are (n, L), and which of those n * L are no filling (M)."""
+
+    tokens_nL: Tensor
+    real_M: Tensor
+
+    def taken_from(self, states_1HTD: Tensor) -> Tensor:
+        """Queries, keys or values of these documents (n, H, L, D)."""
+        taken_HMD = states_1HTD[0].index_select(1, self.tokens_nL.flatten())
+        return taken_HMD.reshape(len(taken_HMD), *self.tokens_nL.shape, -1).transpose(0, 1)
+
+
+class _Layout(NamedTuple):
+    """How a row is computed: its documents in groups, and where each token (T) is among those of all groups."""
+
+    groups: tuple[_Group, ...]
+    place_T: Tensor
+
+
+@functools.lru_cache(maxsize=4)
+def _layout(bounds: tuple[int, ...], device: torch.device) -> _Layout:
+    """Documents by length: short ones, of which a row has hundreds, are computed together. The same in every layer."""
+    spans = sorted(pairwise(bounds), key=lambda span: span[1] - span[0])
+    groups, order = [], []
+    while spans:
+        shortest = spans[0][1] - spans[0][0]
+        most = shortest + max(_SHORT_TOKENS, shortest // _SHARE_OF_FILLING)
+        count = sum(end - begin <= most for begin, end in spans)
+        group, spans = torch.tensor(spans[:count]), spans[count:]
+        begin_n1, end_n1 = group[:, :1], group[:, 1:]
+        wanted_nL = begin_n1 + torch.arange(int((end_n1 - begin_n1).max()))
+        is_real_nL = wanted_nL < end_n1
+        tokens_nL = torch.minimum(wanted_nL, end_n1 - 1)
+        groups.append(_Group(tokens_nL.to(device), is_real_nL.flatten().nonzero()[:, 0].to(device)))
+        order.append(tokens_nL[is_real_nL])
+    return _Layout(tuple(groups), torch.cat(order).argsort().to(device))
 
 
 def isolated_documents(language_model: PreTrainedModel) -> contextlib.AbstractContextManager[None]:
