@@ -6,6 +6,7 @@ Where a registry cannot be reached, what needs it skips and says so.
 import io
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,12 @@ from lensmith.core.files import default_cache_dir, sha256_of_file
 from lensmith.data.documents import documents
 from lensmith.data.packages import PackageName, fetch_package, files_in
 from lensmith.data.sources import SOURCES
-from lensmith.data.sources.base import Portion, problems
+from lensmith.data.sources.base import HeldOutBy, Portion, problems
 from lensmith.data.sources.packages import (
     DEBIAN_FAQ,
     DEVELOPERS_REFERENCE,
     GIMP_HELP,
+    FluentEmojiConfig,
     OpenmojiConfig,
     PackagePagesConfig,
     TuxpaintConfig,
@@ -171,6 +173,55 @@ def test_an_openmoji_with_another_table_is_refused(cache_dir):
         OpenmojiConfig(package=name, sha256=None).open()
 
 
+# --- Fluent emoji -------------------------------------------------------------------------------------------------
+
+
+def test_fluent_emoji_are_named_by_their_files_and_one_skin_tone_is_taken(cache_dir):
+    names = ("red-apple", "waving-hand-default", "waving-hand-dark", "waving-hand-medium-light", "dark-moon", "light")
+    drawings = {f"icons/{style}/{name}.svg": CIRCLE.format("red") for style in ("flat", "modern") for name in names}
+    blank = "<svg xmlns='http://www.w3.org/2000/svg'/>"
+    name = make_npm_package(
+        cache_dir, drawings | {"icons/flat/nothing.svg": blank, "icons/other/x.svg": blank}, name="fluent"
+    )
+    config = FluentEmojiConfig(package=name, sha256=None, side_px=16)
+    found = [(document.key, document.pieces[1]) for document in documents(config.open())]
+    assert found == [
+        (f"{style}/{file}", caption)
+        for style in ("flat", "modern")
+        for file, caption in (
+            ("dark-moon", "dark moon"),
+            ("light", "light"),
+            ("red-apple", "red apple"),
+            ("waving-hand-default", "waving hand"),
+        )
+    ]
+    assert config.convert().manifest.left_out == {
+        "a skin tone of another drawing": 4,
+        "its drawing stays blank": 1,
+    }
+    portions = [
+        {document.key.split("/")[1] for document in documents(replace(config, portion=portion).open())}
+        for portion in (Portion.TRAIN, Portion.HELD_OUT)
+    ]
+    assert not portions[0] & portions[1], "both styles of a drawing are in one portion"
+    assert len(replace(config, styles=("flat",)).open()) == 4
+
+
+def test_single_drawings_can_be_held_out(cache_dir):
+    rows = [f"{number:03X},animals,bird,bird {number}," for number in range(60)]
+    name = openmoji(cache_dir, rows, {f"{number:03X}": CIRCLE.format("red") for number in range(60)})
+    config = OpenmojiConfig(package=name, sha256=None, side_px=16, held_out_by=HeldOutBy.RECORDS)
+    train, held_out = (
+        {document.key for document in documents(replace(config, portion=portion).open())}
+        for portion in (Portion.TRAIN, Portion.HELD_OUT)
+    )
+    assert 0 < len(held_out) < 20
+    assert not train & held_out
+    assert len(train | held_out) == 60
+    by_group = replace(config, held_out_by=HeldOutBy.GROUPS, portion=Portion.HELD_OUT)
+    assert len(by_group.open()) in (0, 60)
+
+
 # --- Tux Paint ----------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +304,13 @@ def test_openmoji_as_it_was_published(monkeypatch, tmp_path):
     captions = {document.key: document.pieces[1] for document in documents(source)}
     assert captions["1F415"] == "dog"
     assert len(OpenmojiConfig(portion=Portion.HELD_OUT).open()) == 201
+
+
+@pytest.mark.slow
+def test_fluent_emoji_as_they_were_published(monkeypatch, tmp_path):
+    source = fetched(FluentEmojiConfig(), monkeypatch, tmp_path)
+    assert len(source) == 3810
+    assert problems(source).counts == {}
 
 
 @pytest.mark.slow

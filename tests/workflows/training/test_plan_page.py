@@ -1,0 +1,46 @@
+"""The page that shows a plan: its shares, and what the model will read of a sequence, pictures included."""
+
+import pytest
+
+from lensmith.data.mixture import Mixture
+from lensmith.data.plan.packing import PackingConfig
+from lensmith.data.plan.reading import Plan
+from lensmith.data.plan.writing import PlanConfig, write_plan
+from lensmith.workflows.training.plan_page import plan_page
+from tests.support.documents import MemorySource, byte_tokens
+
+SOURCES = {
+    "captions": MemorySource([("<red>", "a <b>red</b> square"), ("<green>", "green"), "no caption"]),
+    "text": MemorySource([("One sentence. " * 40,)]),
+}
+TOKENS = byte_tokens()
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "plan.parquet"
+    packing = PackingConfig(max_tokens=128, max_pictures=4)
+    config = PlanConfig(mixture=Mixture.of(captions=0.5, text=0.5), packing=packing, sequences=20)
+    write_plan(path, config, SOURCES, TOKENS)
+
+    def decode(ids):
+        return "".join(TOKENS.pieces[one] for one in ids)
+
+    return plan_page(Plan(path), SOURCES, TOKENS, decode, title="a plan")
+
+
+def test_each_source_is_drawn_once_with_its_shares(html):
+    assert html.count("captions: sequence") == html.count("text: sequence") == 1
+    assert "20 sequences of up to 128 tokens" in html
+    assert "1 no caption" in html
+
+
+def test_pictures_are_shown_and_texts_are_no_markup(html):
+    assert "data:image/png;base64," in html
+    assert "a &lt;b&gt;red&lt;/b&gt; square" in html
+    assert "<script" not in html
+
+
+def test_a_part_of_a_document_says_which(html):
+    assert "0-" in html.split("text: sequence")[1]
+    assert " of 562" in html, "14 characters 40 times, a begin and an end"
