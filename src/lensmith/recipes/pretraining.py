@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lensmith.core.config import content_hash
@@ -22,7 +21,7 @@ from lensmith.data.plan.writing import PlanConfig
 from lensmith.data.sources import AnySource
 from lensmith.models import VisionLanguageModel
 from lensmith.models.families.mm1.config import Mm1Parts, mm1_toy_config
-from lensmith.models.families.mm1.processor import BEGIN, END, IMAGE, PAD, Mm1Processor
+from lensmith.models.families.mm1.processor import Mm1Processor, train_tokenizer
 from lensmith.train import TrainConfig
 
 
@@ -107,29 +106,8 @@ class ModelIdentity:
 
 
 def build_tokenizer(recipe: PretrainingRecipe, sources: Mapping[str, Source]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE over the beginnings of the recipe's sources. The same documents give the same tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=recipe.vocabulary_size,
-        special_tokens=[PAD, BEGIN, END, IMAGE],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_texts(recipe, sources), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        bos_token=BEGIN,
-        eos_token=END,
-        additional_special_tokens=[IMAGE],
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-    )
+    """Made from the beginnings of the recipe's sources. The same documents give the same tokenizer."""
+    return train_tokenizer(_texts(recipe, sources), vocabulary_size=recipe.vocabulary_size)
 
 
 def build_processor(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> Mm1Processor:

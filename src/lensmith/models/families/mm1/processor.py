@@ -9,13 +9,13 @@ A prompt is what documents are in pre-training: pictures where they stand, and t
 Legend: N pictures, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import numpy as np
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoProcessor, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lensmith.core.errors import ConfigError
@@ -123,16 +123,37 @@ AutoProcessor.register(Mm1PictureConfig, Mm1Processor, exist_ok=True)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes and the special tokens, 260 tokens. It puts BEGIN first and END nowhere, and pads on the left."""
+    """Bytes and the special tokens, 260 tokens."""
     vocabulary = {PAD: 0, BEGIN: 1, END: 2, IMAGE: 3}
     for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
         vocabulary[byte] = len(vocabulary)
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.add_special_tokens([PAD, BEGIN, END, IMAGE])
+    return byte_level(tokenizer)
+
+
+def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE over texts, with the special tokens first. The same texts give the same tokenizer."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[PAD, BEGIN, END, IMAGE],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return byte_level(tokenizer)
+
+
+def byte_level(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """A byte-level vocabulary with the special tokens, for transformers: BEGIN first, END nowhere; pads on the left."""
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([PAD, BEGIN, END, IMAGE])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BEGIN} $A", pair=f"{BEGIN} $A {BEGIN} $B", special_tokens=[(BEGIN, vocabulary[BEGIN])]
+        single=f"{BEGIN} $A",
+        pair=f"{BEGIN} $A {BEGIN} $B",
+        special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
