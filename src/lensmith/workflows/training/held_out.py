@@ -32,12 +32,10 @@ class Captioned:
 
 
 def captioned(source: Source, count: int) -> list[Captioned]:
-    """The first `count` documents of a source that are a picture and a text behind it."""
+    """Up to `count` documents from all over a source, those of them that are a picture and a text behind it."""
     found: list[Captioned] = []
-    for index in range(len(source)):
-        if len(found) == count:
-            break
-        document = source.document(index)
+    for place in range(min(count, len(source))):
+        document = source.document(place * len(source) // min(count, len(source)))
         match document.pieces:
             case (PictureRef() as ref, str() as caption):
                 found.append(Captioned(key=document.key, picture=source.picture(ref), caption=caption))
