@@ -167,7 +167,8 @@ def test_the_bias_folded_as_on_a_gpu_gives_it_too(tower, goldens, pixels):
     ],
 )
 def test_the_connectors_give_what_the_original_projector_gave(tower, goldens, pixels, kind, depth, renamed):
-    tokens, mask = tower(pixels, patch_mask_for(pixels, None, 4))
+    seen = tower(pixels, patch_mask_for(pixels, None, 4))
+    tokens = seen.tokens_NPV
     if kind == "mlp_gelu":
         tokens = tokens[..., 16:]
         connector = MlpConnectorConfig(depth=depth).build(tower_width=16, language_width=LANGUAGE_WIDTH)
@@ -177,7 +178,7 @@ def test_the_connectors_give_what_the_original_projector_gave(tower, goldens, pi
     for name, value in connector.state_dict().items():
         part, _, end = name.partition(".")
         value.copy_(torch.from_numpy(values_of(f"{renamed.get(part, part)}.{end}", value.shape)))
-    features = connector(VisionFeatures(tokens, mask)).features_FL.view(2, 576, -1)
+    features = connector(VisionFeatures(tokens, seen.mask_NP)).features_FL.view(2, 576, -1)
     assert_same(kept(features), goldens[f"projector.{kind}.{depth}"])
 
 

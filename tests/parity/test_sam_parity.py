@@ -12,7 +12,7 @@ from transformers import DeepseekVLHybridConfig, DeepseekVLHybridModel, SamVisio
 from transformers.models.sam.modeling_sam import SamVisionLayer
 
 from lensmith.models.connectors import HybridMlpConnectorConfig
-from lensmith.models.towers import HybridTowerConfig, SamTowerConfig, SiglipTowerConfig, VisionFeatures
+from lensmith.models.towers import HybridTowerConfig, SamTowerConfig, SiglipTowerConfig
 from lensmith.models.towers.base import patch_mask_for
 from lensmith.models.towers.sam import SamLayer, from_windows, to_windows
 
@@ -201,12 +201,13 @@ def test_both_branches_and_the_downsampling_give_what_theirs_give(models):
 def test_tower_and_connector_give_what_theirs_give(models):
     reference, pair = models
     high, low = pictures(reference, count=3)
-    tokens, mask = pair.tower(high, patch_mask_for(high, None, 4), low)
+    seen = pair.tower(high, patch_mask_for(high, None, 4), low)
+    tokens = seen.tokens_NPV
     wanted = reference.get_image_features(low, high)
     width = pair.tower.config.high.width
     torch.testing.assert_close(tokens[..., :width], wanted.high_res_vision_last_hidden_state, **TIGHT)
     torch.testing.assert_close(tokens[..., width:], wanted.last_hidden_state, **TIGHT)
-    features = pair.connector(VisionFeatures(tokens, mask))
+    features = pair.connector(seen)
     torch.testing.assert_close(features.features_FL, wanted.pooler_output.flatten(0, 1), **TIGHT)
     assert features.counts_N.tolist() == [tokens.shape[1]] * 3
 
