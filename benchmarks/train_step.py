@@ -3,7 +3,7 @@
 The same model with the same weights reads the same documents, 45 % captions, 45 % interleaved and 10 % text by packed
 sequences of 2,048 tokens, in the same precision, as many documents a step. Useful tokens are those that are no padding.
 The others' ways: documents in batches at random, padded to the longest; and the same by length (`group_by_length`, or
-`train_sampling_strategy` as newer versions call it). Ways run in turn, each step of ours beside a step of theirs.
+`train_sampling_strategy` as newer versions call it). Ways run one after the other; the range is over their steps.
 
 Then the parts of our own step, by the clock, so that what is not the model can be seen.
 

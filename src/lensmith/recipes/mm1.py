@@ -32,7 +32,7 @@ def mm1_peak_lr(parameters: int) -> float:
 
 
 def mm1_toy() -> PretrainingRecipe:
-    """Names drawings that it never saw: what is held out are OpenMoji's, of things that others drew as well."""
+    """Captions, pages and text; held out are drawings of OpenMoji's, of things that others drew as well."""
     parts = Mm1Parts(
         tower=ClipTowerConfig(width=192, hidden_width=768, layers=4, heads=6, patch_px=8, native_px=64),
         connector=CAbstractorConfig(side=4, depth=1, hidden_width=192, grid_side=8),

@@ -2,7 +2,7 @@
 
 MM1 sampled its mixture once and kept it, since the order of data alone moves results (arXiv 2403.09611, appendix). A
 plan is that snapshot: the same configuration and sources give the same rows and the same hash, on any machine. Memory
-does not grow with the corpus: a source is read record by record in its order, and only open sequences are held.
+does not grow with the corpus, but for the sources' own indexes: records are read one by one, and what waits is bounded.
 
     plan.parquet    a row a sequence: source, tokens, pictures, and its documents: record, start, stop, pictures
                     metadata: what it was made from, what came of it, and the hash of both and of all rows

@@ -59,27 +59,30 @@ class HeldOut:
         processor: VisionLanguageProcessor,
         batch_of: Callable[[list[PlannedSequence]], DocumentBatch],
         folder: Path,
+        keeps_samples: bool = True,
         most: int = 256,
         samples: int = 4,
         named: int = 100,
         documents_a_batch: int = 32,
     ) -> None:
-        self.name, self.processor, self.folder = name, processor, folder
+        self.name, self.processor, self.folder, self.keeps_samples = name, processor, folder, keeps_samples
         self.samples: Sequence[Captioned] = captioned(source, samples)
         planned = [_whole(index, source.document(index), tokens) for index in range(min(most, len(source)))]
-        self.batches = [
-            batch_of([PlannedSequence(source=name, documents=tuple(planned[begin : begin + documents_a_batch]))])
+        # Batches are made when they are measured: all pictures together may be more than memory holds.
+        self.batch_of = batch_of
+        self.sequences = [
+            PlannedSequence(source=name, documents=tuple(planned[begin : begin + documents_a_batch]))
             for begin in range(0, len(planned), documents_a_batch)
         ]
         self.questions = [
-            batch_of([PlannedSequence(source=name, documents=tuple(planned[one] for one in options))])
+            PlannedSequence(source=name, documents=tuple(planned[one] for one in options))
             for options in _options(len(planned), named)
         ]
 
     def __call__(self, model: VisionLanguageModel, step: int) -> dict[str, float]:
         """`Validate`: the losses; the samples are written."""
-        own = self._loss(model, self.batches)
-        other = self._loss(model, [_with_next_picture(batch) for batch in self.batches])
+        own = self._loss(model, lambda batch: batch)
+        other = self._loss(model, _with_next_picture)
         self._write_samples(model, step)
         numbers = {"loss": own, "loss_other_picture": other}
         if self.questions:
@@ -90,22 +93,26 @@ class HeldOut:
         """How often the first caption of a question is the likeliest behind the picture of its option `shift`."""
         right = 0
         for question in self.questions:
-            batch = question.to(model.device)
+            batch = self.batch_of([question]).to(model.device)
             shown = {name: value[shift : shift + 1].expand_as(value) for name, value in batch.pictures.items()}
             losses_T = token_losses(model, replace(batch, pictures=shown))
             losses = [float(losses_T[begin:end].sum()) for begin, end in pairwise(batch.bounds)]
             right += losses.index(min(losses)) == 0
         return right / len(self.questions)
 
-    def _loss(self, model: VisionLanguageModel, batches: Sequence[DocumentBatch]) -> float:
+    def _loss(self, model: VisionLanguageModel, changed: Callable[[DocumentBatch], DocumentBatch]) -> float:
+        batches = (changed(self.batch_of([sequence])) for sequence in self.sequences)
         parts = [documents_loss(model, batch.to(model.device)) for batch in batches]
         return sum(float(part.loss_sum) for part in parts) / sum(part.target_tokens for part in parts)
 
     def _write_samples(self, model: VisionLanguageModel, step: int) -> None:
+        # Of several processes all write captions, since each holds a share of the model; the first one keeps them.
+        written = [write_caption(model, self.processor, sample.picture) for sample in self.samples]
+        if not self.keeps_samples:
+            return
         with (self.folder / SAMPLES_FILE).open("a", encoding="utf-8") as file:
-            for sample in self.samples:
-                written = write_caption(model, self.processor, sample.picture)
-                line = {"step": step, "key": sample.key, "caption": sample.caption, "written": written}
+            for sample, text in zip(self.samples, written, strict=True):
+                line = {"step": step, "key": sample.key, "caption": sample.caption, "written": text}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -161,7 +161,9 @@ def _stages(
             loss=document_loss,
             prepare=partial(set_learning, model, stage),
             identity={"plan": plan.hash, "model": recipe.model_hash},
-            validate=_held_out(recipe, prepared, batches, out_dir / stage.name),
+            validate=_held_out(recipe, prepared, batches, out_dir / stage.name)
+            if stage.train.validate_every_steps
+            else None,
         )
 
 
@@ -178,6 +180,7 @@ def _held_out(
         processor=prepared.processor,
         batch_of=batches.with_source(recipe.held_out.name, source).batch_of,
         folder=folder,
+        keeps_samples=batches.ranks.rank == 0,
     )
 
 
