@@ -1,18 +1,21 @@
-"""A small run of pre-training on files made here; as a program, under torchrun or alone: `OUT SOURCES STEPS [KILL_AT]`.
+"""A small run of pre-training on files made here; as a program, under torchrun or alone: `OUT SOURCES STEPS`.
 
-`KILL_AT`: the second process kills itself after so many updates, as a machine that is lost would.
+`--kill-at`: the second process kills itself after so many updates, as a machine that is lost would.
+`--apart`: the first half of each step's sequences has pictures and the second half none, so that one of two processes
+never sees a picture.
 """
 
+import argparse
 import json
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from lensmith.data.mixture import Mixture
+from lensmith.data.plan.reading import Plan
 from lensmith.data.sources import JsonlConfig, TarConfig
 from lensmith.data.sources.tars import CaptionRecord, write_shard
 from lensmith.recipes import recipe_named
@@ -65,17 +68,18 @@ def small_recipe(folder, *, steps=4, text_share=0.5):
     )
 
 
-def main(out, sources, total_steps, kill_at=None, steps=None):
+def main(out, sources, total_steps, *, kill_at=0, steps=None, apart=False):
     torch.set_num_threads(1)
-    recipe = small_recipe(Path(sources), steps=int(total_steps))
+    recipe = small_recipe(sources, steps=total_steps)
     (stage,) = recipe.stages
     every = replace(stage.train, checkpoint_every_steps=2, validate_every_steps=0)
     recipe = replace(recipe, held_out=None, stages=(replace(stage, train=every),))
+    if apart:
+        _set_apart(recipe.sequences_per_step)
     with joined() as processes:
-        limits = Limits(steps=int(steps) if steps else None)
-        if kill_at and int(kill_at) and processes.rank == 1:
-            _die_after(int(kill_at))
-        train_pretraining(recipe, Path(out), limits, processes=processes)
+        if kill_at and processes.rank == 1:
+            _die_after(kill_at)
+        train_pretraining(recipe, out, Limits(steps=steps), processes=processes)
 
 
 def _die_after(updates):
@@ -90,5 +94,29 @@ def _die_after(updates):
     torch.optim.AdamW.step = counted
 
 
+def _set_apart(sequences_per_step):
+    """Plans are read in another order: of each step the first half from `captions`, the second from `text`."""
+    planned = Plan.sequence
+    half = sequences_per_step // 2
+
+    def sequence(self, number):
+        step, place = divmod(number, sequences_per_step)
+        of_kind = [
+            found
+            for found in (planned(self, index) for index in range(len(self)))
+            if found.source == ("captions" if place < half else "text")
+        ]
+        return of_kind[(step * half + place % half) % len(of_kind)]
+
+    Plan.sequence = sequence
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("sources", type=Path)
+    parser.add_argument("total_steps", type=int)
+    parser.add_argument("--kill-at", type=int, default=0)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--apart", action="store_true")
+    main(**vars(parser.parse_args()))
