@@ -225,8 +225,8 @@ def test_experts_begin_as_other_weights_do(model):
 def test_a_model_is_saved_and_comes_back(model, ids, tmp_path):
     model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    assert again.config.mixture == ExpertsConfig(count=EXPERTS, every=2)
-    assert language_config(model.config.to_dict()).mixture == model.config.mixture
+    assert again.config.experts_config == ExpertsConfig(count=EXPERTS, every=2)
+    assert language_config(model.config.to_dict()).experts_config == model.config.experts_config
     assert model.state_dict().keys() == again.state_dict().keys()
     with torch.no_grad():
         assert torch.equal(again(ids).logits, model.eval()(ids).logits)

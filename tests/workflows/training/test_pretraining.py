@@ -159,7 +159,7 @@ def test_a_model_with_experts_trains_tells_its_balance_and_is_taken_up_bit_for_b
     with pytest.raises(CheckpointError, match="router_losses differ"):
         train_pretraining(replace(mixed, router_losses=RouterLossConfig(balance=0.1)), tmp_path / "whole")
     model, processor = load_vision_language(result.model)
-    assert model.config.language.mixture.count == 4
+    assert model.config.language.experts_config.count == 4
     asked = Request(messages=(Message(role="user", parts=(Picture(data=picture()),)),), max_tokens=4, temperature=0.0)
     assert LocalEndpoint(model, processor).answer([asked])[0].choices[0].token_ids_T.size
 

@@ -176,9 +176,11 @@ class ExpertFeedForward(nn.Module):
 
     def __init__(self, config: "ExpertLlamaConfig") -> None:
         super().__init__()
-        self.per_token = config.mixture.per_token
-        self.router = Router(config.hidden_size, config.mixture.count)
-        self.experts = Experts(config.hidden_size, config.intermediate_size, config.mixture.count, config.hidden_act)
+        self.per_token = config.experts_config.per_token
+        self.router = Router(config.hidden_size, config.experts_config.count)
+        self.experts = Experts(
+            config.hidden_size, config.intermediate_size, config.experts_config.count, config.hidden_act
+        )
 
     def forward(self, states_BTL: Tensor) -> Tensor:
         states_TL = states_BTL.flatten(0, 1)
@@ -197,15 +199,15 @@ class ExpertLlamaConfig(LlamaConfig):
         # transformers saves only plain values.
         self.experts = to_dict(from_dict(ExpertsConfig, given))
         super().__post_init__(**kwargs)
-        if not any(map(self.mixture.is_at, range(self.num_hidden_layers))):
+        if not any(map(self.experts_config.is_at, range(self.num_hidden_layers))):
             raise ConfigError(
                 "experts.every: no layer has experts",
                 expected=f"at most {self.num_hidden_layers} layers",
-                actual=self.mixture.every,
+                actual=self.experts_config.every,
             )
 
     @property
-    def mixture(self) -> ExpertsConfig:
+    def experts_config(self) -> ExpertsConfig:
         return from_dict(ExpertsConfig, self.experts)
 
 
@@ -217,7 +219,7 @@ class ExpertLlamaModel(LlamaModel):
     def __init__(self, config: ExpertLlamaConfig) -> None:
         super().__init__(config)
         for number, layer in enumerate(self.layers):
-            if config.mixture.is_at(number):
+            if config.experts_config.is_at(number):
                 layer.mlp = ExpertFeedForward(config)
         self.post_init()
 
