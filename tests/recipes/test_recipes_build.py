@@ -20,7 +20,7 @@ from lensmith.recipes.sightseer import build_model, build_tokenizer
 from lensmith.train.objectives.reading import ReadingModel
 
 MILLION = 1_000_000
-MM1 = ("mm1_test", "mm1_toy")
+MM1 = ("mm1_test", "mm1_toy", "mm1_toy_moe")
 SIGHTSEER = ("sightseer_nano", "sightseer_test")
 
 
@@ -31,7 +31,7 @@ def tokenizer():
 
 def test_there_are_recipes_to_check():
     assert len(RECIPES) >= 2
-    assert {"mm1_test", "mm1_toy", *SIGHTSEER} <= RECIPES.keys()
+    assert {*MM1, *SIGHTSEER} <= RECIPES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -58,6 +58,14 @@ def test_the_learning_rate_follows_the_law():
         assert mm1_peak_lr(int(parameters)) == pytest.approx(rate, rel=0.03)
     toy = recipe_named("mm1_toy")
     assert toy.stages[0].train.optim.peak_lr == mm1_peak_lr(toy.parts.decoder.parameters)
+
+
+def test_a_recipe_with_experts_differs_in_them_alone():
+    dense, mixed = recipe_named("mm1_toy"), recipe_named("mm1_toy_moe")
+    decoder = replace(mixed.parts.decoder, experts=None)
+    assert replace(mixed, name="mm1_toy", parts=replace(mixed.parts, decoder=decoder)) == dense
+    assert mixed.parts.decoder.parameters > 2 * dense.parts.decoder.parameters
+    assert (mixed.router_losses.balance, mixed.router_losses.z) == (0.01, 0.001)
 
 
 def test_sequences_that_the_model_cannot_read_are_refused():

@@ -3,6 +3,7 @@
 `--kill-at`: the second process kills itself after so many updates, as a machine that is lost would.
 `--apart`: the first half of each step's sequences has pictures and the second half none, so that one of two processes
 never sees a picture.
+`--experts`: its second layer has experts. `--accumulate`: so many micro-batches a step.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from lensmith.data.mixture import Mixture
 from lensmith.data.plan.reading import Plan
 from lensmith.data.sources import JsonlConfig, TarConfig
 from lensmith.data.sources.tars import CaptionRecord, write_shard
+from lensmith.models.language.experts import ExpertsConfig
 from lensmith.recipes import recipe_named
 from lensmith.recipes.pretraining import NamedSource
 from lensmith.train import Precision
@@ -68,12 +70,20 @@ def small_recipe(folder, *, steps=4, text_share=0.5):
     )
 
 
-def main(out, sources, total_steps, *, kill_at=0, steps=None, apart=False):
+def with_experts(recipe):
+    """The recipe with four experts in its second layer."""
+    decoder = replace(recipe.parts.decoder, experts=ExpertsConfig(count=4, every=2))
+    return replace(recipe, parts=replace(recipe.parts, decoder=decoder))
+
+
+def main(out, sources, total_steps, *, kill_at=0, steps=None, apart=False, experts=False, accumulate=1):
     torch.set_num_threads(1)
     recipe = small_recipe(sources, steps=total_steps)
     (stage,) = recipe.stages
-    every = replace(stage.train, checkpoint_every_steps=2, validate_every_steps=0)
+    every = replace(stage.train, checkpoint_every_steps=2, validate_every_steps=0, accumulate=accumulate)
     recipe = replace(recipe, held_out=None, stages=(replace(stage, train=every),))
+    if experts:
+        recipe = with_experts(recipe)
     if apart:
         _set_apart(recipe.sequences_per_step)
     with joined() as processes:
@@ -119,4 +129,6 @@ if __name__ == "__main__":
     parser.add_argument("--kill-at", type=int, default=0)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--experts", action="store_true")
+    parser.add_argument("--accumulate", type=int, default=1)
     main(**vars(parser.parse_args()))

@@ -6,6 +6,7 @@ from transformers import GPT2Config, LlamaConfig, MistralConfig, PreTrainedConfi
 
 from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from lensmith.models.connectors import MlpConnectorConfig
+from lensmith.models.language.experts import ExpertLlamaConfig, ExpertsConfig
 from lensmith.models.towers import SiglipTowerConfig
 from lensmith.models.towers.sam import Attend, SamAttention
 
@@ -30,7 +31,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bytes_only, **names)
 
 
-def tiny_llama(**changes: object) -> LlamaConfig:
+def tiny_llama(kind: type[LlamaConfig] = LlamaConfig, **changes: object) -> LlamaConfig:
     values = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -43,11 +44,11 @@ def tiny_llama(**changes: object) -> LlamaConfig:
         "eos_token_id": 2,
         "initializer_range": 0.3,  # wide, so that what is read changes what is said
     }
-    return LlamaConfig(**(values | changes))
+    return kind(**(values | changes))
 
 
 def tiny_texts() -> dict[str, PreTrainedConfig]:
-    """Language models that remember and count positions in different ways."""
+    """Language models that remember and count positions in different ways; of one, tokens choose their weights."""
     small = {"vocab_size": VOCABULARY, "initializer_range": 0.3}
     sliding = MistralConfig(
         hidden_size=32,
@@ -60,7 +61,8 @@ def tiny_texts() -> dict[str, PreTrainedConfig]:
         **small,
     )
     learned = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **small)
-    return {"llama": tiny_llama(), "sliding": sliding, "learned positions": learned}
+    experts = tiny_llama(ExpertLlamaConfig, experts=ExpertsConfig(count=4, every=2))
+    return {"llama": tiny_llama(), "experts": experts, "sliding": sliding, "learned positions": learned}
 
 
 def tiny_siglip(**changes: int) -> SiglipTowerConfig:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lensmith.core.errors import ConfigError
-from lensmith.recipes.mm1 import mm1_test, mm1_toy
+from lensmith.recipes.mm1 import mm1_test, mm1_toy, mm1_toy_moe
 from lensmith.recipes.pretraining import PretrainingRecipe
 from lensmith.recipes.sightseer import SightseerRecipe, sightseer_nano, sightseer_test
 
@@ -12,6 +12,7 @@ Recipe = PretrainingRecipe | SightseerRecipe
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "mm1_test": mm1_test,
     "mm1_toy": mm1_toy,
+    "mm1_toy_moe": mm1_toy_moe,
     "sightseer_nano": sightseer_nano,
     "sightseer_test": sightseer_test,
 }

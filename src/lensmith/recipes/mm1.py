@@ -14,6 +14,7 @@ from lensmith.data.sources import FluentEmojiConfig, HeldOutBy, OpenmojiConfig, 
 from lensmith.data.sources.packages import DEBIAN_FAQ, DEVELOPERS_REFERENCE, GIMP_HELP
 from lensmith.models.connectors.c_abstractor import CAbstractorConfig
 from lensmith.models.families.mm1.config import LlamaDecoderConfig, Mm1Parts
+from lensmith.models.language.experts import ExpertsConfig
 from lensmith.models.towers import ClipTowerConfig
 from lensmith.recipes.pretraining import NamedSource, PretrainingRecipe, PretrainingStage
 from lensmith.train import OptimConfig, ScheduleConfig, TrainConfig
@@ -72,6 +73,13 @@ def mm1_toy() -> PretrainingRecipe:
             ),
         ),
     )
+
+
+def mm1_toy_moe() -> PretrainingRecipe:
+    """`mm1_toy` with eight experts in every second layer; all else is the dense model's, as in MM1 (section 3.3)."""
+    toy = mm1_toy()
+    decoder = replace(toy.parts.decoder, experts=ExpertsConfig(count=8, every=2))
+    return replace(toy, name="mm1_toy_moe", parts=replace(toy.parts, decoder=decoder))
 
 
 def _openmoji(portion: Portion) -> OpenmojiConfig:

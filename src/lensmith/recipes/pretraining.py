@@ -23,6 +23,7 @@ from lensmith.models import VisionLanguageModel
 from lensmith.models.families.mm1.config import Mm1Parts, mm1_toy_config
 from lensmith.models.families.mm1.processor import Mm1Processor, train_tokenizer
 from lensmith.train import TrainConfig
+from lensmith.train.objectives.documents import ROUTER_LOSSES, RouterLossConfig
 
 
 class ModelPart(enum.Enum):
@@ -53,7 +54,8 @@ class PretrainingStage:
 @dataclass(frozen=True, kw_only=True)
 class PretrainingRecipe:
     """A complete run. `vocabulary_size`: of the tokenizer that is made from the first `tokenizer_documents` of each
-    source. `held_out` is measured while training; it is no part of the plan.
+    source. `held_out` is measured while training; it is no part of the plan. `router_losses` are those of a language
+    model with experts.
     """
 
     name: str
@@ -66,6 +68,7 @@ class PretrainingRecipe:
     vocabulary_size: int
     tokenizer_documents: int = 5_000
     stages: tuple[PretrainingStage, ...]
+    router_losses: RouterLossConfig = ROUTER_LOSSES
     data_seed: int = 0
     weights_seed: int = 0
 

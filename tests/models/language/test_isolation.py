@@ -9,16 +9,17 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from lensmith.core.errors import InputError, ShapeError
+from lensmith.models.language.experts import ExpertLlamaConfig
 from lensmith.models.language.isolation import ISOLATED, isolated_documents, positions
 
 LENGTHS = (5, 1, 40, 17, 100, 3)
 BOUNDS = (0, 5, 6, 46, 63, 163, 166)
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(params=[LlamaConfig, ExpertLlamaConfig])
+def model(request):
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = request.param(
         vocab_size=99,
         hidden_size=64,
         intermediate_size=96,
@@ -142,6 +143,7 @@ def _peak_bytes(documents):
     program = f"""
 import resource, torch
 from transformers import AutoModelForCausalLM, LlamaConfig
+from lensmith.models.language.experts import ExpertLlamaConfig
 from lensmith.models.language.isolation import isolated_documents, positions
 torch.set_num_threads(1)
 config = LlamaConfig(vocab_size=9, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,

@@ -18,10 +18,19 @@ from lensmith.data.plan.writing import PlanConfig, write_plan
 from lensmith.models import PictureConfig, VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.connectors import PerceiverConnectorConfig
+from lensmith.models.language.experts import ExpertLlamaConfig, balance_loss, router_z_loss, routers
 from lensmith.models.language.isolation import isolated_documents
 from lensmith.models.towers import SiglipTowerConfig
 from lensmith.train import StepContext
-from lensmith.train.objectives.documents import DocumentBatches, Ranks, document_loss, token_losses, tokens_of
+from lensmith.train.objectives.documents import (
+    DocumentBatches,
+    Ranks,
+    RouterLossConfig,
+    document_loss,
+    documents_loss,
+    token_losses,
+    tokens_of,
+)
 from tests.support.documents import MemorySource
 
 CONTEXT = StepContext(step=0, micro=0, total_steps=1, device=torch.device("cpu"))
@@ -30,6 +39,7 @@ SOURCES = {
     "captions": MemorySource([(f"<{colour}>", colour) for colour in COLOURS]),
     "text": MemorySource([(f"This is text {index}. " * (1 + index % 5),) for index in range(20)]),
 }
+NO_ROUTER_LOSSES = RouterLossConfig(balance=0, z=0)
 PACKING = PackingConfig(max_tokens=96, max_pictures=4, max_waiting=8)
 
 
@@ -54,13 +64,22 @@ def tokens(processor):
     return tokens_of(processor)
 
 
-@pytest.fixture(scope="module")
-def model(processor):
+@pytest.fixture(scope="module", params=[LlamaConfig, ExpertLlamaConfig], ids=["dense", "experts"])
+def model(processor, request):
+    return made(processor, request.param)
+
+
+@pytest.fixture
+def experts(processor):
+    return made(processor, ExpertLlamaConfig)
+
+
+def made(processor, kind):
     torch.manual_seed(0)
     config = VisionLanguageConfig(
         vision=SiglipTowerConfig(width=16, hidden_width=16, layers=1, heads=2, patch_px=8, native_px=16),
         connector=PerceiverConnectorConfig(latents=4, depth=1, heads=2, key_heads=1, head_width=8),
-        language=LlamaConfig(
+        language=kind(
             vocab_size=len(processor.tokenizer),
             hidden_size=32,
             intermediate_size=48,
@@ -138,7 +157,9 @@ def test_packed_documents_have_the_losses_and_gradients_that_they_have_alone(pla
     def summed(parts):
         model.zero_grad()
         with isolated_documents(model.language_model):
-            losses = [document_loss(model, batches.batch_of(part), CONTEXT) for part in parts]
+            losses = [
+                document_loss(model, batches.batch_of(part), CONTEXT, router_losses=NO_ROUTER_LOSSES) for part in parts
+            ]
             sum(loss.loss_sum for loss in losses).backward()
         gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
         return (
@@ -207,7 +228,7 @@ def test_a_batch_without_pictures_gives_the_tower_zeros_and_not_nothing(plan, to
     assert (batch.input_ids_1T[0, batch.bounds[1] :] == tokens.image).all()
     model.zero_grad()
     with isolated_documents(model.language_model):
-        loss = document_loss(model, batch, CONTEXT)
+        loss = document_loss(model, batch, CONTEXT, router_losses=NO_ROUTER_LOSSES)
         loss.loss_sum.backward()
     text = slice(None), slice(batch.bounds[1])
     alone = model.language_model(input_ids=batch.input_ids_1T[text], labels=batch.labels_1T[text]).loss
@@ -221,6 +242,76 @@ def test_a_batch_without_pictures_gives_the_tower_zeros_and_not_nothing(plan, to
 def planned_ids(batch):
     """A batch's tokens without those of the blank picture that stands behind documents without any."""
     return batch.input_ids_1T[0, : batch.bounds[-1 if batch.has_pictures else -2]]
+
+
+# --- experts ------------------------------------------------------------------------------------------------------
+
+
+def losses_of(model, batch, **more):
+    with isolated_documents(model.language_model):
+        return document_loss(model, batch, CONTEXT, **more)
+
+
+def router_losses_by_hand(model, batch, tokens):
+    """Balance and z of the first `tokens` tokens, from what the routers are given; the mean over layers."""
+    given = []
+    hooks = [router.register_forward_pre_hook(lambda _, states: given.append(states[0])) for router in routers(model)]
+    with isolated_documents(model.language_model), torch.no_grad():
+        documents_loss(model, batch)
+    for hook in hooks:
+        hook.remove()
+    logits = [states @ router.weight.T for states, router in zip(given, routers(model), strict=True)]
+    assert len(logits) == 1
+    return tuple(float(loss(logits[0][:tokens]).detach()) for loss in (balance_loss, router_z_loss))
+
+
+@pytest.mark.parametrize("records", [("captions", 0, 3, 1), ("text", 2, 4)], ids=["pictures", "a blank picture"])
+def test_the_routers_losses_join_the_loss_and_are_told(plan, tokens, processor, experts, records):
+    batch = batches_of(plan, tokens, processor).batch_of([sequence(*records)])
+    assert batch.planned_tokens == len(planned_ids(batch))
+    balance, z = router_losses_by_hand(experts, batch, batch.planned_tokens)
+    parts = losses_of(experts, batch)
+    plain = losses_of(experts, batch, router_losses=NO_ROUTER_LOSSES)
+    added = float((parts.loss_sum - plain.loss_sum).detach()) / parts.target_tokens
+    # float32: a difference of two sums of some hundred nats.
+    assert added == pytest.approx(0.01 * balance + 0.001 * z, rel=1e-2)
+    assert float(parts.scalars["balance_loss"]) == pytest.approx(balance, rel=1e-5)
+    assert float(parts.scalars["router_z_loss"]) == pytest.approx(z, rel=1e-5)
+    assert float(parts.scalars["cross_entropy"]) == pytest.approx(float(plain.loss_sum.detach()) / plain.target_tokens)
+    heavier = losses_of(experts, batch, router_losses=RouterLossConfig(balance=1, z=0))
+    assert float((heavier.loss_sum - plain.loss_sum).detach()) / parts.target_tokens == pytest.approx(balance, rel=1e-3)
+
+
+def test_the_blank_picture_is_neither_balanced_nor_learnt_from(plan, tokens, processor, experts):
+    batch = batches_of(plan, tokens, processor).batch_of([sequence("text", 2, 4)])
+    with_blank = router_losses_by_hand(experts, batch, len(batch.input_ids_1T[0]))
+    told = losses_of(experts, batch).scalars
+    assert abs(with_blank[0] - float(told["balance_loss"])) > 1e-4, "the comparison would see it"
+    experts.zero_grad()
+    losses_of(experts, batch, router_losses=RouterLossConfig(balance=1, z=1)).loss_sum.backward()
+    for part in (experts.vision_tower, experts.connector):
+        assert all(parameter.grad is not None and not parameter.grad.any() for parameter in part.parameters())
+    assert routers(experts)[0].weight.grad.any()
+
+
+def test_what_is_before_a_router_that_does_not_learn_is_not_bent_to_it(plan, tokens, processor, experts):
+    batch = batches_of(plan, tokens, processor).batch_of([sequence("captions", 0, 3)])
+    experts.language_model.requires_grad_(False)
+
+    def gradient(weights):
+        experts.zero_grad()
+        losses_of(experts, batch, router_losses=weights).loss_sum.backward()
+        return [parameter.grad.clone() for parameter in experts.connector.parameters()]
+
+    for one, other in zip(gradient(RouterLossConfig(balance=9, z=9)), gradient(NO_ROUTER_LOSSES), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_dense_model_is_told_nothing_of_experts(plan, tokens, processor):
+    batch = batches_of(plan, tokens, processor).batch_of([sequence("captions", 0)])
+    assert losses_of(made(processor, LlamaConfig), batch).scalars.keys() == {"loss_captions"}
+    with pytest.raises(ConfigError, match="0 or more"):
+        RouterLossConfig(balance=-1)
 
 
 # --- which sequences ----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Pre-training from sources to a model that loads, stopped and taken up again on the way; on files made here."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -16,11 +17,12 @@ from lensmith.models.inference.loading import load_vision_language
 from lensmith.recipes.pretraining import ModelPart
 from lensmith.train import StopReason
 from lensmith.train.log import read
+from lensmith.train.objectives.documents import RouterLossConfig
 from lensmith.workflows.training import plan_recipe, run_recipe
 from lensmith.workflows.training.pretraining import plan_pretraining, train_pretraining
 from lensmith.workflows.training.runs import Limits
 from tests.support.documents import picture
-from tests.support.small_training import small_recipe, write_sources
+from tests.support.small_training import small_recipe, with_experts, write_sources
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,6 +138,30 @@ def test_a_frozen_part_stays_as_it_is(recipe, finished, tmp_path):
     still = AutoModelForImageTextToText.from_pretrained(start.model).state_dict()
     moved = {name.partition(".")[0] for name, weights in still.items() if not torch.equal(trained[name], weights)}
     assert moved == {"connector"}
+
+
+def test_a_model_with_experts_trains_tells_its_balance_and_is_taken_up_bit_for_bit(recipe, tmp_path):
+    mixed = with_experts(recipe)
+    result = train_pretraining(mixed, tmp_path / "whole")
+    lines = read(tmp_path / "whole" / "pretraining")
+    assert len(lines) == 4
+    for line in lines:
+        # Weights that have hardly learnt spread tokens nearly evenly over four experts: 1 if quite, 4 if not at all.
+        assert 0.9 < line["balance_loss"] < 2
+        assert line["router_z_loss"] == pytest.approx(math.log(4) ** 2, rel=0.3)
+        added = 0.01 * line["balance_loss"] + 0.001 * line["router_z_loss"]
+        assert line["loss"] == pytest.approx(line["cross_entropy"] + added, rel=1e-5)
+    assert train_pretraining(mixed, tmp_path / "run", Limits(steps=3)).last.stop is StopReason.STEPS
+    train_pretraining(mixed, tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    weights = "model/model.safetensors"
+    assert (tmp_path / "run" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    with pytest.raises(CheckpointError, match="router_losses differ"):
+        train_pretraining(replace(mixed, router_losses=RouterLossConfig(balance=0.1)), tmp_path / "whole")
+    model, processor = load_vision_language(result.model)
+    assert model.config.language.experts_config.count == 4
+    asked = Request(messages=(Message(role="user", parts=(Picture(data=picture()),)),), max_tokens=4, temperature=0.0)
+    assert LocalEndpoint(model, processor).answer([asked])[0].choices[0].token_ids_T.size
 
 
 def test_a_recipe_without_a_plan_says_so(tmp_path):

@@ -82,6 +82,20 @@ def test_a_process_that_never_sees_a_picture_neither_hangs_nor_changes_what_is_l
     assert max(apart.values()) < 1e-3, {name: value for name, value in apart.items() if value >= 1e-3}
 
 
+def test_experts_are_shared_out_too(sources, tmp_path):
+    """Two micro-batches of one process are those of two processes: the same tokens are balanced among themselves."""
+    one, two = tmp_path / "1", tmp_path / "2"
+    trained(1, one, sources, "--experts", "--accumulate", 2)
+    trained(2, two, sources, "--experts")
+    lines = [read(out / "pretraining") for out in (one, two)]
+    for name in ("loss", "grad_norm"):
+        # float32, sums in another order.
+        assert [line[name] for line in lines[1]] == pytest.approx([line[name] for line in lines[0]], rel=1e-5), name
+    weights = [load_file(out / "model" / "model.safetensors") for out in (one, two)]
+    assert "language_model.model.layers.1.mlp.experts.gate" in weights[0]
+    assert weights[0].keys() == weights[1].keys()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 4), (4, 2)])
 def test_a_run_goes_on_with_another_number_of_processes(sources, alone, tmp_path, before, after):

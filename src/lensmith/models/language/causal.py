@@ -1,4 +1,7 @@
-"""The language model: any causal language model of transformers, built from its own configuration."""
+"""The language model: any causal language model of transformers, built from its own configuration.
+
+One kind is ours, a Llama with experts, and is registered here with the others.
+"""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -7,6 +10,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from lensmith.core.errors import ConfigError
+from lensmith.models.language.experts import ExpertLlamaConfig, ExpertLlamaForCausalLM
+
+AutoConfig.register(ExpertLlamaConfig.model_type, ExpertLlamaConfig, exist_ok=True)
+AutoModelForCausalLM.register(ExpertLlamaConfig, ExpertLlamaForCausalLM, exist_ok=True)
 
 
 def language_config(values: PreTrainedConfig | Mapping[str, Any]) -> PreTrainedConfig:

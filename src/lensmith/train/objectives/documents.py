@@ -8,7 +8,13 @@ Every rank runs the vision tower in every step: where its documents have no pict
 them, a blank picture without a word. Under sharding, a rank that skipped the tower would leave the others waiting; the
 same is done with one process, so that its results are theirs. The blank is learnt nothing from.
 
-Legend: T tokens of a micro-batch.
+Where layers have experts, two losses of their routers are added, with MM1's weights (arXiv 2403.09611, section 3.3),
+each the mean over such layers (`models.language.experts`). They are of all tokens of a micro-batch that the plan names,
+pictures' placeholders too, and not of the blank. A step's are the means over its micro-batches and ranks, weighted by
+target tokens as all that joins a loss; balanced is each micro-batch of a rank by itself, as each group of GShard's is.
+So these two, unlike the cross-entropy, depend on how a step is shared out.
+
+Legend: T tokens of a micro-batch, E experts.
 """
 
 import copy
@@ -31,6 +37,7 @@ from lensmith.data.documents import Document, PictureRef, Source
 from lensmith.data.plan.reading import Plan, PlannedSequence
 from lensmith.data.plan.tokens import Encoded, Tokens, encode
 from lensmith.models.config import IGNORED_LABEL
+from lensmith.models.language.experts import balance_loss, recorded_routing, router_z_loss, routers
 from lensmith.models.language.isolation import ISOLATED, positions
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.vlm import VisionLanguageModel
@@ -55,6 +62,11 @@ class DocumentBatch:
     pictures: Mapping[str, Tensor]
     has_pictures: bool
     sources: tuple[str, ...]
+
+    @property
+    def planned_tokens(self) -> int:
+        """How many of the tokens are the plan's: all but those of the blank picture."""
+        return self.bounds[-1 if self.has_pictures else -2]
 
     def to(self, device: torch.device) -> "DocumentBatch":
         return replace(
@@ -197,12 +209,52 @@ def tokens_of(processor: VisionLanguageProcessor) -> Tokens:
     )
 
 
-def document_loss(model: VisionLanguageModel, batch: DocumentBatch, context: StepContext) -> LossParts:
-    """`LossFunction` of pre-training: cross-entropy over text tokens, summed.
+@dataclass(frozen=True, kw_only=True)
+class RouterLossConfig:
+    """What the losses of routers weigh beside a token's: MM1's weights. A model without experts has none of them."""
+
+    balance: float = 0.01
+    z: float = 0.001
+
+    def __post_init__(self) -> None:
+        if min(self.balance, self.z) < 0:
+            raise ConfigError("weights of the routers' losses", expected="0 or more", actual=self)
+
+
+ROUTER_LOSSES = RouterLossConfig()
+
+
+def document_loss(
+    model: VisionLanguageModel,
+    batch: DocumentBatch,
+    context: StepContext,
+    *,
+    router_losses: RouterLossConfig = ROUTER_LOSSES,
+) -> LossParts:
+    """`LossFunction` of pre-training: cross-entropy over text tokens, summed, and the losses of routers, if any.
+
+    With these the log tells `balance_loss` and `router_z_loss`, unweighted, and `cross_entropy`, the loss without them.
 
     Raises InputError where the language model's attention would let documents see each other.
     """
-    return documents_loss(model, batch.to(context.device))
+    moved = batch.to(context.device)
+    with recorded_routing(model.language_model) as logits:
+        parts = documents_loss(model, moved)
+    if not logits or not parts.target_tokens:
+        return parts
+    own = [logits_TE[: moved.planned_tokens] for logits_TE in logits]
+    balance = torch.stack([balance_loss(logits_TE) for logits_TE in own]).mean()
+    z = torch.stack([router_z_loss(logits_TE) for logits_TE in own]).mean()
+    scalars = {
+        "cross_entropy": parts.loss_sum.detach() / parts.target_tokens,
+        "balance_loss": balance.detach(),
+        "router_z_loss": z.detach(),
+    }
+    added = router_losses.balance * balance + router_losses.z * z
+    if not any(router.weight.requires_grad for router in routers(model.language_model)):
+        # What is before a router that does not learn is not there to please it.
+        added = added.detach()
+    return replace(parts, loss_sum=parts.loss_sum + parts.target_tokens * added, scalars={**parts.scalars, **scalars})
 
 
 def token_losses(model: VisionLanguageModel, batch: DocumentBatch) -> Tensor:
@@ -222,7 +274,7 @@ def token_losses(model: VisionLanguageModel, batch: DocumentBatch) -> Tensor:
 
 
 def documents_loss(model: VisionLanguageModel, batch: DocumentBatch) -> LossParts:
-    """The loss of a batch that is where the model is; see `document_loss`."""
+    """The cross-entropy of a batch that is where the model is; see `document_loss`."""
     attention = model.language_model.config._attn_implementation
     if attention != ISOLATED:
         raise InputError(

@@ -158,7 +158,7 @@ def _stages(
             name=stage.name,
             train=stage.train,
             batches=batches,
-            loss=document_loss,
+            loss=partial(document_loss, router_losses=recipe.router_losses),
             prepare=partial(set_learning, model, stage),
             identity={"plan": plan.hash, "model": recipe.model_hash},
             validate=_held_out(recipe, prepared, batches, out_dir / stage.name)

@@ -12,8 +12,9 @@ from lensmith.models.connectors import AttentionPoolConnectorConfig, PoolConnect
 from lensmith.models.families.mm1 import TOY, LlamaDecoderConfig, Mm1Parts, mm1_config, mm1_toy_config
 from lensmith.models.families.mm1.config import SIZES
 from lensmith.models.families.mm1.processor import tiny_tokenizer
+from lensmith.models.language.experts import ExpertsConfig
 
-PUBLISHED_DECODERS = {"3b": 2.9e9, "7b": 6.4e9, "30b": 30e9}
+PUBLISHED_DECODERS = {"3b": 2.9e9, "7b": 6.4e9, "30b": 30e9, "3b_moe": 64e9, "7b_moe": 47e9}
 TOLERANCE = 0.01  # the numbers are published with one or two digits
 
 
@@ -36,6 +37,23 @@ def test_the_decoders_have_as_many_weights_as_published(published):
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
+def test_one_token_meets_its_own_experts_and_all_other_weights(published):
+    size, model = published
+    decoder = SIZES[size].decoder
+    experts = sum(each.numel() for name, each in model.named_parameters() if ".experts." in name)
+    others = weights(model.language_model) - model.get_input_embeddings().weight.numel() - experts
+    share = 0 if decoder.experts is None else decoder.experts.per_token / decoder.experts.count
+    assert decoder.active_parameters == others + share * experts
+    assert (experts > 0) == size.endswith("_moe")
+
+
+def test_a_model_with_experts_is_the_dense_one_but_for_its_feed_forwards():
+    for size, count, every in (("3b", 64, 2), ("7b", 32, 4)):
+        mixed = SIZES[f"{size}_moe"].decoder
+        assert mixed.experts == ExpertsConfig(count=count, every=every, per_token=2)
+        assert replace(mixed, experts=None) == SIZES[size].decoder
+
+
 def test_tower_and_connector_are_the_published_ones(published):
     _, model = published
     # OpenCLIP counts 632.08M for its ViT-H/14 at 224 px, with a projection of 1.3M; 473 positions more.
@@ -46,15 +64,18 @@ def test_tower_and_connector_are_the_published_ones(published):
 
 
 def test_another_size_is_refused():
-    with pytest.raises(ConfigError, match="3b or 7b or 30b"):
+    with pytest.raises(ConfigError, match="3b or 7b or 30b or 3b_moe or 7b_moe"):
         mm1_config("13b")
     with pytest.raises(ConfigError, match="not whole heads"):
         LlamaDecoderConfig(width=100, layers=1, inner_width=8)
+    with pytest.raises(ConfigError, match=r"(?s)key_heads.*divisor of 4"):
+        LlamaDecoderConfig(width=512, layers=1, inner_width=8, key_heads=3)
 
 
 @pytest.mark.parametrize("connector", [TOY.connector, PoolConnectorConfig(), AttentionPoolConnectorConfig()])
-def test_parts_are_written_down_and_read_again(connector):
-    parts = replace(TOY, connector=connector)
+@pytest.mark.parametrize("experts", [None, ExpertsConfig(count=4)])
+def test_parts_are_written_down_and_read_again(connector, experts):
+    parts = replace(TOY, connector=connector, decoder=replace(TOY.decoder, experts=experts))
     assert from_json(Mm1Parts, to_json(parts)) == parts
 
 

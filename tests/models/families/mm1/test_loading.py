@@ -13,22 +13,25 @@ from lensmith.models.connectors import AttentionPoolConnectorConfig, CAbstractor
 from lensmith.models.families import registry
 from lensmith.models.families.mm1 import TOY, Mm1Processor, is_mm1, mm1_toy_config
 from lensmith.models.families.mm1.processor import tiny_tokenizer
+from lensmith.models.inference.endpoint import LocalEndpoint
 from lensmith.models.inference.loading import load_answering
+from lensmith.models.language.experts import ExpertsConfig
 from tests.support.tiny_deepseek import save_own, tiny_model
 
-CONNECTORS = {
-    "c_abstractor": TOY.connector,
-    "pool": PoolConnectorConfig(side=2),
-    "attention_pool": AttentionPoolConnectorConfig(queries=5, heads=2, head_width=8),
+PARTS = {
+    "c_abstractor": TOY,
+    "pool": replace(TOY, connector=PoolConnectorConfig(side=2)),
+    "attention_pool": replace(TOY, connector=AttentionPoolConnectorConfig(queries=5, heads=2, head_width=8)),
+    "experts": replace(TOY, decoder=replace(TOY.decoder, experts=ExpertsConfig(count=4))),
 }
 FAMILY = registry.FAMILIES["mm1"]
 
 
-@pytest.fixture(params=CONNECTORS)
+@pytest.fixture(params=PARTS)
 def made(request):
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
-    config = mm1_toy_config(tokenizer, replace(TOY, connector=CONNECTORS[request.param]))
+    config = mm1_toy_config(tokenizer, PARTS[request.param])
     model = VisionLanguageModel(config).eval()
     return model, Mm1Processor.for_model(config, tokenizer)
 
@@ -54,6 +57,25 @@ def test_all_parts_learn(made, picture):
     silent = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().sum()]
     # The bias of keys moves all attention logits of a query alike, which softmax does not see.
     assert [name for name in silent if "k_proj.bias" not in name] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_it_answers_in_every_precision(made, picture, tmp_path, dtype):
+    model, processor = made
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    endpoint = LocalEndpoint.around(load_answering(tmp_path, dtype=dtype), slots=3)
+    requests = []
+    for number, words in enumerate(("What?", "", "A longer question: what is it?")):
+        picture(30 + number, 20, number).save(tmp_path / "one.png")
+        parts = (Picture(data=(tmp_path / "one.png").read_bytes()), words)
+        requests.append(Request(messages=(Message(role="user", parts=parts),), max_tokens=8, temperature=0.0))
+    together = endpoint.answer(requests)
+    assert all(answer.choices[0].token_ids_T.size for answer in together)
+    if dtype is torch.float32:
+        for request, answer in zip(requests, together, strict=True):
+            alone = endpoint.answer([request])[0]
+            assert alone.choices[0].token_ids_T.tolist() == answer.choices[0].token_ids_T.tolist()
 
 
 def test_higher_resolution_gives_as_many_tokens_of_the_same_model(made, picture):
