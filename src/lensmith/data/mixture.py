@@ -103,8 +103,8 @@ class LanguageSchedule:
 
     After DeepSeek-VL (arXiv 2403.05525, sections 3.2.2 and 4.3), which begins with language and lowers its share to
     70 %, and takes each step from one modality, so that no rank waits for another's pictures (`pure_steps`). Where we
-    differ: it tells neither the fall's shape nor how long it takes; here it is a straight line. And it draws at random
-    where this keeps to the share at every moment, as closely as whole sequences, or whole steps, allow.
+    differ: it tells neither the fall's shape nor how long it takes; here it is a straight line. And where it draws at
+    random, this keeps to the share at every moment, as closely as whole sequences, or whole steps, allow.
 
     `parts`: the nodes of the mixture that hold no pictures.
     """

@@ -185,9 +185,19 @@ def test_stages_follow_each_other_with_a_packing_and_a_mixture_of_their_own(path
     assert max(len(sequence.documents) for sequence in later) > 1, "packed"
     assert [stage.sequences for stage in report.stages] == [24, 240]
     assert [plan.stage_of(number) for number in (0, 23, 24, 263)] == [STAGED.stages[index] for index in (0, 0, 1, 1)]
-    read = sum(share.documents + share.cut for share in report.sources.values())
-    written = sum(len(sequence.documents) for sequence in (*first, *later))
-    assert written + report.unused >= read, "what is read is in the plan, or said to be unused"
+
+
+def test_what_waits_when_the_packing_changes_is_said_to_be_unused(path):
+    stages = tuple(
+        PlanStage(mixture=Mixture.of(captions=1.0), packing=replace(PACKING, max_tokens=max_tokens), sequences=7)
+        for max_tokens in (64, 48)
+    )
+    report = write_plan(path, PlanConfig(stages=stages), SOURCES, TOKENS)
+    plan = Plan(path)
+    assert max(plan.sequence(number).tokens for number in range(7, 14)) <= 48
+    # No caption is cut, so each document that was read is in one sequence or in none.
+    written = sum(len(plan.sequence(number).documents) for number in range(14))
+    assert report.unused == report.sources["captions"].documents - written > 0
 
 
 def test_steps_are_pure_and_language_falls_as_the_schedule_says(path):
