@@ -92,7 +92,7 @@ def measure(*, is_quick: bool = False) -> Report:
     recipe = _recipe(is_quick=is_quick)
     with tempfile.TemporaryDirectory() as folder:
         prepared = PreparedData.of(recipe, Path(folder))
-        plan_config = PlanConfig(
+        plan_config = PlanConfig.of(
             mixture=recipe.mixture, packing=recipe.packing, sequences=(steps + 1) * SEQUENCES_A_STEP
         )
         write_plan(Path(folder) / "plan.parquet", plan_config, prepared.sources, prepared.tokens)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lensmith.cli.app import app, run
+from lensmith.recipes.mixtures import MIXTURES
 from tests.support.packages import make_npm_package
 
 PAGE = "<!doctype html><body style='margin:0'><p style='color:#c00'>hello</p></body>"
@@ -194,6 +195,18 @@ def test_data_pages_writes_the_pages_of_packages_and_counts_what_is_left_out(len
     assert (status, out) == (2, "")
     status, out, _ = lensmith("data", "pages", name, "--out", "pages", "--json")
     assert (status, json.loads(out)["packages"][0]["pages"][0]["path"]) == (0, "a.html")
+
+
+def test_data_mixtures_prints_trees_with_shares_and_hashes(lensmith):
+    status, out, _ = lensmith("data", "mixtures")
+    assert status == 0
+    assert [line.partition(":")[0] for line in out.splitlines() if "mixture by" in line] == list(MIXTURES)
+    status, out, _ = lensmith("data", "mixtures", "mm1", "--json")
+    (shown,) = json.loads(out)["mixtures"].values()
+    assert (status, shown["hash"], shown["shares"]["text"]) == (0, MIXTURES["mm1"].hash, 0.1)
+    status, out, err = lensmith("data", "mixtures", "mm2")
+    assert (status, out) == (2, "")
+    assert "mm1_5" in err
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,31 @@ import torch
 from lensmith.core.config import content_hash, from_dict, to_dict
 from lensmith.core.errors import ConfigError
 from lensmith.data.webpages.grammar.pages import generate_page
+from lensmith.models.families.deepseek_vl import deepseek_vl_config
+from lensmith.models.families.deepseek_vl.tokenizer import tiny_tokenizer
 from lensmith.models.families.sightseer import SHIPPED, load
 from lensmith.models.families.sightseer.config import DecoderConfig
 from lensmith.models.families.sightseer.processor import IMAGE
 from lensmith.models.pictures import prepare_pictures
 from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.models.vlm import VisionLanguageModel
 from lensmith.recipes import RECIPES, recipe_named
+from lensmith.recipes.mixtures import MIXTURES, mixtures_named
 from lensmith.recipes.mm1 import mm1_peak_lr
 from lensmith.recipes.sightseer import build_model, build_tokenizer
 from lensmith.train.objectives.reading import ReadingModel
 
 MILLION = 1_000_000
-MM1 = ("mm1_test", "mm1_toy", "mm1_toy_moe")
+PRETRAINING = (
+    "deepseek_vl_1_3b",
+    "deepseek_vl_7b",
+    "deepseek_vl_hybrid_test",
+    "deepseek_vl_test",
+    "deepseek_vl_toy",
+    "mm1_test",
+    "mm1_toy",
+    "mm1_toy_moe",
+)
 SIGHTSEER = ("sightseer_nano", "sightseer_test")
 
 
@@ -31,7 +44,7 @@ def tokenizer():
 
 def test_there_are_recipes_to_check():
     assert len(RECIPES) >= 2
-    assert {*MM1, *SIGHTSEER} <= RECIPES.keys()
+    assert {*PRETRAINING, *SIGHTSEER} <= RECIPES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -44,12 +57,65 @@ def test_a_recipe_is_a_whole_configuration(name):
     assert len(set(names)) == len(names) >= 1
 
 
-@pytest.mark.parametrize("name", MM1)
+@pytest.mark.parametrize("name", PRETRAINING)
 def test_a_plan_has_a_sequence_for_each_that_is_trained_on(name):
     recipe = recipe_named(name)
-    assert recipe.plan.sequences == recipe.steps * recipe.sequences_per_step
-    assert recipe.mixture.shares.keys() == {each.name for each in recipe.sources}
-    assert recipe.packing.max_tokens <= recipe.parts.decoder.max_positions
+    steps = [stage.train.schedule.total_steps for stage in recipe.stages]
+    assert [planned.steps for planned in recipe.plan.stages] == steps
+    assert recipe.plan.shares.keys() == {each.name for each in recipe.sources}
+    assert sum(recipe.plan.shares.values()) == pytest.approx(1)
+    assert max(planned.packing.max_tokens for planned in recipe.plan.stages) <= recipe.parts.max_positions
+
+
+# Table 4 of arXiv 2403.05525: rate, warm-up, steps, batch; and whether the rate falls in steps.
+TABLE = {
+    "deepseek_vl_1_3b": [
+        (1e-3, 128, 15_000, 256, False),
+        (3e-5, 2000, 96_000, 1024, True),
+        (2e-5, 256, 10_000, 256, False),
+    ],
+    "deepseek_vl_7b": [
+        (1e-3, 128, 15_000, 256, False),
+        (4.2e-5, 2000, 42_000, 2304, True),
+        (2e-5, 256, 10_000, 256, False),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_published_stages_have_the_papers_values(name):
+    recipe = recipe_named(name)
+    found = []
+    for stage, planned in zip(recipe.stages, recipe.plan.stages, strict=True):
+        optim, schedule = stage.train.optim, stage.train.schedule
+        found.append(
+            (
+                optim.peak_lr,
+                schedule.warmup_steps,
+                schedule.total_steps,
+                planned.sequences_per_step,
+                bool(schedule.drops),
+            )
+        )
+        assert (optim.betas, optim.weight_decay, optim.clip_norm) == ((0.9, 0.95), 0.0, 1.0)
+    assert found == TABLE[name]
+    packed = [planned.packing.max_waiting > 1 for planned in recipe.plan.stages]
+    assert packed == [False, True, False]
+    assert recipe.plan.stages[1].language.target(recipe.mixture) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("name", "size"), [("deepseek_vl_1_3b", "1.3b"), ("deepseek_vl_7b", "7b")])
+def test_the_published_parts_are_those_of_the_published_models(name, size):
+    parts, published = recipe_named(name).parts, deepseek_vl_config(size)
+    tokenizer = tiny_tokenizer()
+    made = parts.config(tokenizer)
+    assert (made.vision, made.connector) == (published.vision, published.connector)
+    with torch.device("meta"):
+        ours, theirs = (
+            {key: tuple(tensor.shape) for key, tensor in VisionLanguageModel(config).state_dict().items()}
+            for config in (made, published)
+        )
+    assert ours == theirs
 
 
 def test_the_learning_rate_follows_the_law():
@@ -66,6 +132,17 @@ def test_a_recipe_with_experts_differs_in_them_alone():
     assert replace(mixed, name="mm1_toy", parts=replace(mixed.parts, decoder=decoder)) == dense
     assert mixed.parts.decoder.parameters > 2 * dense.parts.decoder.parameters
     assert (mixed.router_losses.balance, mixed.router_losses.z) == (0.01, 0.001)
+
+
+def test_the_mixtures_of_the_papers_are_whole_and_told_apart():
+    assert MIXTURES["mm1"].shares == {"captions": 0.45, "interleaved": 0.45, "text": 0.1}
+    assert MIXTURES["mm1_5"].shares == {"captions": 0.5, "interleaved": 0.1, "text": 0.4}
+    assert len({mixture.hash for mixture in MIXTURES.values()}) == len(MIXTURES) >= 4
+    shown = str(mixtures_named("deepseek_vl_pretraining"))
+    assert shown.splitlines()[0].startswith("deepseek_vl_pretraining: mixture by sequences (")
+    assert "  text                       70.0%" in shown
+    with pytest.raises(ConfigError, match=r"(?s)no such mixture.*mm1_5"):
+        mixtures_named("mm2")
 
 
 def test_sequences_that_the_model_cannot_read_are_refused():

@@ -4,6 +4,7 @@
 `--apart`: the first half of each step's sequences has pictures and the second half none, so that one of two processes
 never sees a picture.
 `--experts`: its second layer has experts. `--accumulate`: so many micro-batches a step.
+`--recipe`: this one with its own stages and steps, on the same files.
 """
 
 import argparse
@@ -76,8 +77,28 @@ def with_experts(recipe):
     return replace(recipe, parts=replace(recipe.parts, decoder=decoder))
 
 
-def main(out, sources, total_steps, *, kill_at=0, steps=None, apart=False, experts=False, accumulate=1):
+def on_files(recipe, folder):
+    """A recipe of the toys' packages on these files instead, in float32; nothing is held out."""
+    captions, text = TarConfig(paths=(folder / "captions.tar",)), JsonlConfig(paths=(folder / "text.jsonl",))
+    places = {"openmoji": captions, "fluent": captions, "interleaved": captions, "faq": text, "reference": text}
+    stages = tuple(
+        replace(stage, train=replace(stage.train, precision=Precision.FLOAT32, validate_every_steps=0))
+        for stage in recipe.stages
+    )
+    return replace(
+        recipe,
+        sources=tuple(NamedSource(name=each.name, source=places[each.name]) for each in recipe.sources),
+        held_out=None,
+        stages=stages,
+    )
+
+
+def main(out, sources, total_steps, *, kill_at=0, steps=None, apart=False, experts=False, accumulate=1, recipe=None):
     torch.set_num_threads(1)
+    if recipe is not None:
+        with joined() as processes:
+            train_pretraining(on_files(recipe_named(recipe), sources), out, Limits(steps=steps), processes=processes)
+        return
     recipe = small_recipe(sources, steps=total_steps)
     (stage,) = recipe.stages
     every = replace(stage.train, checkpoint_every_steps=2, validate_every_steps=0, accumulate=accumulate)
@@ -131,4 +152,5 @@ if __name__ == "__main__":
     parser.add_argument("--apart", action="store_true")
     parser.add_argument("--experts", action="store_true")
     parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--recipe")
     main(**vars(parser.parse_args()))

@@ -94,6 +94,21 @@ def plan(
     show(result, as_json=as_json)
 
 
+@app.command("mixtures")
+@needs("train")
+def mixtures(
+    name: Annotated[str | None, typer.Argument(help="One of them; all by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Print the mixtures that papers give, as trees with each source's share and a hash.
+
+    A recipe fills their leaves with sources of one's own.
+    """
+    from lensmith.recipes.mixtures import mixtures_named
+
+    show(mixtures_named(name), as_json=as_json)
+
+
 def _refuse_others(context: typer.Context, names: tuple[str, ...], kind: str) -> None:
     sources = ((name, context.get_parameter_source(name)) for name in names)
     given = [name for name, source in sources if source is not None and source.name == "COMMANDLINE"]

@@ -3,6 +3,13 @@
 from collections.abc import Callable
 
 from lensmith.core.errors import ConfigError
+from lensmith.recipes.deepseek_vl import (
+    deepseek_vl_1_3b,
+    deepseek_vl_7b,
+    deepseek_vl_hybrid_test,
+    deepseek_vl_test,
+    deepseek_vl_toy,
+)
 from lensmith.recipes.mm1 import mm1_test, mm1_toy, mm1_toy_moe
 from lensmith.recipes.pretraining import PretrainingRecipe
 from lensmith.recipes.sightseer import SightseerRecipe, sightseer_nano, sightseer_test
@@ -10,6 +17,11 @@ from lensmith.recipes.sightseer import SightseerRecipe, sightseer_nano, sightsee
 Recipe = PretrainingRecipe | SightseerRecipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    "deepseek_vl_1_3b": deepseek_vl_1_3b,
+    "deepseek_vl_7b": deepseek_vl_7b,
+    "deepseek_vl_hybrid_test": deepseek_vl_hybrid_test,
+    "deepseek_vl_test": deepseek_vl_test,
+    "deepseek_vl_toy": deepseek_vl_toy,
     "mm1_test": mm1_test,
     "mm1_toy": mm1_toy,
     "mm1_toy_moe": mm1_toy_moe,

@@ -1,10 +1,10 @@
-"""A recipe of pre-training on documents: sources, mixture, packing, model, stages. `mm1` has the named ones.
+"""A recipe of pre-training on documents: sources, mixture, packing, model, stages. `mm1` and `deepseek_vl` have some.
 
-After MM1 (arXiv 2403.09611, section 3): captions, interleaved documents and text in one mixture, packed, with all parts
-learning. Where a recipe differs, it says so.
+After MM1 (arXiv 2403.09611, section 3): captions, interleaved documents and text in one mixture, packed. A stage may
+have a mixture, packing and batch of its own, and parts that do not learn, as DeepSeek-VL's have (arXiv 2403.05525,
+section 3.2). Where a recipe differs, it says so.
 """
 
-import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -13,25 +13,31 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from lensmith.core.config import content_hash
-from lensmith.core.errors import ConfigError
+from lensmith.core.errors import CheckpointError, ConfigError
 from lensmith.data.documents import Source, documents
-from lensmith.data.mixture import Mixture
+from lensmith.data.mixture import LanguageSchedule, Mixture
 from lensmith.data.plan.packing import PackingConfig
-from lensmith.data.plan.writing import PlanConfig
+from lensmith.data.plan.writing import PlanConfig, PlanStage
 from lensmith.data.sources import AnySource
 from lensmith.models import VisionLanguageModel
-from lensmith.models.families.mm1.config import Mm1Parts, mm1_toy_config
-from lensmith.models.families.mm1.processor import Mm1Processor, train_tokenizer
-from lensmith.train import TrainConfig
+from lensmith.models.checkpoints.folder import Loaded
+from lensmith.models.families.deepseek_vl.parts import DeepseekVlParts
+from lensmith.models.families.mm1.config import Mm1Parts
+from lensmith.models.inference.loading import load_vision_language
+from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.train import PartConfig, TrainConfig
 from lensmith.train.objectives.documents import ROUTER_LOSSES, RouterLossConfig
 
+AnyParts = DeepseekVlParts | Mm1Parts
+"""What a model that is pre-trained may consist of; each is a `families.base.TrainableParts`."""
 
-class ModelPart(enum.Enum):
-    """A part of the model, which a stage may leave as it is."""
+TOWER, CONNECTOR, LANGUAGE = "vision_tower", "connector", "language_model"
+"""The parts of every model, as `PartConfig.name` has them."""
 
-    TOWER = "vision_tower"
-    CONNECTOR = "connector"
-    LANGUAGE = "language_model"
+
+def frozen(*names: str) -> tuple[PartConfig, ...]:
+    """Parts that do not learn, for `OptimConfig.parts`."""
+    return tuple(PartConfig(name=name, lr_factor=0.0) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +50,17 @@ class NamedSource:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingStage:
-    """One stage: how long and how fast, and what does not learn."""
+    """One stage: how long and how fast, on what. What does not learn, or at another rate, is in `train.optim.parts`.
+
+    `mixture`, `packing` and `sequences_per_step` None: the recipe's. `language` schedules the share of language alone.
+    """
 
     name: str
     train: TrainConfig
-    frozen: tuple[ModelPart, ...] = ()
+    mixture: Mixture | None = None
+    packing: PackingConfig | None = None
+    sequences_per_step: int | None = None
+    language: LanguageSchedule | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +68,9 @@ class PretrainingRecipe:
     """A complete run. `vocabulary_size`: of the tokenizer that is made from the first `tokenizer_documents` of each
     source. `held_out` is measured while training; it is no part of the plan. `router_losses` are those of a language
     model with experts.
+
+    `starts_from`: the folder or name of a model of these parts, whose weights and tokenizer it begins with; None: both
+    are made.
     """
 
     name: str
@@ -64,20 +79,22 @@ class PretrainingRecipe:
     mixture: Mixture
     packing: PackingConfig
     sequences_per_step: int
-    parts: Mm1Parts
+    parts: AnyParts
     vocabulary_size: int
     tokenizer_documents: int = 5_000
     stages: tuple[PretrainingStage, ...]
     router_losses: RouterLossConfig = ROUTER_LOSSES
+    starts_from: str | None = None
     data_seed: int = 0
     weights_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.packing.max_tokens > self.parts.decoder.max_positions:
+        longest = max(stage.packing.max_tokens for stage in self.plan.stages)
+        if longest > self.parts.max_positions:
             raise ConfigError(
                 "sequences are longer than the language model reads",
-                expected=f"packing.max_tokens of at most {self.parts.decoder.max_positions}",
-                actual=self.packing.max_tokens,
+                expected=f"packing.max_tokens of at most {self.parts.max_positions}",
+                actual=longest,
             )
 
     @property
@@ -86,42 +103,76 @@ class PretrainingRecipe:
 
     @property
     def plan(self) -> PlanConfig:
-        """What the plan is: a sequence for each that a step takes."""
-        return PlanConfig(
-            mixture=self.mixture,
-            packing=self.packing,
-            sequences=self.steps * self.sequences_per_step,
-            seed=self.data_seed,
+        """What the plan is: a sequence for each that a step takes, stage by stage."""
+        return PlanConfig(stages=tuple(self._planned(stage) for stage in self.stages), seed=self.data_seed)
+
+    def _planned(self, stage: PretrainingStage) -> PlanStage:
+        each = stage.sequences_per_step or self.sequences_per_step
+        return PlanStage(
+            mixture=stage.mixture or self.mixture,
+            packing=stage.packing or self.packing,
+            sequences=stage.train.schedule.total_steps * each,
+            sequences_per_step=each,
+            language=stage.language,
         )
 
     @property
     def model_hash(self) -> str:
         """Of all that decides what the model is before it is trained."""
-        return content_hash(ModelIdentity(parts=self.parts, weights_seed=self.weights_seed))
+        return content_hash(
+            ModelIdentity(parts=self.parts, weights_seed=self.weights_seed, starts_from=self.starts_from)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
     """What a model's starting weights follow from, beside its tokenizer."""
 
-    parts: Mm1Parts
+    parts: AnyParts
     weights_seed: int
+    starts_from: str | None
 
 
 def build_tokenizer(recipe: PretrainingRecipe, sources: Mapping[str, Source]) -> PreTrainedTokenizerFast:
-    """Made from the beginnings of the recipe's sources. The same documents give the same tokenizer."""
-    return train_tokenizer(_texts(recipe, sources), vocabulary_size=recipe.vocabulary_size)
+    """Made from the beginnings of the recipe's sources, or that of the model that it starts from.
+
+    The same documents give the same tokenizer. Raises InputError or CheckpointError where there is no such model.
+    """
+    if recipe.starts_from is not None:
+        tokenizer: PreTrainedTokenizerFast = _loaded(recipe.starts_from).processor.tokenizer
+        return tokenizer
+    return recipe.parts.train_tokenizer(_texts(recipe, sources), vocabulary_size=recipe.vocabulary_size)
 
 
-def build_processor(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> Mm1Processor:
+def build_processor(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> VisionLanguageProcessor:
     """The processor of the recipe's model."""
-    return Mm1Processor.for_model(mm1_toy_config(tokenizer, recipe.parts), tokenizer)
+    return recipe.parts.processor(tokenizer)
 
 
-def build_model(recipe: PretrainingRecipe, processor: Mm1Processor) -> VisionLanguageModel:
-    """The model with its starting weights, drawn from `weights_seed`."""
+def build_model(recipe: PretrainingRecipe, processor: VisionLanguageProcessor) -> VisionLanguageModel:
+    """The model with its starting weights: drawn from `weights_seed`, or those of the model that it starts from.
+
+    Raises CheckpointError where that model consists of other parts.
+    """
     torch.manual_seed(recipe.weights_seed)
-    return VisionLanguageModel(mm1_toy_config(processor.tokenizer, recipe.parts))
+    model = VisionLanguageModel(recipe.parts.config(processor.tokenizer))
+    if recipe.starts_from is not None:
+        try:
+            model.load_state_dict(_loaded(recipe.starts_from).model.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{recipe.starts_from} does not consist of the recipe's parts",
+                actual=error,
+                hint="give the recipe the parts of that model",
+            ) from error
+    return model
+
+
+def _loaded(source: str) -> Loaded:
+    loaded = load_vision_language(source, dtype=torch.float32)
+    if loaded is None:
+        raise CheckpointError(f"{source} is no vision-language model", hint="a folder that `lensmith train` wrote")
+    return loaded
 
 
 def _texts(recipe: PretrainingRecipe, sources: Mapping[str, Source]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Training: one readable loop, resumable bit for bit."""
 
 from lensmith.train.checkpoint import load_weights
-from lensmith.train.config import Curves, OptimConfig, Precision, ScheduleConfig, TrainConfig
+from lensmith.train.config import Curves, LrDrop, OptimConfig, PartConfig, Precision, ScheduleConfig, TrainConfig
 from lensmith.train.folder import newest
 from lensmith.train.interfaces import (
     BatchError,
@@ -25,7 +25,9 @@ __all__ = [
     "DivergedError",
     "LossFunction",
     "LossParts",
+    "LrDrop",
     "OptimConfig",
+    "PartConfig",
     "Precision",
     "Progress",
     "ScheduleConfig",

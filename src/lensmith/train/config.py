@@ -47,30 +47,78 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartConfig:
+    """How fast a part of the model learns. `name`: what its parameters' names begin with, up to a dot (or all of one).
+
+    `lr_factor` times the schedule's rate is the part's; 0 freezes it: no gradient, no decay, no optimizer state.
+    """
+
+    name: str
+    lr_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name), "optim.parts.name", "the beginning of parameters' names", self.name)
+        _require(0 <= self.lr_factor < math.inf, "optim.parts.lr_factor", "0 (frozen) or more", self.lr_factor)
+
+    def holds(self, parameter: str) -> bool:
+        """Whether the parameter of this name is of the part."""
+        return parameter == self.name or parameter.startswith(f"{self.name}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW. `clip_norm` limits the gradient's norm over all parameters together; it must be finite."""
+    """AdamW. `clip_norm` limits the gradient's norm over all parameters together; it must be finite.
+
+    `parts` learn at rates of their own; of several that hold a parameter, the longest name decides, so that a part of
+    a frozen part may learn. What none of them holds learns at the schedule's rate, unless it was frozen before.
+    """
 
     peak_lr: float
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     eps: float = 1e-8
     clip_norm: float = 1.0
+    parts: tuple[PartConfig, ...] = ()
 
     def __post_init__(self) -> None:
+        names = [part.name for part in self.parts]
+        _require(len(set(names)) == len(names), "optim.parts", "each part once", ", ".join(names))
         _require(self.peak_lr > 0, "optim.peak_lr", "above 0", self.peak_lr)
         _require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", "in [0, 1)", self.betas)
         _require(self.weight_decay >= 0, "optim.weight_decay", "0 or more", self.weight_decay)
         _require(self.eps > 0, "optim.eps", "above 0", self.eps)
         _require(0 < self.clip_norm < math.inf, "optim.clip_norm", "above 0 and finite", self.clip_norm)
 
+    def lr_factor(self, parameter: str) -> float:
+        """What the schedule's rate is multiplied by for the parameter of this name."""
+        holding = [part for part in self.parts if part.holds(parameter)]
+        return max(holding, key=lambda part: len(part.name)).lr_factor if holding else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrDrop:
+    """Once `after` (a share of the steps) is done, the rate is `lr_fraction` of its peak."""
+
+    after: float
+    lr_fraction: float
+
+    def __post_init__(self) -> None:
+        _require(0 < self.after < 1, "schedule.drops.after", "between 0 and 1", self.after)
+        _require(0 <= self.lr_fraction <= 1, "schedule.drops.lr_fraction", "0 to 1", self.lr_fraction)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Linear warm-up to the peak, then half a cosine down to `final_lr_fraction` of it (see `optim.lr_at`)."""
+    """Linear warm-up to the peak, then half a cosine down to `final_lr_fraction` of it (see `optim.lr_at`).
+
+    A `final_lr_fraction` of 1 keeps the rate at its peak. With `drops` there is no cosine: the rate stays at its peak
+    and falls at each of them, as DeepSeek's language models are trained.
+    """
 
     total_steps: int
     warmup_steps: int
     final_lr_fraction: float = 0.05
+    drops: tuple[LrDrop, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.total_steps > 0, "schedule.total_steps", "above 0", self.total_steps)
@@ -81,6 +129,8 @@ class ScheduleConfig:
             self.warmup_steps,
         )
         _require(0 <= self.final_lr_fraction <= 1, "schedule.final_lr_fraction", "0 to 1", self.final_lr_fraction)
+        ends = [drop.after for drop in self.drops]
+        _require(ends == sorted(set(ends)), "schedule.drops", "one after the other", ends)
 
 
 class Curves(enum.Enum):

@@ -86,6 +86,7 @@ class Run:
         """A new run, or one that continues where the newest checkpoint in its folder stands."""
         began = time.monotonic()
         processes.shard(model)
+        optim.freeze(model, config.optim)
         device = next(iter(optim.trainable(model).values())).device
         state = checkpoints.TrainingState(
             model=model,
@@ -316,8 +317,7 @@ def update(run: Run, prefetcher: Prefetcher) -> dict[str, float]:
     )
     _require_finite(run, loss, norm)
     lr = optim.lr_at(run.step, peak_lr=optim_config.peak_lr, schedule=run.config.schedule)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    optim.set_lr(optimizer, lr)
     optimizer.step()
     if run.state.average is not None:
         run.state.average.update(run.step)

@@ -1,4 +1,7 @@
-"""AdamW, its learning rate, gradients made ready for it, and an average of the weights.
+"""AdamW, its learning rates, gradients made ready for it, and an average of the weights.
+
+A part of the model may learn at a rate of its own, or not at all (`PartConfig`): its decay, which torch's AdamW
+multiplies by the rate, is then smaller by as much.
 
 Vectors (norms, biases, class tokens kept as vectors) are not decayed, as is usual since GPT-2: decay is for matrices.
 
@@ -10,6 +13,7 @@ step alone: a resumed average equals an uninterrupted one.
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +27,34 @@ def lr_at(step: int, *, peak_lr: float, schedule: ScheduleConfig) -> float:
     """The learning rate of update number `step` (from 0).
 
     It rises linearly and reaches the peak with the last warm-up update, then falls along half a cosine and reaches
-    `final_lr_fraction` of the peak with the last update of all.
+    `final_lr_fraction` of the peak with the last update of all; or it falls at the schedule's drops.
     """
     done = step + 1
     if done <= schedule.warmup_steps:
         return peak_lr * done / schedule.warmup_steps
+    if schedule.drops:
+        passed = [drop.lr_fraction for drop in schedule.drops if step / schedule.total_steps >= drop.after]
+        return peak_lr * (passed[-1] if passed else 1.0)
     progress = min(1.0, (done - schedule.warmup_steps) / (schedule.total_steps - schedule.warmup_steps))
     cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
     return peak_lr * (schedule.final_lr_fraction + (1.0 - schedule.final_lr_fraction) * cosine)
+
+
+def freeze(model: nn.Module, config: OptimConfig) -> None:
+    """Lets the parameters of the configuration's parts learn or not; others stay as they are.
+
+    Raises InputError for a part that the model does not have.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for part in config.parts:
+        if not any(map(part.holds, names)):
+            tops = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            raise InputError("the model has no such part", expected=f"a part of {tops}", actual=part.name)
+    for name, parameter in model.named_parameters():
+        if any(part.holds(name) for part in config.parts):
+            parameter.requires_grad_(config.lr_factor(name) > 0)
+            if not parameter.requires_grad:
+                parameter.grad = None
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -51,12 +75,20 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters in two groups: matrices with decay, vectors without."""
+    """AdamW over the trainable parameters in groups: for each `lr_factor`, matrices with decay, vectors without.
+
+    Raises InputError where no parameter is left, or one is not float32.
+    """
     parameters = trainable(model)
-    groups = [
-        {"params": [(name, p) for name, p in parameters.items() if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [(name, p) for name, p in parameters.items() if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    factors = {name: config.lr_factor(name) for name in parameters}
+    groups: list[dict[str, Any]] = []
+    for factor in sorted(set(factors.values()), reverse=True):
+        own = [(name, p) for name, p in parameters.items() if factors[name] == factor]
+        matrices, vectors = [[pair for pair in own if (pair[1].ndim >= 2) is wanted] for wanted in (True, False)]
+        groups += [
+            {"params": matrices, "weight_decay": config.weight_decay, "lr_factor": factor},
+            {"params": vectors, "weight_decay": 0.0, "lr_factor": factor},
+        ]
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters.values())
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
@@ -65,6 +97,12 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         eps=config.eps,
         fused=fused or None,
     )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Gives each group its rate: `lr` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
 
 
 def scale_and_clip(model: nn.Module, *, target_tokens: int, clip_norm: float) -> Tensor:

@@ -1,15 +1,17 @@
 """Plans: written down, read again, the same for the same sources, and refused for others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from lensmith.core.errors import CheckpointError, ConfigError, InputError
-from lensmith.data.mixture import Mixture
+from lensmith.data.mixture import LanguageSchedule, Mixture
 from lensmith.data.plan.packing import PackingConfig
 from lensmith.data.plan.reading import Plan
-from lensmith.data.plan.writing import PlanConfig, write_plan
+from lensmith.data.plan.writing import PlanConfig, PlanStage, write_plan
 from tests.support.documents import MemorySource, byte_tokens
 
 COLOURS = ("red", "green", "blue", "black", "white", "gray")
@@ -17,12 +19,9 @@ CAPTIONS = MemorySource([(f"<{colour}>", f"{colour} " * (1 + index)) for index, 
 TEXTS = MemorySource([(f"This is text {index}. " * (1 + index % 7),) for index in range(23)])
 SOURCES = {"captions": CAPTIONS, "text": TEXTS}
 TOKENS = byte_tokens()
-CONFIG = PlanConfig(
-    mixture=Mixture.of(captions=0.6, text=0.4),
-    packing=PackingConfig(max_tokens=64, max_pictures=3, max_waiting=8),
-    sequences=200,
-    seed=5,
-)
+MIXTURE = Mixture.of(captions=0.6, text=0.4)
+PACKING = PackingConfig(max_tokens=64, max_pictures=3, max_waiting=8)
+CONFIG = PlanConfig.of(mixture=MIXTURE, packing=PACKING, sequences=200, seed=5)
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_every_record_is_read_once_before_any_is_read_again(path):
 
 def test_a_long_document_is_in_whole_but_in_parts(path):
     long = MemorySource([("A sentence of some length. " * 20,)])
-    config = PlanConfig(mixture=Mixture.of(long=1.0), packing=CONFIG.packing, sequences=20)
+    config = PlanConfig.of(mixture=Mixture.of(long=1.0), packing=PACKING, sequences=20)
     report = write_plan(path, config, {"long": long}, TOKENS)
     assert report.sources["long"].cut == report.sources["long"].documents > 0
     parts = sorted({document.span for document in spans_by_source(Plan(path))["long"]})
@@ -84,7 +83,7 @@ def test_the_same_sources_give_the_same_bytes_and_hash(path, tmp_path):
 
 
 def test_the_hash_is_of_rows_sources_and_configuration(path):
-    other_seed = PlanConfig(**{**vars(CONFIG), "seed": 6})
+    other_seed = replace(CONFIG, seed=6)
     more = {**SOURCES, "text": MemorySource([*TEXTS.records, ("More.",)])}
     hashes = {
         write_plan(path, config, sources, TOKENS).hash
@@ -142,7 +141,7 @@ def test_what_is_no_plan_is_said(path):
 
 
 def test_a_plan_of_several_row_groups_is_read_at_any_place(path):
-    config = PlanConfig(mixture=CONFIG.mixture, packing=CONFIG.packing, sequences=2_100)
+    config = PlanConfig.of(mixture=MIXTURE, packing=PACKING, sequences=2_100)
     write_plan(path, config, SOURCES, TOKENS)
     plan = Plan(path)
     rows = pq.read_table(path).to_pylist()
@@ -150,3 +149,104 @@ def test_a_plan_of_several_row_groups_is_read_at_any_place(path):
         assert plan.sequence(number).tokens == rows[number]["tokens"]
     with pytest.raises(IndexError):
         plan.sequence(2_100)
+
+
+# Captions alone, one a sequence; then both, each step of one modality, language falling from all to 40 % in 30 steps.
+STAGED = PlanConfig(
+    stages=(
+        PlanStage(
+            mixture=Mixture.of(captions=1.0),
+            packing=PackingConfig(max_tokens=48, max_pictures=1, max_waiting=1),
+            sequences=24,
+            sequences_per_step=8,
+        ),
+        PlanStage(
+            mixture=MIXTURE,
+            packing=PACKING,
+            sequences=240,
+            sequences_per_step=4,
+            language=LanguageSchedule(steps=30, pure_steps=True),
+        ),
+    ),
+    seed=5,
+)
+
+
+def test_stages_follow_each_other_with_a_packing_and_a_mixture_of_their_own(path):
+    report = write_plan(path, STAGED, SOURCES, TOKENS)
+    plan = Plan(path)
+    assert plan.config == STAGED
+    first = [plan.sequence(number) for number in range(24)]
+    assert {sequence.source for sequence in first} == {"captions"}
+    assert {len(sequence.documents) for sequence in first} == {1}, "not packed"
+    # Each of the six records four times in 24 documents: a source is read through before it is read again.
+    assert np.bincount([sequence.documents[0].record for sequence in first]).tolist() == [4] * 6
+    later = [plan.sequence(number) for number in range(24, 264)]
+    assert max(len(sequence.documents) for sequence in later) > 1, "packed"
+    assert [stage.sequences for stage in report.stages] == [24, 240]
+    assert [plan.stage_of(number) for number in (0, 23, 24, 263)] == [STAGED.stages[index] for index in (0, 0, 1, 1)]
+
+
+def test_what_waits_when_the_packing_changes_is_said_to_be_unused(path):
+    stages = tuple(
+        PlanStage(mixture=Mixture.of(captions=1.0), packing=replace(PACKING, max_tokens=max_tokens), sequences=7)
+        for max_tokens in (64, 48)
+    )
+    report = write_plan(path, PlanConfig(stages=stages), SOURCES, TOKENS)
+    plan = Plan(path)
+    assert max(plan.sequence(number).tokens for number in range(7, 14)) <= 48
+    # No caption is cut, so each document that was read is in one sequence or in none.
+    written = sum(len(plan.sequence(number).documents) for number in range(14))
+    assert report.unused == report.sources["captions"].documents - written > 0
+
+
+def test_steps_are_pure_and_language_falls_as_the_schedule_says(path):
+    report = write_plan(path, STAGED, SOURCES, TOKENS)
+    plan = Plan(path)
+    steps = [[plan.sequence(24 + 4 * step + place).source for place in range(4)] for step in range(60)]
+    assert {len(set(step)) for step in steps} == {1}
+    wanted = [1 - 0.6 * min(step / 30, 1) for step in range(60)]
+    given_so_far = np.cumsum([step[0] == "text" for step in steps])
+    assert np.abs(given_so_far - np.cumsum(wanted)).max() <= 0.5 + 1e-9, "in whole steps"
+    (stage,) = report.stages[1:]
+    assert [(part.first_step, part.steps) for part in stage.language] == [(6 * part, 6) for part in range(10)]
+    assert [part.wanted for part in stage.language] == pytest.approx(
+        [np.mean(wanted[at : at + 6]) for at in range(0, 60, 6)]
+    )
+    assert [part.real for part in stage.language] == pytest.approx(
+        [np.mean([step[0] == "text" for step in steps[at : at + 6]]) for at in range(0, 60, 6)]
+    )
+    assert report.sources["text"].wanted == pytest.approx(sum(wanted) / 60 * 240 / 264)
+    assert "language alone, over the 60 steps of stage 2" in str(report)
+
+
+def test_the_hash_is_of_the_schedule_too(path, tmp_path):
+    slower = replace(STAGED.stages[1], language=LanguageSchedule(steps=31, pure_steps=True))
+    one = write_plan(path, STAGED, SOURCES, TOKENS)
+    other = write_plan(tmp_path / "other", replace(STAGED, stages=(STAGED.stages[0], slower)), SOURCES, TOKENS)
+    assert one.hash != other.hash
+    assert one == write_plan(tmp_path / "again", STAGED, SOURCES, TOKENS)
+
+
+def test_a_stage_alone_draws_what_a_plan_without_stages_drew(path, tmp_path):
+    """The stage's number moves the draws, so that a stage after another does not begin as that one did."""
+    stage = PlanStage(mixture=MIXTURE, packing=PACKING, sequences=60)
+    write_plan(path, PlanConfig(stages=(stage, stage), seed=5), SOURCES, TOKENS)
+    names = [Plan(path).sequence(number).source for number in range(120)]
+    assert names[:60] != names[60:]
+    write_plan(tmp_path / "one", PlanConfig(stages=(stage,), seed=5), SOURCES, TOKENS)
+    assert names[:60] == [Plan(tmp_path / "one").sequence(number).source for number in range(60)]
+
+
+def test_language_that_has_pictures_is_refused(path):
+    stage = replace(STAGED.stages[1], language=LanguageSchedule(parts=("captions",)))
+    with pytest.raises(InputError, match=r"(?s)'captions' has pictures.*leave it out"):
+        write_plan(path, PlanConfig(stages=(stage,)), SOURCES, TOKENS)
+    assert not path.exists()
+
+
+def test_a_stage_of_half_a_step_is_refused():
+    with pytest.raises(ConfigError, match="not whole steps"):
+        PlanStage(mixture=MIXTURE, packing=PACKING, sequences=10, sequences_per_step=4)
+    with pytest.raises(ConfigError, match="no stages"):
+        PlanConfig(stages=())

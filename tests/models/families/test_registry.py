@@ -23,9 +23,11 @@ FIXED_FILES = ("__init__.py", "README.md", "config.py", "loading.py", "processor
 NAMES = re.compile("|".join([*registry.FAMILIES, *(name.replace("_vl", "") for name in registry.FAMILIES)]), re.I)
 MAY_NAME_A_FAMILY = {
     "recipes/__init__.py": "the table of recipes, each of which makes a model of one family",
+    "recipes/deepseek_vl.py": "a recipe is how a family's models are made",
+    "recipes/mixtures.py": "whose paper gives a mixture",
     "recipes/sightseer.py": "a recipe is how a family's models are made",
     "recipes/mm1.py": "the same",
-    "recipes/pretraining.py": "the same: what is pre-trained so far is MM1's",
+    "recipes/pretraining.py": "the same: of whose parts a model that is pre-trained may consist",
     "workflows/training/__init__.py": "which way a recipe is run",
     "workflows/training/sightseer.py": "runs the stages of that recipe",
 }

@@ -94,7 +94,7 @@ def made(processor, kind):
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory, tokens):
     path = tmp_path_factory.mktemp("plan") / "plan.parquet"
-    config = PlanConfig(mixture=Mixture.of(captions=0.5, text=0.5), packing=PACKING, sequences=24)
+    config = PlanConfig.of(mixture=Mixture.of(captions=0.5, text=0.5), packing=PACKING, sequences=24)
     write_plan(path, config, SOURCES, tokens)
     return Plan(path)
 
@@ -187,7 +187,7 @@ def test_two_hundred_documents_have_each_token_s_loss_packed_as_alone(tokens, pr
     records = [tuple(piece() for _ in range(draw.randint(1, 5))) for _ in range(240)]
     sources = {"mixed": MemorySource(records)}
     packing = PackingConfig(max_tokens=512, max_pictures=16, max_waiting=64)
-    config = PlanConfig(mixture=Mixture.of(mixed=1.0), packing=packing, sequences=44)
+    config = PlanConfig.of(mixture=Mixture.of(mixed=1.0), packing=packing, sequences=44)
     write_plan(tmp_path / "plan.parquet", config, sources, tokens)
     batches = DocumentBatches(Plan(tmp_path / "plan.parquet"), sources, tokens, processor, sequences_per_step=44)
     sequences = [batches.plan.sequence(number) for number in range(44)]

@@ -20,7 +20,7 @@ TOKENS = byte_tokens()
 def html(tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "plan.parquet"
     packing = PackingConfig(max_tokens=128, max_pictures=4)
-    config = PlanConfig(mixture=Mixture.of(captions=0.5, text=0.5), packing=packing, sequences=20)
+    config = PlanConfig.of(mixture=Mixture.of(captions=0.5, text=0.5), packing=packing, sequences=20)
     write_plan(path, config, SOURCES, TOKENS)
 
     def decode(ids):

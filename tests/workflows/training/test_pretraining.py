@@ -14,7 +14,7 @@ from lensmith.core.types import Message, Picture
 from lensmith.data.plan.reading import Plan
 from lensmith.models.inference.endpoint import LocalEndpoint
 from lensmith.models.inference.loading import load_vision_language
-from lensmith.recipes.pretraining import ModelPart
+from lensmith.recipes.pretraining import LANGUAGE, TOWER, frozen
 from lensmith.train import StopReason
 from lensmith.train.log import read
 from lensmith.train.objectives.documents import RouterLossConfig
@@ -120,18 +120,17 @@ def test_another_recipe_or_plan_is_refused(recipe, finished):
 
 def test_a_frozen_part_stays_as_it_is(recipe, finished, tmp_path):
     (stage,) = recipe.stages
-    frozen = replace(recipe, stages=(replace(stage, frozen=(ModelPart.TOWER, ModelPart.LANGUAGE)),))
-    result = train_pretraining(frozen, tmp_path / "run")
+    optim = replace(stage.train.optim, parts=frozen(TOWER, LANGUAGE))
+    still_parts = replace(recipe, stages=(replace(stage, train=replace(stage.train, optim=optim)),))
+    result = train_pretraining(still_parts, tmp_path / "run")
     trained = AutoModelForImageTextToText.from_pretrained(result.model).state_dict()
     free = AutoModelForImageTextToText.from_pretrained(finished[1].model).state_dict()
     differ = {name.partition(".")[0] for name, weights in free.items() if not torch.equal(trained[name], weights)}
     assert differ == {"vision_tower", "connector", "language_model"}
     start = train_pretraining(
         replace(
-            frozen,
-            stages=(
-                replace(frozen.stages[0], train=replace(stage.train, optim=replace(stage.train.optim, peak_lr=1e-12))),
-            ),
+            still_parts,
+            stages=(replace(stage, train=replace(stage.train, optim=replace(optim, peak_lr=1e-12))),),
         ),
         tmp_path / "still",
     )

@@ -1,6 +1,7 @@
 """Reading a plan: any training sequence by its number."""
 
 import functools
+import itertools
 import json
 import threading
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from lensmith.core.config import content_hash, from_dict
 from lensmith.core.errors import CheckpointError, InputError
 from lensmith.data.documents import Source
 from lensmith.data.plan.tokens import Span, Tokens
-from lensmith.data.plan.writing import FORMAT, METADATA, PlanConfig, PlanReport
+from lensmith.data.plan.writing import FORMAT, METADATA, PlanConfig, PlanReport, PlanStage
 
 _GROUPS_KEPT = 4
 
@@ -105,6 +106,11 @@ class Plan:
                 for each in values["documents"]
             ),
         )
+
+    def stage_of(self, number: int) -> PlanStage:
+        """The stage that sequence `number` is of."""
+        ends = itertools.accumulate(stage.sequences for stage in self.config.stages)
+        return next(stage for stage, end in zip(self.config.stages, ends, strict=True) if number < end)
 
     def _read_group(self, group: int) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._file.read_row_group(group).to_pylist()

@@ -6,13 +6,17 @@ outside these folders names a family. Another package adds one through an entry 
 """
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lensmith.core.errors import InputError
 from lensmith.models.checkpoints.folder import Loaded
+from lensmith.models.config import VisionLanguageConfig
+from lensmith.models.processor import VisionLanguageProcessor
 
 Source = str | Path
 """A folder, or a name: of a model that ships, or on the Hub."""
@@ -63,3 +67,20 @@ class Family:
     tiny: Callable[[], Loaded] | None = None
     convert: Callable[..., Any] | None = None
     layouts: tuple[str, ...] = ()
+
+
+class TrainableParts(Protocol):
+    """What a family's models consist of, as a frozen dataclass: all that a recipe needs to make one of any size."""
+
+    @property
+    def max_positions(self) -> int:
+        """The longest document that the language model reads."""
+
+    def train_tokenizer(self, texts: Iterable[str], *, vocabulary_size: int) -> PreTrainedTokenizerFast:
+        """A tokenizer with the family's special tokens. The same texts give the same one."""
+
+    def config(self, tokenizer: PreTrainedTokenizerBase) -> VisionLanguageConfig:
+        """The model's configuration, with the tokenizer's vocabulary and special tokens."""
+
+    def processor(self, tokenizer: PreTrainedTokenizerBase) -> VisionLanguageProcessor:
+        """The processor of that model."""

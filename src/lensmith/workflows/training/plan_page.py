@@ -37,18 +37,24 @@ def plan_page(
     plan: Plan, sources: Mapping[str, Source], tokens: Tokens, decode: Callable[[Sequence[int]], str], *, title: str
 ) -> str:
     """The page. It reads as far into the plan as it needs to meet each source, and the documents of what it draws."""
-    report, packing = plan.report, plan.config.packing
+    report, packings = plan.report, [stage.packing for stage in plan.config.stages]
+    most_tokens, most_pictures = (
+        max(getattr(one, name) for one in packings) for name in ("max_tokens", "max_pictures")
+    )
     head = (
         f'<header><p class="kicker">Plan</p><h1>{escape(title)}</h1>'
-        f'<p class="lead">{report.sequences:,} sequences of up to {packing.max_tokens:,} tokens and '
-        f"{packing.max_pictures} pictures: {report.efficiency:.1%} of their room is filled.</p>"
+        f'<p class="lead">{report.sequences:,} sequences of up to {most_tokens:,} tokens and '
+        f"{most_pictures} pictures: {report.efficiency:.1%} of their room is filled.</p>"
         f'<p class="dim">{report.tokens:,} tokens, {report.pictures:,} pictures; {report.unused} spans read and not '
         f"used; hash <code>{report.hash[:16]}</code></p></header>"
     )
     shares = f"<section><h2>Sources</h2>{_shares(plan)}</section>"
-    drawer = _Drawer(sources=sources, tokens=tokens, decode=decode, room=packing.max_tokens)
-    drawn = "".join(drawer.sequence(number, sequence) for number, sequence in _one_of_each(plan))
-    return page(title=f"Plan: {title}", body=head + shares + drawn, style=_STYLE)
+    drawer = _Drawer(sources=sources, tokens=tokens, decode=decode)
+    drawn = "".join(
+        drawer.sequence(number, sequence, room=plan.stage_of(number).packing.max_tokens)
+        for number, sequence in _one_of_each(plan)
+    )
+    return page(title=f"Plan: {title}", body=head + shares + _language(plan) + drawn, style=_STYLE)
 
 
 def _shares(plan: Plan) -> str:
@@ -73,6 +79,20 @@ def _shares(plan: Plan) -> str:
     return f'<div class="scroll">{table(heads, rows)}</div>'
 
 
+def _language(plan: Plan) -> str:
+    """How often sequences were of language alone, over time, for each stage that has a schedule of it."""
+    sections = []
+    for number, stage in enumerate(plan.report.stages, start=1):
+        rows = [
+            (f"{part.first_step:,}-{part.first_step + part.steps - 1:,}", f"{part.wanted:.1%}", f"{part.real:.1%}")
+            for part in stage.language
+        ]
+        if rows:
+            drawn = table(("steps", "wanted", "sequences"), rows)
+            sections.append(f"<section><h2>Language alone, stage {number}</h2>{drawn}</section>")
+    return "".join(sections)
+
+
 def _one_of_each(plan: Plan) -> Iterator[tuple[int, PlannedSequence]]:
     left = set(plan.report.sources)
     for number in range(len(plan)):
@@ -86,26 +106,26 @@ def _one_of_each(plan: Plan) -> Iterator[tuple[int, PlannedSequence]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawer:
-    """Draws sequences with room for `room` tokens."""
+    """Draws sequences."""
 
     sources: Mapping[str, Source]
     tokens: Tokens
     decode: Callable[[Sequence[int]], str]
-    room: int
 
-    def sequence(self, number: int, sequence: PlannedSequence) -> str:
+    def sequence(self, number: int, sequence: PlannedSequence, *, room: int) -> str:
+        """One with room for `room` tokens."""
         source = self.sources[sequence.source]
         blocks, documents = [], []
         for place, planned in enumerate(sequence.documents):
             hue, count = f"--hue:{_HUES[place % len(_HUES)]}", planned.span.tokens
             pictures = planned.span.pictures * self.tokens.per_picture
             inside = f'<i style="width:{pictures / count:.1%}"></i>' if pictures else ""
-            blocks.append(f'<div style="{hue};width:{count / self.room:.3%}" title="{count} tokens">{inside}</div>')
+            blocks.append(f'<div style="{hue};width:{count / room:.3%}" title="{count} tokens">{inside}</div>')
             documents.append(f'<div class="document" style="{hue}">{self._document(planned, source)}</div>')
         many = "document" if len(documents) == 1 else "documents"
         return (
             f"<section><h2>{escape(sequence.source)}: sequence {number:,}</h2>"
-            f'<p class="dim">{len(documents)} {many}, {sequence.tokens:,} of {self.room:,} tokens</p>'
+            f'<p class="dim">{len(documents)} {many}, {sequence.tokens:,} of {room:,} tokens</p>'
             f'<div class="bar">{"".join(blocks)}</div><div class="documents">{"".join(documents)}</div></section>'
         )
 

@@ -21,7 +21,6 @@ from lensmith.models.language.isolation import isolated_documents
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.recipes.pretraining import (
     PretrainingRecipe,
-    PretrainingStage,
     build_model,
     build_processor,
     build_tokenizer,
@@ -142,24 +141,25 @@ def _stages(
     processes: Processes,
 ) -> Iterator[StageRun]:
     first = 0
-    for stage in recipe.stages:
+    for stage, planned in zip(recipe.stages, recipe.plan.stages, strict=True):
         batches = DocumentBatches(
             plan,
             prepared.sources,
             prepared.tokens,
             prepared.processor,
-            sequences_per_step=recipe.sequences_per_step,
+            sequences_per_step=planned.sequences_per_step,
             accumulate=stage.train.accumulate,
             first=first,
             ranks=Ranks(rank=processes.rank, ranks=processes.count),
         )
-        first += stage.train.schedule.total_steps * recipe.sequences_per_step
+        first += planned.sequences
         yield StageRun(
             name=stage.name,
             train=stage.train,
             batches=batches,
             loss=partial(document_loss, router_losses=recipe.router_losses),
-            prepare=partial(set_learning, model, stage),
+            # What the stage before has frozen learns again; what this one freezes, its configuration says.
+            prepare=partial(model.requires_grad_, True),
             identity={"plan": plan.hash, "model": recipe.model_hash},
             validate=_held_out(recipe, prepared, batches, out_dir / stage.name)
             if stage.train.validate_every_steps
@@ -182,9 +182,3 @@ def _held_out(
         folder=folder,
         keeps_samples=batches.ranks.rank == 0,
     )
-
-
-def set_learning(model: VisionLanguageModel, stage: PretrainingStage) -> None:
-    """Lets learn all parts but those that the stage freezes."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.partition(".")[0] not in {part.value for part in stage.frozen})

@@ -74,7 +74,7 @@ class StageRun:
     train: TrainConfig
     batches: Batches[Any]
     loss: LossFunction[Any, Any]
-    prepare: Callable[[], None]
+    prepare: Callable[[], object]
     identity: Mapping[str, str | int | float]
     validate: Validate[Any] | None = None
 

@@ -11,18 +11,18 @@ dimensions here are ours, a Llama's, chosen so that the weights without embeddin
 layers have experts is not told either: here the last of every two or four.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from transformers import LlamaConfig, PreTrainedTokenizerBase
+from transformers import LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lensmith.core.errors import ConfigError
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.connectors.attention_pool import AttentionPoolConnectorConfig
 from lensmith.models.connectors.c_abstractor import CAbstractorConfig
 from lensmith.models.connectors.pool import PoolConnectorConfig
-from lensmith.models.families.mm1.processor import IMAGE
+from lensmith.models.families.mm1.processor import IMAGE, Mm1Processor, train_tokenizer
 from lensmith.models.language.experts import ExpertLlamaConfig, ExpertsConfig
 from lensmith.models.towers import ClipTowerConfig
 
@@ -100,6 +100,20 @@ class Mm1Parts:
     tower: ClipTowerConfig
     connector: Mm1Connector
     decoder: LlamaDecoderConfig
+
+    @property
+    def max_positions(self) -> int:
+        return self.decoder.max_positions
+
+    def train_tokenizer(self, texts: Iterable[str], *, vocabulary_size: int) -> PreTrainedTokenizerFast:
+        """See `TrainableParts`, as of the rest."""
+        return train_tokenizer(texts, vocabulary_size=vocabulary_size)
+
+    def config(self, tokenizer: PreTrainedTokenizerBase) -> VisionLanguageConfig:
+        return mm1_toy_config(tokenizer, self)
+
+    def processor(self, tokenizer: PreTrainedTokenizerBase) -> Mm1Processor:
+        return Mm1Processor.for_model(self.config(tokenizer), tokenizer)
 
 
 # "quick_gelu" as in the encoder of this size and data that Apple published, DFN5B-CLIP-ViT-H-14-378.
