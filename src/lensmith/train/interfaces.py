@@ -126,6 +126,10 @@ class DivergedError(LensmithError):
     """The loss or its gradient is no longer a finite number, or the loss has spiked."""
 
 
+class LostProcessError(LensmithError):
+    """Another of a run's processes is gone."""
+
+
 class StorageError(LensmithError):
     """A run could not write a file: the disk is full, say. What was written before is whole."""
 

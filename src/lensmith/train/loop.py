@@ -14,6 +14,7 @@ import errno
 import logging
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -40,6 +41,7 @@ from lensmith.train.interfaces import (
     BatchT,
     LossFunction,
     LossParts,
+    LostProcessError,
     ModelT,
     Progress,
     StepContext,
@@ -57,6 +59,9 @@ from lensmith.train.speed import Peak, peak_of
 from lensmith.train.status import LOCK_FILE, RunState, RunStatus, write_status
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+# What gloo and NCCL say has no type of its own.
+_OF_CONNECTIONS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +215,8 @@ def train(
 
     Raises CheckpointError (nothing usable to resume from), DivergedError (before the bad update is made, and behind a
     checkpoint from before it), BatchError (the data function failed), StorageError (a file cannot be written; older
-    checkpoints are whole), InputError (the model cannot be trained, or another run writes into `out_dir`).
+    checkpoints are whole), LostProcessError, InputError (the model cannot be trained, or another run writes into
+    `out_dir`).
     """
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -251,7 +257,7 @@ def train(
 
 @contextmanager
 def _told(run: Run) -> Iterator[None]:
-    """The run's folder says that it runs, and, where it ends by an error, why. A full disk becomes a StorageError."""
+    """The run's folder says that it runs, and, where it ends by an error, why."""
     run.tell(RunState.RUNNING)
     try:
         yield
@@ -259,19 +265,29 @@ def _told(run: Run) -> Iterator[None]:
         run.tell(RunState.STOPPED, "interrupted twice: without a checkpoint of the last steps")
         raise
     except Exception as error:
-        problem = _unwritable(run, error) if isinstance(error, OSError) and error.errno in _NO_ROOM else error
+        problem = _problem(run, error)
         run.tell(RunState.FAILED, str(problem).partition("\n")[0] or type(problem).__name__)
         if problem is error:
             raise
         raise problem from error
 
 
-def _unwritable(run: Run, error: OSError) -> StorageError:
+def _problem(run: Run, error: Exception) -> Exception:
+    """What a person can do something about, of a full disk and of a process that is gone; else the error itself."""
     standing = f"the newest checkpoint is {run.checkpoint.path}" if run.checkpoint else "no checkpoint was written yet"
-    return StorageError(
-        f"{error.filename or run.folder} could not be written after step {run.step}: {error.strerror}; {standing}",
-        hint="make room, and type the same command again: it goes on from the newest checkpoint",
-    )
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return StorageError(
+            f"{error.filename or run.folder} could not be written after step {run.step}: {error.strerror}; {standing}",
+            hint="make room, and type the same command again: it goes on from the newest checkpoint",
+        )
+    if run.processes.count > 1 and isinstance(error, RuntimeError) and _OF_CONNECTIONS.search(str(error)):
+        return LostProcessError(
+            f"another process of this run was lost after step {run.step}; {standing}",
+            actual=str(error).strip().partition("\n")[0],
+            hint="the same command goes on from there, with as many processes or another number of them; what the "
+            "lost one said last tells why",
+        )
+    return error
 
 
 def _run_to_the_end(
