@@ -135,7 +135,7 @@ def toy_train(
 
 def curve(folder: Path) -> list[dict[str, Any]]:
     """A run's log without what depends on the clock."""
-    return [{k: v for k, v in line.items() if k not in ("data_wait_s", "samples_per_s")} for line in read(folder)]
+    return [{k: v for k, v in line.items() if not k.endswith("_s")} for line in read(folder)]
 
 
 def same_bits(one: nn.Module, other: nn.Module) -> bool:

@@ -60,7 +60,8 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
 def test_every_line_says_how_the_step_went(tmp_path: Path) -> None:
     toy_train(tmp_path)
     first = read(tmp_path)[0]
-    own = {"step", "loss", "lr", "grad_norm", "tokens", "samples", "data_wait_s", "samples_per_s"}
+    own = {"step", "loss", "lr", "grad_norm", "tokens", "samples", "data_wait_s", "step_s", "samples_per_s"}
+    own |= {"target_tokens_per_s"}
     assert first.keys() == own | {"accuracy", "python", "numpy"}
     assert first["lr"] == pytest.approx(2e-3)
     assert first["samples"] == 8
@@ -89,12 +90,13 @@ def test_progress_is_reported_every_few_steps_and_at_the_end(tmp_path: Path) -> 
     assert reports[-1].time_left_s == 0
     assert reports[0].time_left_s > 0
     assert all(report.samples_per_s == pytest.approx(8 * report.steps_per_s) for report in reports)
-    assert reports[0].scalars.keys() == {"grad_norm", "tokens", "samples", "accuracy", "python", "numpy", "data_wait_s"}
+    own = {"grad_norm", "tokens", "samples", "data_wait_s", "step_s"}
+    assert reports[0].scalars.keys() == own | {"accuracy", "python", "numpy"}
 
 
 def test_the_time_left_counts_this_session_only() -> None:
     meter = StepCounter(total_steps=1000)
-    record = {"step": 998, "loss": 1.0, "lr": 0.1, "samples": 4.0, "samples_per_s": 1.0}
+    record = {"step": 998, "loss": 1.0, "lr": 0.1, "tokens": 9, "samples": 4.0, "step_s": 0.5}
     meter.add(record)
     report = meter.report(record)
     assert report.time_left_s == pytest.approx(2 / report.steps_per_s, rel=1e-6)
@@ -108,13 +110,18 @@ def test_the_default_report_goes_to_stderr(tmp_path: Path, capsys: pytest.Captur
         lr=1e-3,
         samples_per_s=4.25,
         steps_per_s=0.5,
+        target_tokens_per_s=1234.4,
+        tokens_per_s=2345.6,
+        mfu=0.3126,
         time_left_s=3725.0,
         scalars={},
     )
     to_stderr(progress)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "step 20/100  loss 2.5000  lr 1.00e-03  4.2 samples/s  0.50 steps/s  1h02m left\n"
+    assert (
+        captured.err == "step 20/100  loss 2.5000  lr 1.00e-03  2,346 tokens/s  mfu 31.3%  0.50 steps/s  1h02m left\n"
+    )
 
 
 def test_durations_read_well() -> None:

@@ -93,7 +93,13 @@ def test_a_run_killed_again_and_again_equals_an_uninterrupted_one(tmp_path: Path
     run = toy_train(out)
     assert run.result.step == 30
     assert_equal_runs(out, run.model, tmp_path / "reference", reference.model)
-    assert sorted(path.name for path in out.iterdir()) == [".lock", LOG_FILE, "step-000028", "step-000030"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
+        LOG_FILE,
+        "state.json",
+        "step-000028",
+        "step-000030",
+    ]
 
 
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.BFLOAT16])

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.train import (
-    DivergedError,
     LossParts,
     OptimConfig,
     Precision,
@@ -225,32 +224,6 @@ def test_validation_cannot_disturb_the_run(tmp_path: Path) -> None:
     assert lines[3]["validate/fixed"] == 2.0
     assert "validate/fixed" not in lines[4]
     assert [line["loss"] for line in lines] == [line["loss"] for line in curve(tmp_path / "plain")]
-
-
-def diverge_at(step: int, value: float) -> Any:
-    def loss(model: nn.Module, batch: ToyBatch, context: StepContext) -> LossParts:
-        parts = toy_loss(model, batch, context)
-        factor = value if (context.step, context.micro) == (step, 2) else 1.0
-        return LossParts(loss_sum=parts.loss_sum * factor, target_tokens=parts.target_tokens, samples=parts.samples)
-
-    return loss
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_diverging_run_names_the_step_and_the_last_good_checkpoint(tmp_path: Path, value: float) -> None:
-    with pytest.raises(DivergedError) as caught:
-        toy_train(tmp_path, loss=diverge_at(16, value))
-    assert "diverged in step 17" in str(caught.value)
-    assert str(tmp_path / "step-000014") in str(caught.value)
-    assert len(curve(tmp_path)) == 16
-    assert toy_train(tmp_path).result.step == 30  # what made it diverge is gone: the run goes on
-
-
-def test_a_run_that_diverges_at_once_has_no_checkpoint_to_name(tmp_path: Path) -> None:
-    model = ToyModel()
-    with pytest.raises(DivergedError, match="no checkpoint was written yet"):
-        toy_train(tmp_path, loss=diverge_at(0, math.nan), model=model)
-    assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 def test_automatic_precision_is_what_the_machine_has() -> None:

@@ -9,6 +9,7 @@ import typer
 from lensmith.cli.console.extras import needs
 from lensmith.cli.console.output import INTERRUPTED, show
 from lensmith.cli.console.progress import progress_bar
+from lensmith.core.errors import InputError
 
 
 @needs("train")
@@ -23,6 +24,10 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Stop cleanly, with a checkpoint, after so many steps of a stage.")
     ] = None,
+    skip_steps: Annotated[
+        str | None,
+        typer.Option(help="Steps to pass over with their batches, as in 113-117,240: of the stage, as its log counts."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model by a recipe.
@@ -33,8 +38,26 @@ def train(
     from lensmith.workflows.training import run_recipe
 
     with progress_bar("data") as on_data:
-        result = run_recipe(recipe, out or Path("runs") / recipe, deadline_s=deadline_s, steps=steps, on_data=on_data)
+        result = run_recipe(
+            recipe,
+            out or Path("runs") / recipe,
+            deadline_s=deadline_s,
+            steps=steps,
+            skip=_numbers(skip_steps or ""),
+            on_data=on_data,
+        )
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
         show(result, as_json=as_json)
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _numbers(text: str) -> frozenset[int]:
+    """The numbers in text such as `113-117,240`. Raises InputError where it is none such."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal():
+            raise InputError("steps to pass over cannot be read", expected="such as 113-117,240", actual=text)
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)

@@ -49,9 +49,15 @@ def open_output(path: StrPath) -> Iterator[BinaryIO]:
     On failure the old file stays and no temporary file is left. Raises InputError for what is refused, and OSError that
     names `path`.
     """
+    with naming(path), _opened(Path(path)) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def naming(path: StrPath) -> Iterator[None]:
+    """An OSError that names no file, as those of writing do, or a temporary one, comes out as one that names `path`."""
     try:
-        with _opened(Path(path)) as file:
-            yield file
+        yield
     except OSError as error:
         if error.filename is not None and not str(error.filename).endswith(".tmp"):
             raise
@@ -180,6 +186,21 @@ def lock(descriptor: int, path: Path) -> None:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         _log.warning("%s cannot be locked (%s): make sure that only one run writes there", path, error)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file (`lock`). False also where there is no such file, or no such locks."""
+    try:
+        import fcntl  # noqa: PLC0415  # not on every system
+
+        with path.open("rb") as file:
+            # Shared, so that two that ask do not see each other.
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
 
 
 def sha256_of_bytes(data: bytes) -> str:

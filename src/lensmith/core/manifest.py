@@ -96,14 +96,14 @@ def start_manifest(
             memory_bytes=_memory_bytes(),
             accelerators=tuple(accelerators),
         ),
-        started_at=_now(),
+        started_at=utc_now(),
         inputs=tuple(inputs),
     )
 
 
 def end_manifest(manifest: Manifest, outputs: Iterable[FileRecord] = ()) -> Manifest:
     """The same run, ended now, with what it wrote."""
-    return replace(manifest, ended_at=_now(), outputs=tuple(outputs))
+    return replace(manifest, ended_at=utc_now(), outputs=tuple(outputs))
 
 
 def record_files(paths: Iterable[str | os.PathLike[str]], *, root: str | os.PathLike[str]) -> tuple[FileRecord, ...]:
@@ -169,5 +169,6 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

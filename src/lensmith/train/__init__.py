@@ -1,7 +1,16 @@
 """Training: one readable loop, resumable bit for bit."""
 
 from lensmith.train.checkpoint import load_weights
-from lensmith.train.config import Curves, LrDrop, OptimConfig, PartConfig, Precision, ScheduleConfig, TrainConfig
+from lensmith.train.config import (
+    Curves,
+    LrDrop,
+    OptimConfig,
+    PartConfig,
+    Precision,
+    ScheduleConfig,
+    SpikeRule,
+    TrainConfig,
+)
 from lensmith.train.folder import newest
 from lensmith.train.interfaces import (
     BatchError,
@@ -12,8 +21,10 @@ from lensmith.train.interfaces import (
     Progress,
     StepContext,
     StopReason,
+    StorageError,
     TrainResult,
     Validate,
+    Work,
 )
 from lensmith.train.loop import train
 from lensmith.train.optim import lr_at
@@ -31,11 +42,14 @@ __all__ = [
     "Precision",
     "Progress",
     "ScheduleConfig",
+    "SpikeRule",
     "StepContext",
     "StopReason",
+    "StorageError",
     "TrainConfig",
     "TrainResult",
     "Validate",
+    "Work",
     "load_weights",
     "lr_at",
     "newest",

@@ -14,8 +14,11 @@ once, saved as JSON, and restored exactly.
 import contextlib
 import json
 import logging
+import os
 import platform
 import random
+import re
+import shutil
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,7 @@ from lensmith.core.files import write_atomic
 from lensmith.train import folder as folders
 from lensmith.train.config import OPERATIONAL_FIELDS, TrainConfig, resolve
 from lensmith.train.folder import Checkpoint
+from lensmith.train.interfaces import StorageError
 from lensmith.train.optim import WeightAverage
 from lensmith.train.processes import ALONE, Processes, is_shared_out, share_of, whole
 
@@ -70,6 +74,7 @@ def notes_of(config: TrainConfig, device: torch.device, identity: Mapping[str, s
         "settings": settings,
         "config_hash": core_config.content_hash(config),
         "machine": {
+            **({"compiled": True} if config.compile_layers else {}),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
@@ -122,8 +127,12 @@ def save(
     notes: Mapping[str, Any],
     keep: int,
     processes: Processes = ALONE,
+    random_states: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Writes the checkpoint of `step` updates, then removes all but the newest `keep`.
+
+    `random_states` are those of the moment that it stands for, where that is not now. Raises StorageError, in every
+    process, where a file cannot be written; older checkpoints are then all there.
 
     A model that is shared out is gathered, tensor by tensor, and written by the first process: the files are those of
     one process, so a run goes on with any number of them. Returns when they are there.
@@ -134,16 +143,55 @@ def save(
         with state.average.in_place():
             averages = {name: tensor.clone() for name, tensor in _gathered(state.model).items()}
     tensors = _optimizer_tensors(state.optimizer)
+    failure: OSError | None = None
     if processes.is_first:
-        with folders.writing(folder, step=step, notes=notes) as path:
-            save_file(weights, path / MODEL_FILE, metadata={"format": "pt"})
-            if averages is not None:
-                save_file(averages, path / AVERAGE_FILE, metadata={"format": "pt"})
-            save_file(tensors, path / OPTIMIZER_FILE, metadata={"parameters": json.dumps(_names(state.optimizer))})
-            write_atomic(path / RANDOM_FILE, json.dumps(capture()))
-        folders.keep_newest(folder, keep)
-    processes.barrier()
+        try:
+            with folders.writing(folder, step=step, notes=notes) as path:
+                _save_tensors(weights, path / MODEL_FILE, {"format": "pt"})
+                if averages is not None:
+                    _save_tensors(averages, path / AVERAGE_FILE, {"format": "pt"})
+                _save_tensors(tensors, path / OPTIMIZER_FILE, {"parameters": json.dumps(_names(state.optimizer))})
+                write_atomic(path / RANDOM_FILE, json.dumps(random_states or capture()))
+            folders.keep_newest(folder, keep)
+        except OSError as error:
+            failure = error
+    if processes.any(failure is not None):  # for the others also the end of waiting
+        needed = sum(tensor.nbytes for part in (weights, averages or {}, tensors) for tensor in part.values())
+        raise _unwritten(folder, step, needed, failure) from failure
     return Checkpoint(path=folders.checkpoint_path(folder, step), step=step, notes=notes)
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """As safetensors does, but with the system's errors as OSError."""
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def _unwritten(folder: Path, step: int, needed: int, failure: OSError | None) -> StorageError:
+    if failure is None:
+        return StorageError(f"the checkpoint of step {step} was not written; the first process says why")
+    try:
+        older = folders.newest(folder).checkpoint
+        standing = f"the newest whole checkpoint is {older.path}" if older else "there is no older one"
+        free = f"{_mib(shutil.disk_usage(folder).free)} free"
+    except OSError as error:
+        standing, free = "older ones were left alone", f"{folder} cannot be read: {error.strerror}"
+    return StorageError(
+        f"the checkpoint of step {step} could not be written: {failure.filename or folder}: {failure.strerror}; "
+        f"{standing}",
+        expected=f"{_mib(needed)} for it, beside those that are kept",
+        actual=free,
+        hint="make room, and type the same command again: it goes on from the newest checkpoint",
+    )
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
 
 
 def _gathered(model: nn.Module) -> dict[str, Tensor]:

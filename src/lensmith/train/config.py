@@ -8,7 +8,7 @@ would emulate it.
 import contextlib
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -133,6 +133,25 @@ class ScheduleConfig:
         _require(ends == sorted(set(ends)), "schedule.drops", "one after the other", ends)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpikeRule:
+    """When a loss is a spike: `steps` times in a row above the median of `window` losses before by `factor` times their
+    median absolute deviation (which counts as at least 1 % of the median, as a curve may be flat).
+
+    Of losses that scatter as a normal distribution does, ten such deviations are 6.7 standard deviations. Nothing is
+    judged before there are `window` losses.
+    """
+
+    window: int = 100
+    factor: float = 10.0
+    steps: int = 5
+
+    def __post_init__(self) -> None:
+        _require(self.window >= 10, "spike.window", "10 or more", self.window)
+        _require(self.factor > 0, "spike.factor", "above 0", self.factor)
+        _require(self.steps >= 1, "spike.steps", "1 or more", self.steps)
+
+
 class Curves(enum.Enum):
     """Where the curves are written beside the JSONL log, which is always kept."""
 
@@ -147,6 +166,11 @@ class TrainConfig:
     `accumulate` micro-batches make one step. `ema_decay` keeps an average of the weights. `deadline_s` ends the run
     cleanly, with a checkpoint, so long after `train` was called. `validate_every_steps=0` never validates.
     `prefetch_batches` are loaded ahead by `prefetch_threads` threads; their order does not depend on either.
+
+    `spike` ends the run where the loss spikes, with a checkpoint from before; None never does. `recompute_layers`
+    computes each transformer layer a second time in the backward pass instead of keeping what is within it: less
+    memory, about a third more arithmetic, the same numbers. `compile_layers` has `torch.compile` make kernels of them:
+    the numbers agree to rounding.
     """
 
     optim: OptimConfig
@@ -164,6 +188,9 @@ class TrainConfig:
     prefetch_batches: int = 4
     prefetch_threads: int = 1
     curves: Curves = Curves.TENSORBOARD
+    spike: SpikeRule | None = field(default_factory=SpikeRule)
+    recompute_layers: bool = False
+    compile_layers: bool = False
 
     def __post_init__(self) -> None:
         for name in ("accumulate", "keep_checkpoints", "log_every_steps", "prefetch_batches", "prefetch_threads"):
@@ -187,6 +214,12 @@ OPERATIONAL_FIELDS = frozenset(
         "prefetch_batches",
         "prefetch_threads",
         "curves",
+        "spike",
+        "spike.window",
+        "spike.factor",
+        "spike.steps",
+        "recompute_layers",
+        "compile_layers",  # told by the machine's notes: its numbers agree to rounding
     }
 )
 

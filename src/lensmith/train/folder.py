@@ -53,13 +53,18 @@ def writing(folder: Path, *, step: int, notes: Mapping[str, Any]) -> Iterator[Pa
         shutil.rmtree(leftover)
     temporary = folder / f"{_UNFINISHED}{step}"
     temporary.mkdir()
-    yield temporary
-    manifest = _write_manifest(temporary, step, notes)
-    for file in temporary.iterdir():
-        # safetensors makes files that only their owner may read; all get the mode that this process gives new files.
-        shutil.copymode(manifest, file)
-        _sync(file)
-    _sync(temporary)
+    try:
+        yield temporary
+        manifest = _write_manifest(temporary, step, notes)
+        for file in temporary.iterdir():
+            # safetensors makes files that only their owner may read; all get the mode that this process gives others.
+            shutil.copymode(manifest, file)
+            _sync(file)
+        _sync(temporary)
+    except Exception:
+        # On a full disk this is the room that the next attempt needs. What cannot be removed, the next one removes.
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     final = checkpoint_path(folder, step)
     if final.exists():
         _remove(final)

@@ -42,18 +42,34 @@ class StepContext:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a micro-batch is made of, for the log alone: all tokens that the language model reads, targets or not.
+
+    Of these, `padding_tokens` fill up shorter rows, and `blank_tokens` stand for a blank picture that nothing is learnt
+    from. `flops`: what the model needs for them, forward and backward (see `flops`); 0 where it is not known.
+    """
+
+    tokens: int = 0
+    padding_tokens: int = 0
+    blank_tokens: int = 0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossParts:
     """One micro-batch's loss: a sum over target tokens (a scalar with gradient) and how many tokens it sums over.
 
     The step's loss is the sum of all sums over the sum of all counts, so that a token weighs the same in whichever
     micro-batch it lies. An auxiliary mean joins as `weight * mean * target_tokens`. `scalars` (without gradient)
-    go to the log, averaged over micro-batches by target tokens. `samples` counts what `samples_per_s` reports.
+    go to the log, averaged over micro-batches by target tokens. `samples` counts what `samples_per_s` reports; `work`
+    is reported as tokens a second, shares of padding and of blanks, and model FLOP utilisation.
     """
 
     loss_sum: Tensor
     target_tokens: int
     samples: int = 0
     scalars: Mapping[str, Tensor | float] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)
 
 
 LossFunction = Callable[[ModelT, BatchT, StepContext], LossParts]
@@ -65,7 +81,8 @@ class Progress:
     """A report every `log_every_steps`: how far, how fast, how long still.
 
     Rates are over the steps since the last report; the time left is by the mean rate of this session, validation and
-    checkpoints included.
+    checkpoints included. `target_tokens_per_s`, `tokens_per_s` (all that is read; None where the loss function does not
+    say) and `mfu` (model FLOP utilisation, 0 to 1; None where it is not known) count the time of the steps alone.
     """
 
     step: int
@@ -74,6 +91,9 @@ class Progress:
     lr: float
     samples_per_s: float
     steps_per_s: float
+    target_tokens_per_s: float
+    tokens_per_s: float | None = None
+    mfu: float | None = None
     time_left_s: float
     scalars: Mapping[str, float]
 
@@ -103,7 +123,15 @@ class TrainResult:
 
 
 class DivergedError(LensmithError):
-    """The loss or its gradient is no longer a finite number."""
+    """The loss or its gradient is no longer a finite number, or the loss has spiked."""
+
+
+class LostProcessError(LensmithError):
+    """Another of a run's processes is gone."""
+
+
+class StorageError(LensmithError):
+    """A run could not write a file: the disk is full, say. What was written before is whole."""
 
 
 class BatchError(LensmithError):

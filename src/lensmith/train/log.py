@@ -3,6 +3,7 @@
 A resumed run cuts the lines after its checkpoint, so that the file is one consistent curve, whatever happened.
 """
 
+import collections
 import importlib
 import json
 import logging
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.core.errors import MissingExtraError
+from lensmith.core.files import naming
 from lensmith.train.config import Curves
 from lensmith.train.interfaces import Progress
 
@@ -29,31 +31,37 @@ class StepLog:
 
     def __init__(self, folder: Path, *, step: int, curves: Curves) -> None:
         """Continues after `step` updates: later lines, and a last line that a crash cut short, are removed."""
-        path = folder / LOG_FILE
-        _cut_after(path, step)
-        self._board = _open_board(folder / BOARD_FOLDER, step) if curves is Curves.TENSORBOARD else None
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._board_folder = folder / LOG_FILE, folder / BOARD_FOLDER
+        _cut_after(self._path, step)
+        self._board = _open_board(self._board_folder, step) if curves is Curves.TENSORBOARD else None
+        # Without a buffer: what a full disk did not take must not come up again as the file is closed.
+        self._file = self._path.open("ab", buffering=0)
 
     def write(self, record: Mapping[str, float]) -> None:
         """Appends one step; a number that JSON does not have becomes null.
 
-        The line reaches the operating system at once, so a killed process loses nothing.
+        The line reaches the operating system at once, so a killed process loses nothing. Raises OSError that names the
+        file.
         """
         valid = {name: value if math.isfinite(value) else None for name, value in record.items()}
-        self._file.write(json.dumps(valid, allow_nan=False) + "\n")
-        self._file.flush()
+        line = memoryview((json.dumps(valid, allow_nan=False) + "\n").encode())
+        with naming(self._path):
+            while line:
+                line = line[self._file.write(line) :]
 
     def draw(self, record: Mapping[str, float]) -> None:
         """Adds a step's numbers to the TensorBoard curves."""
         if self._board is None:
             return
-        for name, value in record.items():
-            if name != "step":
-                self._board.add_scalar(name, value, int(record["step"]))
+        with naming(self._board_folder):
+            for name, value in record.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, int(record["step"]))
 
     def sync(self) -> None:
         """Waits until all lines are on disk."""
-        os.fsync(self._file.fileno())
+        with naming(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes all files."""
@@ -63,8 +71,25 @@ class StepLog:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All lines of a run's log, in order."""
-    return [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+    """All whole lines of a run's log, in order; the last one may just be being written."""
+    whole, newline, _ = (folder / LOG_FILE).read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in (whole + newline).splitlines()]
+
+
+def losses_before(folder: Path, step: int, count: int) -> list[float]:
+    """The losses of up to `count` steps before and including `step`, in order; [] where there is no log."""
+    path = folder / LOG_FILE
+    losses: collections.deque[float] = collections.deque(maxlen=count)
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                line_step = _step_of(line)
+                if line_step is None or line_step > step:
+                    break
+                loss = json.loads(line).get("loss")
+                if loss is not None:
+                    losses.append(loss)
+    return list(losses)
 
 
 def _cut_after(path: Path, step: int) -> None:
@@ -102,7 +127,7 @@ def _open_board(folder: Path, step: int) -> Any:
     return module.SummaryWriter(str(folder), purge_step=step + 1)
 
 
-_FIELDS = frozenset({"step", "loss", "lr", "samples_per_s"})
+_FIELDS = frozenset({"step", "loss", "lr", "samples_per_s", "target_tokens_per_s", "tokens_per_s", "mfu"})
 
 
 class StepCounter:
@@ -113,39 +138,50 @@ class StepCounter:
         self._began = self._reported = time.monotonic()
         self._session_steps = 0
         self._steps = 0
-        self._samples = 0.0
+        self._sums: collections.defaultdict[str, float] = collections.defaultdict(float)
 
     def add(self, record: Mapping[str, float]) -> None:
         """Counts one step by its log record."""
         self._session_steps += 1
         self._steps += 1
-        self._samples += record["samples"]
+        step_s = record.get("step_s", 0.0)
+        self._sums["samples"] += record["samples"]
+        self._sums["target_tokens"] += record["tokens"]
+        self._sums["step_s"] += step_s
+        for name in ("tokens_per_s", "mfu"):
+            self._sums[name] += record.get(name, 0.0) * step_s
 
     def report(self, record: Mapping[str, float]) -> Progress:
         """The progress at this step. Rates count from the report before."""
         now = time.monotonic()
         elapsed_s = max(now - self._reported, 1e-9)
         step = int(record["step"])
+        in_steps_s = max(self._sums["step_s"], 1e-9)
         progress = Progress(
             step=step,
             total_steps=self._total_steps,
             loss=record["loss"],
             lr=record["lr"],
-            samples_per_s=self._samples / elapsed_s,
+            samples_per_s=self._sums["samples"] / elapsed_s,
             steps_per_s=self._steps / elapsed_s,
+            target_tokens_per_s=self._sums["target_tokens"] / in_steps_s,
+            tokens_per_s=self._sums["tokens_per_s"] / in_steps_s if "tokens_per_s" in record else None,
+            mfu=self._sums["mfu"] / in_steps_s if "mfu" in record else None,
             time_left_s=(self._total_steps - step) * (now - self._began) / self._session_steps,
             scalars={name: value for name, value in record.items() if name not in _FIELDS},
         )
-        self._reported, self._steps, self._samples = now, 0, 0.0
+        self._reported, self._steps = now, 0
+        self._sums.clear()
         return progress
 
 
 def to_stderr(progress: Progress) -> None:
     """The default report: one line, rewritten in place on a terminal."""
+    tokens = progress.target_tokens_per_s if progress.tokens_per_s is None else progress.tokens_per_s
+    mfu = "" if progress.mfu is None else f"  mfu {progress.mfu:.1%}"
     text = (
         f"step {progress.step}/{progress.total_steps}  loss {progress.loss:.4f}  lr {progress.lr:.2e}  "
-        f"{progress.samples_per_s:.1f} samples/s  {progress.steps_per_s:.2f} steps/s  "
-        f"{duration(progress.time_left_s)} left"
+        f"{tokens:,.0f} tokens/s{mfu}  {progress.steps_per_s:.2f} steps/s  {duration(progress.time_left_s)} left"
     )
     terminal = sys.stderr.isatty()
     sys.stderr.write(f"\r\x1b[K{text}" if terminal else f"{text}\n")

@@ -10,8 +10,11 @@ over all of them, the first one writes, and all end together.
 """
 
 import contextlib
+import errno
+import logging
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -27,35 +30,48 @@ from torch import nn
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import lock
+from lensmith.core.manifest import utc_now
 from lensmith.train import checkpoint as checkpoints
 from lensmith.train import optim
-from lensmith.train.config import TrainConfig, autocast
+from lensmith.train.config import TrainConfig, autocast, resolve
 from lensmith.train.folder import Checkpoint, newest_usable
+from lensmith.train.health import LossWatch, require_finite
 from lensmith.train.interfaces import (
     Batches,
     BatchT,
-    DivergedError,
     LossFunction,
     LossParts,
+    LostProcessError,
     ModelT,
     Progress,
     StepContext,
     StopReason,
+    StorageError,
     TrainResult,
     Validate,
+    Work,
 )
-from lensmith.train.log import StepCounter, StepLog, to_stderr
+from lensmith.train.layers import prepare_layers
+from lensmith.train.log import StepCounter, StepLog, losses_before, to_stderr
 from lensmith.train.prefetch import Prefetcher
 from lensmith.train.processes import ALONE, Processes
+from lensmith.train.speed import Peak, peak_of
+from lensmith.train.status import LOCK_FILE, RunState, RunStatus, write_status
 
-LOCK_FILE = ".lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+# What gloo and NCCL say has no type of its own.
+_OF_CONNECTIONS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
 class Run:
     """A run under way: what it trains, how many updates it has made, where it resumes and saves.
 
-    `pause_at`: the number of updates at which this session ends, None for no such limit.
+    `pause_at`: the number of updates at which this session ends, None for no such limit. `skip`: numbers of steps that
+    are passed over. `log` is the first process's alone. `peak`: of all processes' devices together, once it is needed.
     """
 
     config: TrainConfig
@@ -64,12 +80,18 @@ class Run:
     loss_function: LossFunction[Any, Any]
     device: torch.device
     notes: Mapping[str, Any]
+    identity: Mapping[str, str | int | float]
     began: float
+    started_at: str
+    watch: LossWatch
     processes: Processes = ALONE
+    skip: Set[int] = frozenset()
     step: int = 0
     pause_at: int | None = None
     checkpoint: Checkpoint | None = None
     loss: float | None = None
+    log: StepLog | None = None
+    peak: Peak | None = None
 
     @classmethod
     def begin(
@@ -84,7 +106,8 @@ class Run:
         processes: Processes,
     ) -> "Run":
         """A new run, or one that continues where the newest checkpoint in its folder stands."""
-        began = time.monotonic()
+        began, started_at = time.monotonic(), utc_now()
+        prepare_layers(model, config)
         processes.shard(model)
         optim.freeze(model, config.optim)
         device = next(iter(optim.trainable(model).values())).device
@@ -100,7 +123,10 @@ class Run:
             loss_function=loss_function,
             device=device,
             notes=checkpoints.notes_of(config, device, identity),
+            identity=identity,
             began=began,
+            started_at=started_at,
+            watch=LossWatch(config.spike),
             processes=processes,
         )
         model.train()
@@ -113,20 +139,52 @@ class Run:
         if not processes.is_first:
             checkpoints.seed_everything(config.seed + processes.rank + found.step * processes.count)
         run.checkpoint, run.step = found, found.step
+        if config.spike is not None:
+            run.watch = LossWatch(config.spike, losses_before(folder, run.step, config.spike.window))
         return run
 
-    def save(self) -> Checkpoint:
-        """Writes a checkpoint of this moment, unless the newest one is of this step already."""
+    def save(self, random_states: Mapping[str, Any] | None = None, *, more: int = 0) -> Checkpoint:
+        """Writes a checkpoint of this moment, unless the newest one is of this step already.
+
+        `random_states`: those from before a step that is not made. `more`: so many older ones are kept as well.
+        """
         if self.checkpoint is None or self.checkpoint.step != self.step:
+            # The log first: a checkpoint on disk is a promise that the curve up to it is there as well.
+            if self.log is not None:
+                self.log.sync()
             self.checkpoint = checkpoints.save(
                 self.folder,
                 self.state,
                 step=self.step,
                 notes=self.notes,
-                keep=self.config.keep_checkpoints,
+                keep=self.config.keep_checkpoints + more,
                 processes=self.processes,
+                random_states=random_states,
             )
         return self.checkpoint
+
+    def tell(self, state: RunState, why: str | None = None) -> None:
+        """Writes how the run stands into its folder. Where it cannot be written, a warning: it is no reason to end."""
+        if not self.processes.is_first:
+            return
+        status = RunStatus(
+            state=state,
+            why=why,
+            step=self.step,
+            total_steps=self.config.schedule.total_steps,
+            precision=resolve(self.config.precision, self.device).value,
+            device=self.notes["machine"]["device"],
+            processes=self.processes.count,
+            identity=dict(self.identity),
+            peak_flops_per_s=None if self.peak is None else self.peak.flops_per_s,
+            peak_source=None if self.peak is None else self.peak.source,
+            started_at=self.started_at,
+            ended_at=None if state is RunState.RUNNING else utc_now(),
+        )
+        try:
+            write_status(status, self.folder)
+        except OSError as error:
+            logger.warning("%s: how the run stands could not be written: %s", error.filename, error.strerror)
 
 
 def train(
@@ -141,6 +199,7 @@ def train(
     identity: Mapping[str, str | int | float] | None = None,
     allow_changes: Set[str] = frozenset(),
     steps: int | None = None,
+    skip: Set[int] = frozenset(),
     processes: Processes = ALONE,
 ) -> TrainResult:
     """Trains `model` in place, on the device it is on, from the newest checkpoint in `out_dir` or from the start.
@@ -151,11 +210,14 @@ def train(
     `allow_changes` names settings that may differ, such as `"schedule.total_steps"`.
 
     The first Ctrl-C or SIGTERM ends the run after the update under way, with a checkpoint; a second stops at once.
-    `steps` ends it in the same way after so many updates of this call; the schedule stays that of the whole run. At
-    the end the model holds the last weights; the averaged ones are in the checkpoint's `average.safetensors`.
+    `steps` ends it in the same way after so many updates of this call; the schedule stays that of the whole run. The
+    steps numbered in `skip` (from 1, as in the log) are passed over: their batches are not made, nor are their updates.
+    At the end the model holds the last weights; the averaged ones are in the checkpoint's `average.safetensors`.
 
-    Raises CheckpointError (nothing usable to resume from), DivergedError (before the bad update is made), BatchError
-    (the data function failed), InputError (the model cannot be trained, or another run writes into `out_dir`).
+    Raises CheckpointError (nothing usable to resume from), DivergedError (before the bad update is made, and behind a
+    checkpoint from before it), BatchError (the data function failed), StorageError (a file cannot be written; older
+    checkpoints are whole), LostProcessError, InputError (the model cannot be trained, or another run writes into
+    `out_dir`).
     """
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,10 +233,11 @@ def train(
             allow_changes=allow_changes,
             processes=processes,
         )
-        run.pause_at = None if steps is None else run.step + steps
-        log = StepLog(folder, step=run.step, curves=config.curves) if processes.is_first else None
-        if log is not None:
-            stack.callback(log.close)
+        run.pause_at, run.skip = None if steps is None else run.step + steps, skip
+        stack.enter_context(_told(run))
+        if processes.is_first:
+            run.log = StepLog(folder, step=run.step, curves=config.curves)
+            stack.callback(run.log.close)
         signals = stack.enter_context(StopSignals())
         prefetcher = stack.enter_context(
             Prefetcher(
@@ -184,15 +247,53 @@ def train(
                 accumulate=config.accumulate,
                 ahead=config.prefetch_batches,
                 threads=config.prefetch_threads,
+                skip=skip,
             )
         )
-        return _run_to_the_end(run, prefetcher, log, signals, validate=validate, on_progress=on_progress)
+        result = _run_to_the_end(run, prefetcher, signals, validate=validate, on_progress=on_progress)
+        finished = result.stop is StopReason.FINISHED
+        run.tell(RunState.FINISHED if finished else RunState.STOPPED, None if finished else result.stop.value)
+        return result
+
+
+@contextmanager
+def _told(run: Run) -> Iterator[None]:
+    """The run's folder says that it runs, and, where it ends by an error, why."""
+    run.tell(RunState.RUNNING)
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.tell(RunState.STOPPED, "interrupted twice: without a checkpoint of the last steps")
+        raise
+    except Exception as error:
+        problem = _problem(run, error)
+        run.tell(RunState.FAILED, str(problem).partition("\n")[0] or type(problem).__name__)
+        if problem is error:
+            raise
+        raise problem from error
+
+
+def _problem(run: Run, error: Exception) -> Exception:
+    """What a person can do something about, of a full disk and of a process that is gone; else the error itself."""
+    standing = f"the newest checkpoint is {run.checkpoint.path}" if run.checkpoint else "no checkpoint was written yet"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return StorageError(
+            f"{error.filename or run.folder} could not be written after step {run.step}: {error.strerror}; {standing}",
+            hint="make room, and type the same command again: it goes on from the newest checkpoint",
+        )
+    if run.processes.count > 1 and isinstance(error, RuntimeError) and _OF_CONNECTIONS.search(str(error)):
+        return LostProcessError(
+            f"another process of this run was lost after step {run.step}; {standing}",
+            actual=str(error).strip().partition("\n")[0],
+            hint="the same command goes on from there, with as many processes or another number of them; what the "
+            "lost one said last tells why",
+        )
+    return error
 
 
 def _run_to_the_end(
     run: Run,
     prefetcher: Prefetcher,
-    log: StepLog | None,
     signals: "StopSignals",
     *,
     validate: Validate[Any] | None,
@@ -203,20 +304,18 @@ def _run_to_the_end(
     saved_at = time.monotonic()
     stop = _why_stop(run, signals)
     while stop is None:
-        record = update(run, prefetcher)
+        record = update(run, prefetcher) if run.step + 1 not in run.skip else _passed_over(run)
         if validate is not None and config.validate_every_steps and run.step % config.validate_every_steps == 0:
             record |= _validated(run, validate)
-        if log is not None:
-            log.write(record)
+        if run.log is not None:
+            run.log.write(record)
         meter.add(record)
         stop = _why_stop(run, signals)
-        if log is not None and (run.step % config.log_every_steps == 0 or stop is not None):
-            log.draw(record)
+        if run.log is not None and (run.step % config.log_every_steps == 0 or stop is not None):
+            run.log.draw(record)
             on_progress(meter.report(record))
-        if stop is not None or _is_due(run, saved_at):
-            # The log first: a checkpoint on disk is a promise that the curve up to it is there as well.
-            if log is not None:
-                log.sync()
+        # While the loss looks like a spike, the newest checkpoint stays the one from before it.
+        if stop is not None or (not run.watch.suspects and _is_due(run, saved_at)):
             run.save()
             saved_at = time.monotonic()
     return TrainResult(step=run.step, stop=stop, loss=run.loss, checkpoint=run.save().path)
@@ -301,13 +400,17 @@ class _Sums:
     loss: float
     target_tokens: int
     samples: int
+    work: Work
     data_wait_s: float
     scalars: dict[str, float]
 
 
 def update(run: Run, prefetcher: Prefetcher) -> dict[str, float]:
-    """One update of the weights; its numbers for the log. Raises DivergedError before a bad update is made."""
-    started = time.monotonic()
+    """One update of the weights; its numbers for the log.
+
+    Raises DivergedError before a bad update is made; the newest checkpoint is then from before it.
+    """
+    started, before = time.monotonic(), checkpoints.capture()
     optimizer, optim_config = run.state.optimizer, run.config.optim
     optimizer.zero_grad(set_to_none=True)
     sums = _accumulate(run, prefetcher)
@@ -315,7 +418,7 @@ def update(run: Run, prefetcher: Prefetcher) -> dict[str, float]:
     norm = float(
         optim.scale_and_clip(run.state.model, target_tokens=sums.target_tokens, clip_norm=optim_config.clip_norm)
     )
-    _require_finite(run, loss, norm)
+    _require_healthy(run, loss, norm, before)
     lr = optim.lr_at(run.step, peak_lr=optim_config.peak_lr, schedule=run.config.schedule)
     optim.set_lr(optimizer, lr)
     optimizer.step()
@@ -330,8 +433,7 @@ def update(run: Run, prefetcher: Prefetcher) -> dict[str, float]:
         "tokens": sums.target_tokens,
         "samples": sums.samples,
         "data_wait_s": sums.data_wait_s,
-        "samples_per_s": sums.samples / (time.monotonic() - started),
-    }
+    } | _speed(run, sums, time.monotonic() - started)
     if taken := record.keys() & sums.scalars.keys():
         raise InputError(f"the loss function's scalars use names of the log's own: {', '.join(sorted(taken))}")
     return record | sums.scalars
@@ -356,14 +458,19 @@ def _accumulate(run: Run, prefetcher: Prefetcher) -> _Sums:
         math.fsum(float(parts.loss_sum.detach()) for parts in done),
         sum(parts.target_tokens for parts in done),
         sum(parts.samples for parts in done),
+        sum(parts.work.tokens for parts in done),
+        sum(parts.work.padding_tokens for parts in done),
+        sum(parts.work.blank_tokens for parts in done),
+        sum(parts.work.flops for parts in done),
     ]
-    loss, target_tokens, samples = run.processes.summed(own)
+    loss, target_tokens, samples, tokens, padding, blank, flops = run.processes.summed(own)
     if target_tokens <= 0:
         raise InputError(f"update {run.step} (counted from 0) has no target token", hint="check the loss mask")
     return _Sums(
         loss=loss,
         target_tokens=int(target_tokens),
         samples=int(samples),
+        work=Work(tokens=int(tokens), padding_tokens=int(padding), blank_tokens=int(blank), flops=flops),
         data_wait_s=data_wait_s,
         scalars=_mean_scalars(done),
     )
@@ -381,13 +488,46 @@ def _mean_scalars(done: list[LossParts]) -> dict[str, float]:
     return {name: total / weights[name] for name, total in sums.items()}
 
 
-def _require_finite(run: Run, loss: float, norm: float) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    good = f"the last good checkpoint is {run.checkpoint.path}" if run.checkpoint else "no checkpoint was written yet"
-    raise DivergedError(
-        f"training diverged in step {run.step + 1}; {good}",
-        expected="a finite loss and gradient norm",
-        actual=f"loss {loss}, gradient norm {norm}",
-        hint="lower the peak learning rate, warm up longer, or look at this step's batches",
-    )
+def _speed(run: Run, sums: _Sums, step_s: float) -> dict[str, float]:
+    """How fast a step was. What the loss function does not say is not in it."""
+    work = sums.work
+    record = {
+        "step_s": step_s,
+        "samples_per_s": sums.samples / step_s,
+        "target_tokens_per_s": sums.target_tokens / step_s,
+    }
+    if work.tokens:
+        record |= {
+            "tokens_per_s": work.tokens / step_s,
+            "padding_share": work.padding_tokens / work.tokens,
+            "blank_share": work.blank_tokens / work.tokens,
+        }
+    if work.flops and run.processes.is_first:
+        if run.peak is None:
+            one = peak_of(run.device, resolve(run.config.precision, run.device))
+            run.peak = Peak(flops_per_s=one.flops_per_s * run.processes.count, source=one.source)
+            run.tell(RunState.RUNNING)
+        record |= {"flops_per_s": work.flops / step_s, "mfu": work.flops / step_s / run.peak.flops_per_s}
+    return record
+
+
+def _passed_over(run: Run) -> dict[str, float]:
+    """A step that is not made, and its line in the log, which has no loss."""
+    run.step += 1
+    lr = optim.lr_at(run.step - 1, peak_lr=run.config.optim.peak_lr, schedule=run.config.schedule)
+    return {"step": run.step, "loss": math.nan, "lr": lr, "tokens": 0, "samples": 0, "passed_over": 1}
+
+
+def _require_healthy(run: Run, loss: float, norm: float, before: Mapping[str, Any]) -> None:
+    """Raises DivergedError where the step must not be made. `before`: the random states as the step began.
+
+    A checkpoint is written first, also at the first loss that looks like a spike: the weights are as they were before
+    this step. Older ones stay, as what is wrong may have begun earlier.
+    """
+    is_finite = math.isfinite(loss) and math.isfinite(norm)
+    if is_finite:
+        run.watch.see(loss)
+    if not is_finite or run.watch.suspects == 1:
+        run.save(before, more=1)
+    require_finite(run.step + 1, loss, norm, run.checkpoint)
+    run.watch.require_no_spike(run.step + 1, run.checkpoint)

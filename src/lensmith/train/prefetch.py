@@ -5,6 +5,7 @@ A bounded row of futures: at most `ahead` batches exist that the loop has not ye
 
 import collections
 import itertools
+from collections.abc import Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
 
@@ -20,16 +21,26 @@ class _Wanted(NamedTuple):
 class Prefetcher:
     """Yields `batches.batch_at(step, micro)` for `first_step <= step < total_steps`, micro-batches innermost.
 
-    `take(step, micro)` must be called in that order. An error in the data function comes out where its batch was due,
-    as BatchError naming the step, with the original as its cause.
+    `take(step, micro)` must be called in that order, past the steps numbered in `skip` (from 1, as in the log). An
+    error in the data function comes out where its batch was due, as BatchError naming the step, with the original as
+    its cause.
     """
 
     def __init__(
-        self, batches: Batches[Any], *, first_step: int, total_steps: int, accumulate: int, ahead: int, threads: int
+        self,
+        batches: Batches[Any],
+        *,
+        first_step: int,
+        total_steps: int,
+        accumulate: int,
+        ahead: int,
+        threads: int,
+        skip: Set[int] = frozenset(),
     ) -> None:
         self._batches = batches
         self._ahead = ahead
-        self._order = ((step, micro) for step in range(first_step, total_steps) for micro in range(accumulate))
+        wanted = (step for step in range(first_step, total_steps) if step + 1 not in skip)
+        self._order = ((step, micro) for step in wanted for micro in range(accumulate))
         self._row: collections.deque[_Wanted] = collections.deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lensmith-batches")
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lensmith.core.errors import ConfigError
+from lensmith.train.layers import layers_of
 
 Result = TypeVar("Result")
 
@@ -53,8 +53,7 @@ class Processes:
         """Shares the model's weights out, in place: its layers one by one, then what is left. Once is enough."""
         if self.mesh is None or is_shared_out(model):
             return
-        layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        for module in (*layers, model):
+        for module in (*layers_of(model), model):
             unit = fully_shard(module, mesh=self.mesh)
             assert isinstance(unit, FSDPModule)
             # On CPUs gloo has no scaled sums; and this loop wants plain ones.

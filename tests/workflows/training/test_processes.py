@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from lensmith.core.errors import ConfigError
 from lensmith.recipes import recipe_named
 from lensmith.train.folder import newest
 from lensmith.train.log import read
+from lensmith.train.status import RunState, read_status
 from lensmith.workflows.training import run_recipe
 from tests.support.small_training import write_sources
 
@@ -162,6 +164,10 @@ def test_a_process_that_is_lost_ends_all_and_leaves_a_checkpoint(sources, alone,
     assert done.returncode != 0
     lost = newest(out / "pretraining").checkpoint
     assert lost is not None and lost.step == 4
+    assert re.search(r"another process of this run was lost after step [56]; the newest checkpoint is", done.stderr)
+    status = read_status(out / "pretraining")
+    assert status.state is RunState.FAILED
+    assert "was lost" in status.why
     # Both begin within the time that the first updates take; what is told here is from the start.
     assert time.monotonic() - began < 120
     assert trained(2, out, sources) == pytest.approx(alone[1], rel=1e-5)

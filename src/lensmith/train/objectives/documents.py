@@ -40,8 +40,10 @@ from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.language.experts import balance_loss, recorded_routing, router_z_loss, routers
 from lensmith.models.language.isolation import ISOLATED, positions
 from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.models.towers.base import PIXELS
 from lensmith.models.vlm import VisionLanguageModel
-from lensmith.train.interfaces import LossParts, StepContext
+from lensmith.train.flops import flops_of_step
+from lensmith.train.interfaces import LossParts, StepContext, Work
 
 _BLANK_PX = 32
 _ENCODED_KEPT = 256
@@ -295,4 +297,24 @@ def documents_loss(model: VisionLanguageModel, batch: DocumentBatch) -> LossPart
     if target_tokens and len(set(batch.sources)) == 1:
         scalars = {f"loss_{batch.sources[0]}": outputs.loss.detach() / target_tokens}
     samples = len(batch.bounds) - 1 - (not batch.has_pictures)
-    return LossParts(loss_sum=outputs.loss, target_tokens=target_tokens, samples=samples, scalars=scalars)
+    return LossParts(
+        loss_sum=outputs.loss,
+        target_tokens=target_tokens,
+        samples=samples,
+        scalars=scalars,
+        work=_work(model, batch, target_tokens),
+    )
+
+
+def _work(model: VisionLanguageModel, batch: DocumentBatch, target_tokens: int) -> Work:
+    documents = [end - begin for begin, end in itertools.pairwise(batch.bounds)]
+    pixels_N3HW, patch_px = batch.pictures[PIXELS], model.config.vision.patch_px
+    pictures, _, height_px, width_px = pixels_N3HW.shape
+    flops = flops_of_step(
+        model,
+        document_tokens=documents,
+        target_tokens=target_tokens,
+        patches=pictures * (height_px // patch_px) * (width_px // patch_px),
+        pictures=pictures,
+    )
+    return Work(tokens=batch.bounds[-1], blank_tokens=0 if batch.has_pictures else documents[-1], flops=flops)

@@ -201,6 +201,7 @@ class ReadingModel(nn.Module):
                 "pointer": pointer.loss.detach(),
                 "pointer_found": pointer.right,
             },
+            work=batch.work,
         )
 
 

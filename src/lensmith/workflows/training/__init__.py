@@ -1,7 +1,7 @@
 """Recipes from nothing to a model's folder: `lensmith data plan` and `lensmith train`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from lensmith.core.errors import ConfigError
@@ -25,6 +25,7 @@ def run_recipe(
     *,
     deadline_s: float | None = None,
     steps: int | None = None,
+    skip: Set[int] = frozenset(),
     on_data: OnProgress = unwatched,
     on_progress: Callable[[Progress], None] = to_stderr,
 ) -> RecipeResult:
@@ -32,11 +33,12 @@ def run_recipe(
 
     `out_dir` gets the data or a plan of it, a folder of checkpoints for each stage, the `model`, and `run.json`.
     A stage that is not done after `deadline_s`, or after `steps` updates of this call, ends the run with a checkpoint,
-    as Ctrl-C does. Started by `torchrun`, the processes train one model together. Raises ConfigError where there is no
-    such recipe, CheckpointError where `out_dir` holds a run of another one.
+    as Ctrl-C does. `skip`: steps of the stage under way that are passed over, numbered as in its log. Started by
+    `torchrun`, the processes train one model together. Raises ConfigError where there is no such recipe,
+    CheckpointError where `out_dir` holds a run of another one, and as `lensmith.train.train` does.
     """
     recipe = recipe_named(name)
-    limits = Limits(deadline_s=deadline_s, steps=steps)
+    limits = Limits(deadline_s=deadline_s, steps=steps, skip=skip)
     if isinstance(recipe, PretrainingRecipe):
         with joined() as processes:
             return train_pretraining(

@@ -1,15 +1,18 @@
 """What a model makes of captions that it is never trained on: their loss, what pictures do for it, and samples."""
 
+import io
 import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from lensmith.core.images import DEFAULT_LIMITS
+from lensmith.core.files import write_atomic
+from lensmith.core.images import DEFAULT_LIMITS, open_picture
 from lensmith.data.documents import Document, PictureRef, Source
 from lensmith.data.plan.reading import PlannedDocument, PlannedSequence
 from lensmith.data.plan.tokens import Span, Tokens, encode
@@ -18,8 +21,9 @@ from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.vlm import VisionLanguageModel
 from lensmith.train.objectives.documents import DocumentBatch, documents_loss, token_losses
 
-SAMPLES_FILE = "samples.jsonl"
+SAMPLES_FILE, PICTURES_FOLDER = "samples.jsonl", "samples"
 _OPTIONS = 10
+_THUMBNAIL_PX = 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,9 @@ def captioned(source: Source, count: int) -> list[Captioned]:
 
 
 class HeldOut:
-    """Measures a model on a source's first `most` captions between steps; samples go to `samples.jsonl` in `folder`.
+    """Measures a model on a source's first `most` captions between steps.
+
+    Samples go to `samples.jsonl` in `folder`, their pictures, small, into `samples` beside it.
 
     `loss` is nats a token; `loss_other_picture` the same with each caption behind the next one's picture: a model that
     does not look has the same loss twice. `named` is how often a picture's own caption is the likeliest of ten, the
@@ -110,10 +116,30 @@ class HeldOut:
         written = [write_caption(model, self.processor, sample.picture) for sample in self.samples]
         if not self.keeps_samples:
             return
-        with (self.folder / SAMPLES_FILE).open("a", encoding="utf-8") as file:
-            for sample, text in zip(self.samples, written, strict=True):
-                line = {"step": step, "key": sample.key, "caption": sample.caption, "written": text}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        # What an interrupted run wrote after its checkpoint is written again.
+        lines = [line for line in read_samples(self.folder) if line["step"] < step]
+        for place, (sample, text) in enumerate(zip(self.samples, written, strict=True)):
+            picture = Path(PICTURES_FOLDER) / f"{place}.png"
+            if not (self.folder / picture).exists():
+                write_atomic(self.folder / picture, _small(sample.picture))
+            line = {"step": step, "key": sample.key, "caption": sample.caption, "written": text}
+            lines.append(line | {"picture": picture.as_posix()})
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_atomic(self.folder / SAMPLES_FILE, text)
+
+
+def read_samples(folder: Path) -> list[dict[str, Any]]:
+    """What a model wrote while it was trained, in order: lines of `samples.jsonl`; [] where there is none."""
+    path = folder / SAMPLES_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _small(content: bytes) -> bytes:
+    picture = open_picture(content)
+    picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def write_caption(

@@ -1,6 +1,6 @@
 """A run of a recipe: its folder, its stages one after the other, and the model that comes out."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,14 @@ class RecipeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Where a call ends before its run does, cleanly, with a checkpoint: `deadline_s` or `steps` into a stage."""
+    """Where a call ends before its run does, cleanly, with a checkpoint: `deadline_s` or `steps` into a stage.
+
+    `skip`: steps of the stage under way, numbered from 1 as in its log, that are passed over with their batches.
+    """
 
     deadline_s: float | None = None
     steps: int | None = None
+    skip: Set[int] = frozenset()
 
 
 NO_LIMITS = Limits()
@@ -92,6 +96,7 @@ def run_stages(
 
     The result names no model: the caller exports it where the last stage has finished.
     """
+    skip = limits.skip
     for stage in stages:
         stage.prepare()
         result = train(
@@ -104,10 +109,13 @@ def run_stages(
             identity=stage.identity,
             on_progress=on_progress,
             steps=limits.steps,
+            skip=skip,
             processes=processes,
         )
         if result.stop is not StopReason.FINISHED:
             break
+        if result.loss is not None:  # it was the stage under way: the numbers are of its steps
+            skip = frozenset()
         load_final_weights(model, stage.train, result.checkpoint)
     return RecipeResult(stage=stage.name, last=result, model=None)
 
