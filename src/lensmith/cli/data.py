@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lensmith.cli.console.extras import needs
-from lensmith.cli.console.output import BAD_INPUT, show
+from lensmith.cli.console.output import BAD_INPUT, given_options, show
 from lensmith.cli.console.progress import progress_bar
 from lensmith.core.errors import InputError
 
@@ -110,11 +110,9 @@ def mixtures(
 
 
 def _refuse_others(context: typer.Context, names: tuple[str, ...], kind: str) -> None:
-    sources = ((name, context.get_parameter_source(name)) for name in names)
-    given = [name for name, source in sources if source is not None and source.name == "COMMANDLINE"]
-    if given:
+    if given := given_options(context, names):
         raise InputError(
-            f"--{given[0].replace('_', '-')} says nothing of {kind} pages",
+            f"{given[0]} says nothing of {kind} pages",
             hint="name packages for real pages, and none for generated ones",
         )
 

@@ -1,4 +1,4 @@
-"""`lensmith train`: runs a recipe, or goes on with one."""
+"""`lensmith train`: runs a recipe, goes on with one, or says what it would cost."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 
 from lensmith.cli.console.extras import needs
-from lensmith.cli.console.output import INTERRUPTED, show
+from lensmith.cli.console.output import INTERRUPTED, given_options, show
 from lensmith.cli.console.progress import progress_bar
 from lensmith.core.errors import InputError
+
+_OF_DRY_RUNS = ("gpu", "nodes", "gpus")
 
 
 @needs("train")
 def train(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="Name of the recipe.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/RECIPE by default. A run in it goes on.")
@@ -28,6 +31,14 @@ def train(
         str | None,
         typer.Option(help="Steps to pass over with their batches, as in 113-117,240: of the stage, as its log counts."),
     ] = None,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train nothing: say what it would cost in memory, arithmetic and time.")
+    ] = False,
+    gpu: Annotated[
+        str, typer.Option(help="For --dry-run: cpu (this machine, measured), a100, a100-40gb, h100 or h200.")
+    ] = "cpu",
+    nodes: Annotated[int, typer.Option(help="For --dry-run: machines.")] = 1,
+    gpus: Annotated[int, typer.Option(help="For --dry-run: GPUs of a machine.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a model by a recipe.
@@ -35,12 +46,23 @@ def train(
     Type the same line again to go on where the run was interrupted. Recipes that have a plan (`lensmith data plan`) are
     also trained by several processes together: torchrun --nproc-per-node N -m lensmith.cli train RECIPE
     """
+    folder = out or Path("runs") / recipe
+    if is_dry_run:
+        from lensmith.workflows.training.cost import dry_run
+
+        show(dry_run(recipe, folder, device=gpu, nodes=nodes, devices=gpus), as_json=as_json)
+        return
+    if given := given_options(context, _OF_DRY_RUNS):
+        raise InputError(
+            f"{given[0]} is for --dry-run",
+            hint="processes that train together are started by torchrun: lensmith train --help",
+        )
     from lensmith.workflows.training import run_recipe
 
     with progress_bar("data") as on_data:
         result = run_recipe(
             recipe,
-            out or Path("runs") / recipe,
+            folder,
             deadline_s=deadline_s,
             steps=steps,
             skip=_numbers(skip_steps or ""),

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,6 +23,14 @@ def input_path(path: Path) -> Path:
 def output_path(path: Path | None) -> Path | None:
     """For an option or argument that names a file to write: `-` is standard output."""
     return STANDARD_OUTPUT if str(path) == "-" else path
+
+
+def given_options(context: typer.Context, names: Sequence[str]) -> list[str]:
+    """Which of these parameters a person gave, as they are written: `--stylesheet`."""
+    sources = ((name, context.get_parameter_source(name)) for name in names)
+    return [
+        f"--{name.replace('_', '-')}" for name, source in sources if source is not None and source.name == "COMMANDLINE"
+    ]
 
 
 def show(result: object, *, as_json: bool, text: str | None = None, out: Path | None = None) -> None:

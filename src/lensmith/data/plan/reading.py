@@ -73,6 +73,11 @@ class Plan:
         """The hash of what the plan was made from and of all its rows."""
         return self.report.hash
 
+    @property
+    def tokens_per_picture(self) -> int:
+        """How many visual tokens a picture is in it."""
+        return int(self._made_from["tokens_per_picture"])
+
     def check(self, sources: Mapping[str, Source], tokens: Tokens, config: PlanConfig | None = None) -> None:
         """Raises CheckpointError where a source, the tokenizer or the configuration is not that of the plan."""
         was: dict[str, Any] = {f"source {name}": value for name, value in self._made_from["sources"].items()}
