@@ -224,7 +224,7 @@ def spoil(path, at=1024):
 def test_an_archive_is_walked_once(tmp_path):
     path = make_tar(tmp_path / "a.tar", GOOD)
     before = list(documents(opened(path)))
-    assert [each.name for each in tmp_path.glob("*.index")] == ["a.tar.captions-1.index"]
+    assert [each.name for each in tmp_path.glob("*.index")] == ["a.tar.captions-2.index"]
     spoil(path)
     source = opened(path)
     assert list(documents(source)) == before
@@ -247,7 +247,7 @@ def test_an_index_that_cannot_be_read_is_made_again(tmp_path, damage):
 
 def test_an_index_is_in_the_cache_where_it_cannot_be_beside(tmp_path, cache_dir):
     path = make_tar(tmp_path / "a.tar", GOOD)
-    (tmp_path / "a.tar.captions-1.index").mkdir()
+    (tmp_path / "a.tar.captions-2.index").mkdir()
     before = list(documents(opened(path)))
     assert len(list((cache_dir / "indexes").iterdir())) == 1
     spoil(path)

@@ -25,7 +25,7 @@ from lensmith.core.errors import ConfigError, ImageError, InputError
 from lensmith.core.files import open_output
 from lensmith.core.images import open_picture
 from lensmith.core.types import OnProgress, unwatched
-from lensmith.data.documents import BadRecordError, Document, Source
+from lensmith.data.documents import AnyDocument, BadRecordError, Source
 from lensmith.data.mixture import Mixture, choices
 from lensmith.data.plan.order import Order
 from lensmith.data.plan.packing import Item, Packer, PackingConfig
@@ -152,6 +152,7 @@ def write_plan(
             "config": to_dict(config),
             "tokenizer": tokens.fingerprint,
             "tokens_per_picture": tokens.per_picture,
+            "chat_format": tokens.chat_format,
             "sources": {name: drawers[name].source.fingerprint for name in shares},
         }
         digest.update(json.dumps(made_from, sort_keys=True).encode())
@@ -212,7 +213,7 @@ class _Drawer:
             for pack in self.packer.add(Item(number, stop - start, pictures)):
                 self.closed.append(self._row([item.number for item in pack.items]))
 
-    def _look_at_pictures(self, record: int, document: Document) -> None:
+    def _look_at_pictures(self, record: int, document: AnyDocument) -> None:
         """A picture that cannot be read is found now, not hours into training. Raises BadRecordError."""
         if self.place <= self.order.count:
             for ref in document.pictures:
