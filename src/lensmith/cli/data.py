@@ -105,7 +105,6 @@ Settings = Annotated[
 
 
 @app.command("fetch-pictures")
-@needs("train")
 def fetch(
     kind: Kind,
     paths: Paths,
@@ -128,7 +127,7 @@ def fetch(
     """
     from lensmith.core.images import ImageLimits
     from lensmith.data.fetching.fetch import FetchConfig, fetch_pictures
-    from lensmith.data.sources.named import addresses_of, source_of
+    from lensmith.data.sources import addresses_of, source_of
 
     addresses = addresses_of(source_of(kind, paths, settings=settings or ()))
     config = FetchConfig(
@@ -163,7 +162,7 @@ def pack(
     A record that cannot be used is left out and counted by its cause; which, stands in packed.jsonl. The same command
     goes on where it was stopped.
     """
-    from lensmith.data.sources.named import source_of
+    from lensmith.data.sources import source_of
     from lensmith.data.sources.shards import pack_shards
 
     source = source_of(kind, paths, pictures=pictures or (), settings=settings or ()).open()

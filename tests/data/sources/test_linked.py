@@ -10,9 +10,8 @@ from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.data.documents import PictureRef, documents
 from lensmith.data.fetching.ledger import LEDGER_FILE, Fetched, Outcome
-from lensmith.data.sources import JsonlConfig, LinkedConfig, ObelicsConfig
+from lensmith.data.sources import JsonlConfig, LinkedConfig, ObelicsConfig, addresses_of, source_of
 from lensmith.data.sources.base import problems
-from lensmith.data.sources.named import addresses_of, source_of
 from tests.support.packages import png
 
 PICTURE = png(5, 4)

@@ -308,6 +308,30 @@ def test_the_fingerprint_is_that_of_the_content(tmp_path):
     assert len({one, *others}) == 5
 
 
+@pytest.mark.parametrize("place", [0, 4_095, -4_096, -1])
+def test_another_picture_of_the_same_size_changes_the_fingerprint(tmp_path, place):
+    data = bytes(20_000)
+    other = bytearray(data)
+    other[place] = 1
+    paths = [
+        make_tar(tmp_path / f"{number}" / "a.tar", [("1.jpg", bytes(content)), ("1.txt", "x")])
+        for number, content in enumerate((data, other))
+    ]
+    assert opened(paths[0]).fingerprint != opened(paths[1]).fingerprint
+
+
+def test_a_byte_in_the_middle_of_a_picture_is_not_seen(tmp_path):
+    """As it is documented: whoever makes it seen changes the words of `ends_of` too."""
+    data = bytes(20_000)
+    other = bytearray(data)
+    other[10_000] = 1
+    one, two = (
+        make_tar(tmp_path / f"{number}" / "a.tar", [("1.jpg", bytes(content)), ("1.txt", "x")])
+        for number, content in enumerate((data, other))
+    )
+    assert opened(one).fingerprint == opened(two).fingerprint
+
+
 def test_a_group_is_held_out_as_a_whole(tmp_path):
     files = []
     for number in range(600):

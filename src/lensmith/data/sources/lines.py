@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -121,96 +121,91 @@ def _placed(places: Sequence[tuple[int, int]], fingerprint: str) -> Index:
     return Index(rows=pa.table({"at": at_N2[:, 0], "bytes": at_N2[:, 1]}), fingerprint=fingerprint)
 
 
-class _Text:
-    """A file's text from byte `at` on, as much of it as was asked for. What is no UTF-8 keeps its bytes."""
+class _Cursor:
+    """A place in a file's text: `at` is its byte. What is no UTF-8 keeps its bytes."""
 
-    def __init__(self, path: Path, digest: "hashlib._Hash") -> None:
-        self._file = path.open("rb")
-        self._digest = digest
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self.is_whole = False
-        self.text, self.at = "", 0
+    def __init__(self, file: BinaryIO, path: Path, digest: "hashlib._Hash") -> None:
+        self._file, self._path, self._digest = file, path, digest
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        # Only ends are looked for: no number becomes one, and none is too long.
+        self._json = json.JSONDecoder(parse_int=len, parse_float=len)
+        self._text, self._place = "", 0
+        self._is_whole = False
+        self.at = 0
 
-    def __enter__(self) -> "_Text":
-        return self
+    def is_next(self, sign: str) -> bool:
+        """Whether `sign` comes next, behind white space, which is passed over; "" is the end of the file."""
+        while True:
+            end = self._place
+            while end < len(self._text) and self._text[end] in _SPACE:
+                end += 1
+            self._pass(end)
+            if end < len(self._text) or not self._more():
+                return self._text[end : end + 1] == sign
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def expect(self, sign: str) -> None:
+        """Passes over `sign`. Raises InputError where something else comes."""
+        if not self.is_next(sign):
+            found = self._text[self._place : self._place + 20]
+            raise self._damaged(f"{found!r} where {sign or 'the end'} belongs" if found else f"the end, not {sign}")
+        self._pass(self._place + len(sign))
 
-    def more(self) -> bool:
-        """Reads on, at least as much as there is. False at the file's end."""
-        if self.is_whole:
+    def value(self) -> tuple[int, int]:
+        """Passes over a value of any kind: the byte where it begins, and how many it has."""
+        self.is_next("")
+        while True:
+            try:
+                _, end = self._json.raw_decode(self._text, self._place)
+            except RecursionError as error:
+                raise self._damaged(error) from error
+            except ValueError as error:
+                if not self._more():
+                    raise self._damaged(error) from error
+                continue
+            if end < len(self._text) or not self._more():  # else it may go on, as a number does
+                begin = self.at
+                self._pass(end)
+                return begin, self.at - begin
+
+    def pass_mark(self) -> None:
+        """Passes over a byte order mark, if there is one."""
+        self._more()
+        if self._text.startswith("\ufeff"):
+            self._pass(1)
+
+    def _pass(self, end: int) -> None:
+        self.at += len(self._text[self._place : end].encode("utf-8", "surrogateescape"))
+        self._place = end
+
+    def _more(self) -> bool:
+        """Reads on, at least as much as is left. False at the file's end."""
+        if self._is_whole:
             return False
-        content = self._file.read(max(_CHUNK_BYTES, len(self.text)))
+        left = self._text[self._place :]
+        content = self._file.read(max(_CHUNK_BYTES, len(left)))
         self._digest.update(content)
-        self.is_whole = not content
-        self.text += self._decoder.decode(content, final=self.is_whole)
+        self._is_whole = not content
+        self._text, self._place = left + self._utf8.decode(content, final=self._is_whole), 0
         return True
 
-    def skip(self, count: int) -> int:
-        """Forgets so many characters, and returns how many bytes they were."""
-        size = len(self.text[:count].encode("utf-8", "surrogateescape"))
-        self.text, self.at = self.text[count:], self.at + size
-        return size
+    def _damaged(self, actual: object) -> InputError:
+        return InputError(
+            f"{self._path} is damaged or cut short at byte {self.at:,}",
+            expected="one JSON array, or an object a line",
+            actual=actual,
+            hint="write or fetch it again, or leave it out",
+        )
 
 
 def _places_of_items(path: Path, digest: "hashlib._Hash") -> Iterator[tuple[int, int]]:
-    decoder = json.JSONDecoder()
-    with _Text(path, digest) as read:
-        read.more()
-        if read.text.startswith("\ufeff"):
-            read.skip(1)
-        place = _behind(read, 0, "[", path)
-        place = _word(read, place)
-        if read.text[place : place + 1] != "]":
-            while True:
-                place, end = _item(read, decoder, place, path)
-                read.skip(place)
-                begin = read.at
-                yield begin, read.skip(end - place)
-                place = _word(read, 0)
-                if read.text[place : place + 1] == "]":
-                    break
-                place = _word(read, _behind(read, place, ",", path))
-        place = _word(read, place + 1)
-        if place < len(read.text):
-            raise _damaged(read, place, path, "more behind the array's end")
-
-
-def _word(read: _Text, place: int) -> int:
-    """Where the next character is that is no space, or the end."""
-    while True:
-        while place < len(read.text) and read.text[place] in _SPACE:
-            place += 1
-        if place < len(read.text) or not read.more():
-            return place
-
-
-def _behind(read: _Text, place: int, sign: str, path: Path) -> int:
-    place = _word(read, place)
-    if read.text[place : place + 1] != sign:
-        found = repr(read.text[place : place + 20]) if place < len(read.text) else "the end"
-        raise _damaged(read, place, path, f"{found} where {sign!r} belongs")
-    return place + 1
-
-
-def _item(read: _Text, decoder: json.JSONDecoder, place: int, path: Path) -> tuple[int, int]:
-    while True:
-        try:
-            _, end = decoder.raw_decode(read.text, place)
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, RecursionError) or not read.more():
-                raise _damaged(read, place, path, error) from error
-            continue
-        if end < len(read.text) or not read.more():  # else it may go on, as a number does
-            return place, end
-
-
-def _damaged(read: _Text, place: int, path: Path, actual: object) -> InputError:
-    read.skip(place)
-    return InputError(
-        f"{path} is damaged or cut short at byte {read.at:,}",
-        expected="one JSON array, or an object a line",
-        actual=actual,
-        hint="write or fetch it again, or leave it out",
-    )
+    with path.open("rb") as file:
+        cursor = _Cursor(file, path, digest)
+        cursor.pass_mark()
+        cursor.expect("[")
+        if not cursor.is_next("]"):
+            yield cursor.value()
+            while not cursor.is_next("]"):
+                cursor.expect(",")
+                yield cursor.value()
+        cursor.expect("]")
+        cursor.expect("")

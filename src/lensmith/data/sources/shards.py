@@ -122,11 +122,18 @@ class ShardsSource:
         return values
 
 
-def _read_pieces(written: list[Any], number: int) -> Pieces:
-    return tuple(
-        piece if isinstance(piece, str) else PictureRef(place=f"{number}/{piece['picture']}/{piece['sha256']}")
-        for piece in written
-    )
+def _read_pieces(written: object, number: int) -> Pieces:
+    """Raises KeyError or TypeError for what is none."""
+    if not isinstance(written, list) or not written:
+        raise TypeError("no pieces")
+    return tuple(piece if isinstance(piece, str) else _read_picture(piece, number) for piece in written)
+
+
+def _read_picture(piece: Any, number: int) -> PictureRef:
+    name, digest = piece["picture"], piece["sha256"]
+    if not isinstance(name, str) or not isinstance(digest, str) or "/" in name + digest:
+        raise TypeError("no picture")
+    return PictureRef(place=f"{number}/{name}/{digest}")
 
 
 def _build(path: Path) -> Index:
