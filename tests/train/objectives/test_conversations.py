@@ -214,6 +214,21 @@ def test_labels_are_the_answers_in_a_plan_and_its_batches(tmp_path):
     assert np.flatnonzero(kept.numpy())[0] > 0
 
 
+def test_a_span_of_a_question_alone_is_left_out_of_a_plan(tmp_path):
+    tokens = tokens_of(MM1)
+    source = Talks([conversation(("A sentence. " * 9 + "What?",), ("That.",))])
+    config = PlanConfig(
+        mixture=Mixture.of(talk=1.0), packing=PackingConfig(max_tokens=64, max_pictures=4, max_waiting=4), sequences=4
+    )
+    report = write_plan(tmp_path / "plan.parquet", config, {"talk": source}, tokens).sources["talk"]
+    plan = Plan(tmp_path / "plan.parquet")
+    assert report.unlearnt == report.documents == report.cut > 0
+    for number in range(4):
+        for planned in plan.sequence(number).documents:
+            learnt_T = encode(source.document(0), tokens).learnt_T[planned.span.start : planned.span.stop]
+            assert learnt_T.sum() == len(" That.") + 1
+
+
 def test_a_plan_is_refused_for_another_chat_format(tmp_path):
     source = Talks([TALK])
     config = PlanConfig(mixture=Mixture.of(talk=1.0), packing=PackingConfig(max_tokens=512), sequences=2)
