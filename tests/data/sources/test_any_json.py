@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensmith.core.errors import InputError
@@ -71,15 +71,16 @@ def opened(kind, folder, record):
 
 
 @pytest.mark.parametrize("kind", GOOD, ids=lambda kind: kind.kind)
+@settings(max_examples=60)  # each writes files
 @given(data=st.data())
 def test_a_spoilt_record_is_a_document_or_is_counted(tmp_path_factory, kind, data):
     record = data.draw(st.one_of(spoilt(GOOD[kind]), VALUES))
     source = opened(kind, tmp_path_factory.mktemp("any"), record)
     found = problems(source)
     usable = list(documents(source))
-    # Pictures are looked at by `problems` alone; here they are there, but for the packed ones, whose hash is none.
     assert len(source) == 3
-    assert len(usable) >= 2 or kind is ShardsConfig
+    assert len(usable) >= 2
+    # `documents` looks at no picture, and `problems` does: none of the packed ones has the hash that its record says.
     assert 3 - len(usable) <= sum(found.counts.values()) <= 3
     for document in usable:
         "".join(piece for piece in document.pieces if isinstance(piece, str)).encode()

@@ -200,7 +200,7 @@ def test_an_odd_record_costs_itself_and_says_its_cause(tmp_path, cause):
     source = ShardsConfig(paths=(path,)).open()
     names = {name.split(".")[0] for name, _ in ODD[cause]}
     assert problems(source).counts == {cause: len(names)}
-    assert list(documents(source)) == [Document(key="good", pieces=("x",))]
+    assert Document(key="good", pieces=("x",)) in documents(source)
 
 
 def test_portions_share_no_key(tmp_path):

@@ -65,7 +65,9 @@ class _Table:
                 actual=", ".join(sorted({file.suffix for file in files})),
             )
         columns = {config.url: TEXT, config.caption: TEXT}
-        self._rows = JsonRecords(files, *_JSON) if are_json.pop() else ParquetRows(files, columns)
+        self._rows: JsonRecords | ParquetRows = (
+            JsonRecords(files, *_JSON) if are_json.pop() else ParquetRows(files, columns)
+        )
         self.fingerprint = self._rows.fingerprint
 
     def __len__(self) -> int:

@@ -84,16 +84,17 @@ class ShardsSource:
         number = int(self._number_K[index])
         where = f"{self._files[self._file_N[number]].name}, {self._rows['name'][number].as_py()}"
         values = self._values(number, where)
+        key = well_formed(values["key"])
         try:
             if "turns" not in values:
-                return Document(key=values["key"], pieces=_read_pieces(values["pieces"], number))
+                return Document(key=key, pieces=_read_pieces(values["pieces"], number))
             turns = [
                 ConversationTurn(role=turn["role"], pieces=_read_pieces(turn["pieces"], number))
                 for turn in values["turns"]
             ]
         except (KeyError, TypeError) as error:
             raise BadRecordError("its record is none of a packed document", actual=where) from error
-        return Conversation(key=values["key"], turns=tuple(turns))
+        return Conversation(key=key, turns=tuple(turns))
 
     def picture(self, ref: PictureRef) -> bytes:
         number, name, digest = ref.place.split("/")
@@ -126,7 +127,7 @@ def _read_pieces(written: object, number: int) -> Pieces:
     """Raises KeyError or TypeError for what is none."""
     if not isinstance(written, list) or not written:
         raise TypeError("no pieces")
-    return tuple(piece if isinstance(piece, str) else _read_picture(piece, number) for piece in written)
+    return tuple(well_formed(piece) if isinstance(piece, str) else _read_picture(piece, number) for piece in written)
 
 
 def _read_picture(piece: Any, number: int) -> PictureRef:
@@ -141,7 +142,7 @@ def _build(path: Path) -> Index:
     records: dict[str, dict[str, Any]] = {}
     digest = hashlib.sha256()
     for member in members(path):
-        name, _, rest = member.name.partition(".")
+        name, _, rest = well_formed(member.name).partition(".")
         digest.update(f"{member.name}\n{member.size}\n".encode("utf-8", "surrogateescape"))
         row = records.setdefault(name, {"name": name, "key": name, "members": [], "at": [], "bytes": []})
         for column, value in (("members", rest), ("at", member.offset_data), ("bytes", member.size)):
@@ -161,7 +162,7 @@ def _key(content: bytes) -> str:
         key = json.loads(content).get("key")
     except (ValueError, RecursionError, AttributeError):
         return ""  # whoever reads the document says so
-    return key if isinstance(key, str) else ""
+    return well_formed(key) if isinstance(key, str) else ""
 
 
 # --- packing ------------------------------------------------------------------------------------------------------
