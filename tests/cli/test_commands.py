@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from lensmith.cli.app import app, run
+from lensmith.data.sources import ShardsConfig
 from lensmith.recipes.mixtures import MIXTURES
 from tests.support.packages import make_npm_package
+from tests.support.picture_server import GOOD, PictureServer
 
 PAGE = "<!doctype html><body style='margin:0'><p style='color:#c00'>hello</p></body>"
 
@@ -207,6 +209,48 @@ def test_data_mixtures_prints_trees_with_shares_and_hashes(lensmith):
     status, out, err = lensmith("data", "mixtures", "mm2")
     assert (status, out) == (2, "")
     assert "mm1_5" in err
+
+
+def test_pictures_are_fetched_and_documents_packed(lensmith, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "xdg")
+    with PictureServer() as base:
+        infos = [
+            {"image_name": f"{place}.png", "raw_url": f"{base}/{path}", "matched_text_index": place}
+            for place, path in enumerate(("good", "status/404"))
+        ]
+        records = [{"text_list": ["a", "b"], "image_info": infos}, {"text_list": ["c"], "image_info": infos[1:]}]
+        Path("docs.jsonl").write_text("\n".join(map(json.dumps, records)))
+        fetching = ("data", "fetch-pictures", "mmc4", "docs.jsonl", "--out", "pictures")
+        status, out, err = lensmith(*fetching, "--json")
+        assert status == 0, err
+        assert json.loads(out)["outcomes"] == {"refused": 2}, "this machine is not asked"
+        status, out, err = lensmith(*fetching[:-1], "others", "--allow-private")
+        assert status == 0, err
+        assert out.splitlines() == ["2 addresses, 0 of them known before", f"  {1:>9} ok", f"  {1:>9} gone"]
+    packing = ("data", "pack-shards", "mmc4", "docs.jsonl", "--pictures", "others", "--out", "shards")
+    status, out, err = lensmith(*packing, "--set", "side=behind")
+    assert status == 0, err
+    assert out.splitlines()[0].startswith("1 of 2 documents with 1 pictures in 1 shards")
+    assert "1 left out: a picture of it is matched to no sentence" in out
+    source = ShardsConfig(paths=(Path("shards"),)).open()
+    first, picture, last = source.document(0).pieces
+    assert (first, source.picture(picture), last) == ("a", GOOD, "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("fetch-pictures", "jsonl", "a.jsonl"), "names no addresses"),
+        (("fetch-pictures", "mmc", "a.jsonl"), "no such kind of source"),
+        (("pack-shards", "mmc4", "a.jsonl"), "nothing to read"),
+        (("pack-shards", "jsonl", ".", "--set", "feild=a"), "field"),
+        (("pack-shards", "jsonl", ".", "--pictures", "."), "pictures"),
+    ],
+)
+def test_what_cannot_be_fetched_or_packed_is_said(lensmith, arguments, problem):
+    status, _, err = lensmith("data", *arguments, "--out", "out")
+    assert status == 2
+    assert problem in err
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,83 @@ def mixtures(
     show(mixtures_named(name), as_json=as_json)
 
 
+Kind = Annotated[
+    str, typer.Argument(help="What the files are: a kind of source, such as obelics, mmc4, llava, linked.")
+]
+Paths = Annotated[list[Path], typer.Argument(help="Files, or folders of them.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting of the source, as NAME=VALUE: the name of a column, for example."),
+]
+
+
+@app.command("fetch-pictures")
+def fetch(
+    kind: Kind,
+    paths: Paths,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and their ledger.")],
+    settings: Settings = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many are fetched at a time.")] = 32,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds for one picture.")] = 20.0,
+    most_mb: Annotated[float, typer.Option(min=0.001, help="Megabytes of one picture at most.")] = 32.0,
+    tries: Annotated[int, typer.Option(min=1, help="How often a busy server is asked.")] = 3,
+    again: Annotated[bool, typer.Option("--again", help="Try again what was late, broken off or busy.")] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Also ask addresses of this machine and its network.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Fetch the pictures that OBELICS, mmc4, or tables of addresses and captions name.
+
+    What came of each address stands in pictures.jsonl in the folder. What is known there is not asked again, so the
+    same command goes on where it was stopped.
+    """
+    from lensmith.core.images import ImageLimits
+    from lensmith.data.fetching.fetch import FetchConfig, fetch_pictures
+    from lensmith.data.sources import addresses_of, source_of
+
+    addresses = addresses_of(source_of(kind, paths, settings=settings or ()))
+    config = FetchConfig(
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        tries=tries,
+        pictures=ImageLimits(max_bytes=int(most_mb * 1e6)),
+        allow_private=allow_private,
+        again=again,
+    )
+    with progress_bar("pictures") as on_progress:
+        result = fetch_pictures(addresses, out, config, on_progress=on_progress)
+    show(result, as_json=as_json)
+
+
+@app.command("pack-shards")
+@needs("train")
+def pack(
+    kind: Kind,
+    paths: Paths,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards; what is packed is kept.")],
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Option(help="Where the pictures are: a folder, a tar archive, or what fetch-pictures has filled."),
+    ] = None,
+    settings: Settings = None,
+    shard_mb: Annotated[int, typer.Option(min=1, help="Megabytes of a shard at most.")] = 256,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Put any source's documents and their pictures into tar archives, which `ShardsConfig` reads.
+
+    A record that cannot be used is left out and counted by its cause; which, stands in packed.jsonl. The same command
+    goes on where it was stopped.
+    """
+    from lensmith.data.sources import source_of
+    from lensmith.data.sources.shards import pack_shards
+
+    source = source_of(kind, paths, pictures=pictures or (), settings=settings or ()).open()
+    with progress_bar("documents") as on_progress:
+        result = pack_shards(source, out, shard_bytes=shard_mb * 1_000_000, on_progress=on_progress)
+    show(result, as_json=as_json)
+
+
 def _refuse_others(context: typer.Context, names: tuple[str, ...], kind: str) -> None:
     if given := given_options(context, names):
         raise InputError(

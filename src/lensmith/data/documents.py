@@ -1,12 +1,15 @@
 """What training data is made of: documents of text and pictures in reading order, and the sources that hold them.
 
+A conversation is a document too: which of its words are learnt, and what stands between them, follows from who speaks
+and from the model's chat format, so it keeps its turns until it becomes tokens.
+
 A source is random access: record number -> document, the same at any time and in any process, so that an order of
 documents is a list of numbers and nothing else. Pictures stay where they are until a batch needs them.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from lensmith.core.errors import InputError
 
@@ -18,16 +21,69 @@ class PictureRef:
     place: str
 
 
+Pieces = tuple[str | PictureRef, ...]
+Role = Literal["system", "user", "assistant"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """Text and pictures as they are read. `key` names it within its source, for people."""
+    """Text and pictures as they are read, all of it learnt. `key` names it within its source, for people."""
 
     key: str
-    pieces: tuple[str | PictureRef, ...]
+    pieces: Pieces
 
     @property
     def pictures(self) -> tuple[PictureRef, ...]:
-        return tuple(piece for piece in self.pieces if isinstance(piece, PictureRef))
+        return _pictures(self.pieces)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationTurn:
+    """What one speaker says. No white space stands at a turn's ends or beside a picture: a chat format has its own."""
+
+    role: Role
+    pieces: Pieces
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """Turns of which the assistant's are learnt: a user's and an assistant's by turns, behind a system's, if any.
+
+    `key` names it within its source, for people. Raises BadRecordError where turns follow each other otherwise.
+    """
+
+    key: str
+    turns: tuple[ConversationTurn, ...]
+
+    def __post_init__(self) -> None:
+        roles = [turn.role for turn in self.turns]
+        spoken = roles[1:] if roles[:1] == ["system"] else roles
+        if not spoken:
+            raise BadRecordError("its conversation is empty", actual=self.key)
+        if spoken[0] != "user":
+            raise BadRecordError("its conversation does not begin with the user", actual=self.key)
+        if spoken[-1] != "assistant":
+            raise BadRecordError("its conversation does not end with an answer", actual=self.key)
+        if any(role != ("user", "assistant")[place % 2] for place, role in enumerate(spoken)):
+            raise BadRecordError("its speakers do not take turns", actual=self.key)
+        if any(not turn.pieces for turn in self.turns):
+            raise BadRecordError("a turn is empty", actual=self.key)
+
+    @property
+    def pieces(self) -> Pieces:
+        """All texts and pictures, one turn's after the other's."""
+        return tuple(piece for turn in self.turns for piece in turn.pieces)
+
+    @property
+    def pictures(self) -> tuple[PictureRef, ...]:
+        return _pictures(self.pieces)
+
+
+AnyDocument = Document | Conversation
+
+
+def _pictures(pieces: Pieces) -> tuple[PictureRef, ...]:
+    return tuple(piece for piece in pieces if isinstance(piece, PictureRef))
 
 
 class BadRecordError(InputError):
@@ -47,7 +103,7 @@ class Source(Protocol):
         """How many records there are, bad ones included."""
         ...
 
-    def document(self, index: int) -> Document:
+    def document(self, index: int) -> AnyDocument:
         """Record number `index`. Raises BadRecordError for one that cannot be used."""
         ...
 
@@ -56,7 +112,7 @@ class Source(Protocol):
         ...
 
 
-def documents(source: Source) -> Iterator[Document]:
+def documents(source: Source) -> Iterator[AnyDocument]:
     """All that can be used, in order."""
     for index in range(len(source)):
         try:

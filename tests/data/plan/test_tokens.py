@@ -24,9 +24,10 @@ def spans(pieces, *, max_tokens, max_pictures=9, per_picture=3):
 
 
 def test_a_document_begins_ends_and_holds_its_pictures_places():
-    ids_T, starts = encoded("ab", PICTURE, "c", PICTURE)
-    assert ids_T.tolist() == [BEGIN, 97, 98, IMAGE, IMAGE, IMAGE, 99, IMAGE, IMAGE, IMAGE, END]
-    assert starts == (3, 7)
+    found = encoded("ab", PICTURE, "c", PICTURE)
+    assert found.ids_T.tolist() == [BEGIN, 97, 98, IMAGE, IMAGE, IMAGE, 99, IMAGE, IMAGE, IMAGE, END]
+    assert found.learnt_T.tolist() == [False, True, True, False, False, False, True, False, False, False, True]
+    assert found.picture_starts == (3, 7)
 
 
 def test_a_text_with_the_placeholder_is_refused():

@@ -224,7 +224,7 @@ def spoil(path, at=1024):
 def test_an_archive_is_walked_once(tmp_path):
     path = make_tar(tmp_path / "a.tar", GOOD)
     before = list(documents(opened(path)))
-    assert [each.name for each in tmp_path.glob("*.index")] == ["a.tar.captions-1.index"]
+    assert [each.name for each in tmp_path.glob("*.index")] == ["a.tar.captions-2.index"]
     spoil(path)
     source = opened(path)
     assert list(documents(source)) == before
@@ -247,7 +247,7 @@ def test_an_index_that_cannot_be_read_is_made_again(tmp_path, damage):
 
 def test_an_index_is_in_the_cache_where_it_cannot_be_beside(tmp_path, cache_dir):
     path = make_tar(tmp_path / "a.tar", GOOD)
-    (tmp_path / "a.tar.captions-1.index").mkdir()
+    (tmp_path / "a.tar.captions-2.index").mkdir()
     before = list(documents(opened(path)))
     assert len(list((cache_dir / "indexes").iterdir())) == 1
     spoil(path)
@@ -306,6 +306,30 @@ def test_the_fingerprint_is_that_of_the_content(tmp_path):
     assert one == same
     others += [opened(path, caption_field="alt").fingerprint, opened(path, portion=Portion.TRAIN).fingerprint]
     assert len({one, *others}) == 5
+
+
+@pytest.mark.parametrize("place", [0, 4_095, -4_096, -1])
+def test_another_picture_of_the_same_size_changes_the_fingerprint(tmp_path, place):
+    data = bytes(20_000)
+    other = bytearray(data)
+    other[place] = 1
+    paths = [
+        make_tar(tmp_path / f"{number}" / "a.tar", [("1.jpg", bytes(content)), ("1.txt", "x")])
+        for number, content in enumerate((data, other))
+    ]
+    assert opened(paths[0]).fingerprint != opened(paths[1]).fingerprint
+
+
+def test_a_byte_in_the_middle_of_a_picture_is_not_seen(tmp_path):
+    """As it is documented: whoever makes it seen changes the words of `ends_of` too."""
+    data = bytes(20_000)
+    other = bytearray(data)
+    other[10_000] = 1
+    one, two = (
+        make_tar(tmp_path / f"{number}" / "a.tar", [("1.jpg", bytes(content)), ("1.txt", "x")])
+        for number, content in enumerate((data, other))
+    )
+    assert opened(one).fingerprint == opened(two).fingerprint
 
 
 def test_a_group_is_held_out_as_a_whole(tmp_path):

@@ -54,7 +54,8 @@ def test_a_bad_line_costs_itself_and_says_its_cause(tmp_path):
     found = problems(source)
     assert found.counts == {
         "its line is not JSON": 2,
-        "it has no text 'text'": 3,
+        "it has no text 'text'": 2,
+        "its line is no JSON object": 1,
         "its text is empty": 1,
         "its line is not UTF-8": 1,
     }

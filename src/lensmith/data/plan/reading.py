@@ -81,12 +81,18 @@ class Plan:
     def check(self, sources: Mapping[str, Source], tokens: Tokens, config: PlanConfig | None = None) -> None:
         """Raises CheckpointError where a source, the tokenizer or the configuration is not that of the plan."""
         was: dict[str, Any] = {f"source {name}": value for name, value in self._made_from["sources"].items()}
-        was |= {name: self._made_from[name] for name in ("tokenizer", "tokens_per_picture")}
+        tokens_now = {
+            "tokenizer": tokens.fingerprint,
+            "tokens_per_picture": tokens.per_picture,
+            "chat_format": tokens.chat_format,
+        }
+        # A plan that is older than conversations are names no chat format.
+        was |= {name: self._made_from[name] for name in tokens_now if name in self._made_from}
         now: dict[str, Any] = {
             f"source {name}": sources[name].fingerprint if name in sources else "missing"
             for name in self._made_from["sources"]
         }
-        now |= {"tokenizer": tokens.fingerprint, "tokens_per_picture": tokens.per_picture}
+        now |= tokens_now
         if config is not None:
             was, now = was | {"configuration": content_hash(self.config)}, now | {"configuration": content_hash(config)}
         if changed := [name for name in was if was[name] != now[name]]:

@@ -1,13 +1,17 @@
-"""Documents as token ids: text and one placeholder a visual token; and where a long one may be cut.
+"""Documents as token ids: text and one placeholder a visual token; which are learnt; where a long one may be cut.
 
 A document begins with the begin token, where the tokenizer has one, and ends with the end token. One that is longer
 than a training sequence is cut into spans: at the end of a paragraph if the later half of what fits has one, else of
 a sentence, else of a word's token; never within a picture. No document is dropped for its length.
 
+A conversation is written in the model's chat format, and learnt is what the assistant writes. A long one is cut behind
+the last turn that fits, and only where not even one does as other documents are. What a later span says of an earlier
+one's picture, or after its system's words, it says without them.
+
 Legend: T tokens of a document.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,19 +19,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmith.core.errors import ConfigError, InputError
-from lensmith.data.documents import Document, PictureRef
+from lensmith.data.documents import AnyDocument, Conversation, Document, PictureRef
 
 Ids = NDArray[np.int32]
+Learnt = NDArray[np.bool_]
 
 _PARAGRAPH, _SENTENCE, _ANYWHERE = 3, 2, 1
 _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", ":")
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChatPart:
+    """A stretch of a conversation as its model reads it.
+
+    `content` is text, a picture, or the id of a special token that the chat format writes. `ends_turn`: an answer and
+    what belongs to it end here.
+    """
+
+    content: str | PictureRef | int
+    learnt: bool = False
+    ends_turn: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tokens:
     """How text becomes ids. `encode` adds no special tokens; `pieces` are the vocabulary's texts by id.
 
-    `per_picture`: visual tokens of one picture, the same for all. `fingerprint` is a hash of the tokenizer.
+    `per_picture`: visual tokens of one picture, the same for all. `fingerprint` is a hash of the tokenizer. `chat`
+    writes a conversation, without the tokens that begin and end every document; None: the model has no chat format.
+    `chat_format` is a hash of that.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -37,6 +57,8 @@ class Tokens:
     image: int
     per_picture: int
     fingerprint: str
+    chat: Callable[[Conversation], Iterable[ChatPart]] | None = None
+    chat_format: str = ""
 
     def __post_init__(self) -> None:
         if self.per_picture < 1:
@@ -44,10 +66,15 @@ class Tokens:
 
 
 class Encoded(NamedTuple):
-    """A document's ids (T), and where each picture's placeholders begin."""
+    """A document's ids (T), which of them are learnt (T), where each picture's placeholders begin, and where turns end.
+
+    Learnt are texts and the end token; of a conversation, what the assistant writes.
+    """
 
     ids_T: Ids
+    learnt_T: Learnt
     picture_starts: tuple[int, ...]
+    turn_ends: tuple[int, ...]
 
 
 class Span(NamedTuple):
@@ -62,20 +89,47 @@ class Span(NamedTuple):
         return self.stop - self.start
 
 
-def encode(document: Document, tokens: Tokens) -> Encoded:
-    """The whole document. Raises InputError where its text has the picture's placeholder."""
+def encode(document: AnyDocument, tokens: Tokens) -> Encoded:
+    """The whole document.
+
+    Raises InputError where its text has the picture's placeholder, ConfigError for a conversation without a chat
+    format.
+    """
     ids: list[int] = [] if tokens.begin is None else [tokens.begin]
-    starts = []
-    for piece in document.pieces:
-        if isinstance(piece, PictureRef):
+    learnt = [False] * len(ids)
+    starts, turn_ends = [], []
+    for part in _parts(document, tokens):
+        if isinstance(part.content, PictureRef):
             starts.append(len(ids))
-            ids += [tokens.image] * tokens.per_picture
-            continue
-        written = tokens.encode(piece)
-        if tokens.image in written:
-            raise InputError(f"the text of {document.key} has the token that stands for a picture")
+            written = [tokens.image] * tokens.per_picture
+        elif isinstance(part.content, int):
+            written = [part.content]
+        else:
+            written = list(tokens.encode(part.content))
+            if tokens.image in written:
+                raise InputError(f"the text of {document.key} has the token that stands for a picture")
         ids += written
-    return Encoded(np.array([*ids, tokens.end], dtype=np.int32), tuple(starts))
+        learnt += [part.learnt] * len(written)
+        if part.ends_turn:
+            turn_ends.append(len(ids))
+    return Encoded(
+        ids_T=np.array([*ids, tokens.end], dtype=np.int32),
+        learnt_T=np.array([*learnt, True], dtype=np.bool_),
+        picture_starts=tuple(starts),
+        turn_ends=tuple(turn_ends),
+    )
+
+
+def _parts(document: AnyDocument, tokens: Tokens) -> Iterable[ChatPart]:
+    if isinstance(document, Document):
+        return [ChatPart(content=piece, learnt=isinstance(piece, str)) for piece in document.pieces]
+    if tokens.chat is None:
+        raise ConfigError(
+            "a conversation cannot be written for this model",
+            expected="a processor with a chat format",
+            actual=document.key,
+        )
+    return tokens.chat(document)
 
 
 class Cutter:
@@ -115,7 +169,9 @@ class Cutter:
         return stop
 
     def _better(self, encoded: Encoded, start: int, stop: int) -> int:
-        """The last best place to cut in the later half of what fits. A cut lies behind a token."""
+        """The last end of a turn, else the last best place in the later half of what fits. It lies behind a token."""
+        if turn_ends := [end for end in encoded.turn_ends if start < end <= stop]:
+            return turn_ends[-1]
         middle = start + max(1, (stop - start) // 2)
         ids = encoded.ids_T[middle - 1 : stop]
         quality = np.where(ids == self._tokens.image, 0, self._quality[ids])

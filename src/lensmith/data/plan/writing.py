@@ -30,7 +30,7 @@ from lensmith.core.errors import ConfigError, ImageError, InputError
 from lensmith.core.files import open_output
 from lensmith.core.images import open_picture
 from lensmith.core.types import OnProgress, unwatched
-from lensmith.data.documents import BadRecordError, Document, Source
+from lensmith.data.documents import AnyDocument, BadRecordError, Source
 from lensmith.data.mixture import LanguageSchedule, Mixture, choices, scheduled_choices
 from lensmith.data.plan.order import Order
 from lensmith.data.plan.packing import Item, Packer, PackingConfig
@@ -140,7 +140,8 @@ class PlanConfig:
 @dataclass(frozen=True, kw_only=True)
 class SourceShare:
     """What a source gave: `records` it has, `documents` read of them (again in each of `passes`), `cut` of those for
-    their length. `bad`: records that could not be used by cause, `examples` some of each."""
+    their length, `unlearnt` spans left out since nothing in them is learnt. `bad`: records that could not be used by
+    cause, `examples` some of each."""
 
     wanted: float
     records: int
@@ -152,6 +153,7 @@ class SourceShare:
     cut: int
     bad: dict[str, int]
     examples: dict[str, tuple[str, ...]]
+    unlearnt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +206,8 @@ class PlanReport:
                 f"{share.tokens / self.tokens:>7.1%} {pictures:>9.1%} {share.documents:>10,} {share.passes:>7.2f} "
                 f"{share.cut:>6,} {sum(share.bad.values()):>6,}"
             )
+            if share.unlearnt:
+                lines.append(f"    {share.unlearnt:,} spans left out: nothing in them is learnt")
             lines += [
                 f"    {count:,} bad: {cause} ({', '.join(share.examples[cause][:3])})"
                 for cause, count in share.bad.items()
@@ -251,6 +255,7 @@ def write_plan(
             "config": to_dict(config),
             "tokenizer": tokens.fingerprint,
             "tokens_per_picture": tokens.per_picture,
+            "chat_format": tokens.chat_format,
             "sources": {name: drawers[name].source.fingerprint for name in shares},
         }
         digest.update(json.dumps(made_from, sort_keys=True).encode())
@@ -376,20 +381,24 @@ class _Drawer:
             document = self.source.document(record)
             self._look_at_pictures(record, document)
             encoded = encode(document, self.tokens)
+            spans = list(self.cutter.spans(encoded))
+            # A span's first token has no context.
+            learnt = [span for span in spans if encoded.learnt_T[span.start + 1 : span.stop].any()]
+            if not learnt:
+                raise BadRecordError("nothing in it is learnt", actual=document.key)
         except BadRecordError as error:
             self._note_bad(record, error)
             return
         self.since_usable = 0
-        spans = list(self.cutter.spans(encoded))
-        self.counts.update(documents=1, cut=len(spans) > 1)
-        for start, stop, pictures in spans:
+        self.counts.update(documents=1, cut=len(spans) > 1, unlearnt=len(spans) - len(learnt))
+        for start, stop, pictures in learnt:
             number = self.counts["spans"]
             self.counts["spans"] += 1
             self.spans[number] = {"record": record, "start": start, "stop": stop, "pictures": pictures}
             for pack in self.packer.add(Item(number, stop - start, pictures)):
                 self.closed.append(self._row([item.number for item in pack.items]))
 
-    def _look_at_pictures(self, record: int, document: Document) -> None:
+    def _look_at_pictures(self, record: int, document: AnyDocument) -> None:
         """A picture that cannot be read is found now, not hours into training. Raises BadRecordError."""
         if self.place <= self.order.count:
             for ref in document.pictures:
@@ -439,6 +448,7 @@ class _Drawer:
             cut=self.counts["cut"],
             bad=dict(self.bad),
             examples={cause: tuple(listed) for cause, listed in self.examples.items()},
+            unlearnt=self.counts["unlearnt"],
         )
 
 

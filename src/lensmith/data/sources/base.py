@@ -15,6 +15,7 @@ from lensmith.data.documents import BadRecordError, Source
 
 HELD_OUT_SHARE = 0.1
 UNREADABLE_PICTURE = "a picture cannot be read"
+_PACKED = (".zip", ".gz", ".bz2", ".xz", ".zst")
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
@@ -54,11 +55,18 @@ class HeldOutBy(enum.Enum):
 def files_named(paths: Sequence[Path], *suffixes: str) -> tuple[Path, ...]:
     """The files in `paths`, and of each folder there those that end in one of `suffixes`, sorted.
 
-    Raises InputError where a path is not there or a folder has no such file.
+    Raises InputError where a path is not there, or a folder has no such file, or has them compressed.
     """
     found: list[Path] = []
     for path in paths:
         files = sorted(each for each in path.iterdir() if each.name.endswith(suffixes)) if path.is_dir() else [path]
+        if not files and (packed := _compressed(path, suffixes)) is not None:
+            raise InputError(
+                f"what is in {path} is compressed, so that nothing in it can be read by its place",
+                expected=f"files of {', '.join(suffixes)}",
+                actual=packed.name,
+                hint="unpack them: for example `unzip` for .zip, `gunzip` for .gz",
+            )
         if not files or not files[0].is_file():
             raise InputError(
                 "there is nothing to read", expected=f"a file or folder of {', '.join(suffixes)}", actual=path
@@ -67,6 +75,12 @@ def files_named(paths: Sequence[Path], *suffixes: str) -> tuple[Path, ...]:
     if not found:
         raise InputError("the source names no file", expected=f"files or folders of {', '.join(suffixes)}")
     return tuple(found)
+
+
+def _compressed(folder: Path, suffixes: Sequence[str]) -> Path | None:
+    """The first file in a folder that would be one of `suffixes` once it is unpacked."""
+    endings = tuple(suffix + packed for suffix in suffixes for packed in _PACKED)
+    return min((each for each in folder.iterdir() if each.name.endswith(endings)), default=None)
 
 
 def well_formed(text: str) -> str:

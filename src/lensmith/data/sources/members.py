@@ -2,21 +2,37 @@
 
 Only plain files count, and only in archives that are not compressed: what is compressed can be read from its beginning
 alone. An archive that is written here has the same bytes for the same files.
+
+Fingerprints of archives are made of headers, texts, and both ends of pictures, so that a shard of many gigabytes is not
+read through: see `ends_of`.
 """
 
+import hashlib
 import io
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import pyarrow as pa
+
 from lensmith.core.errors import InputError
 from lensmith.core.files import open_output
 from lensmith.data.documents import BadRecordError
+from lensmith.data.sources.base import well_formed
+from lensmith.data.sources.indexes import Index
 
-_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+_COMPRESSED = {
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ": "unxz",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+    b"PK\x03\x04": "unzip",
+}
 """What unpacks a file, by how it begins."""
+_END_BYTES = 4096
 
 
 def members(path: Path) -> Iterator[tarfile.TarInfo]:
@@ -87,6 +103,45 @@ def read_at(path: Path, at: int, size: int) -> bytes:
     if len(data) != size:
         raise BadRecordError("its file has become shorter", expected=f"{path}: {at + size:,} bytes")
     return data
+
+
+def ends_of(path: Path, member: tarfile.TarInfo) -> bytes:
+    """The first and the last bytes of a member, all of a small one.
+
+    Two pictures of one size differ there: they begin with what they are, and end in what was compressed last. Not seen
+    is a change that leaves size and both ends as they were, such as a byte that a disk has lost.
+    """
+    size = member.size
+    if size <= 2 * _END_BYTES:
+        return read_at(path, member.offset_data, size)
+    first = read_at(path, member.offset_data, _END_BYTES)
+    return first + read_at(path, member.offset_data + size - _END_BYTES, _END_BYTES)
+
+
+def named_members(path: Path, *, read_whole: frozenset[str]) -> Index:
+    """An index of all members: `name` (from the archive's root), `at`, `bytes`.
+
+    Members with a suffix of `read_whole` are in the fingerprint with their content, others with both ends. Raises as
+    `members` does.
+    """
+    digest = hashlib.sha256()
+    names, at, sizes = [], [], []
+    for member in members(path):
+        name = well_formed(posixpath.normpath(posixpath.join("/", member.name))[1:])
+        digest.update(f"{name}\n{member.size}\n".encode())
+        is_whole = name.rpartition(".")[2].lower() in read_whole
+        digest.update(read_at(path, member.offset_data, member.size) if is_whole else ends_of(path, member))
+        names.append(name)
+        at.append(member.offset_data)
+        sizes.append(member.size)
+    rows = pa.table(
+        {
+            "name": pa.array(names, pa.large_string()),
+            "at": pa.array(at, pa.int64()),
+            "bytes": pa.array(sizes, pa.int64()),
+        }
+    )
+    return Index(rows=rows, fingerprint=digest.hexdigest())
 
 
 def write_tar(files: Iterable[tuple[str, bytes]], path: Path) -> None:

@@ -10,21 +10,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 from xml.etree.ElementTree import Element  # only the type: html5lib parses
 
-import pyarrow as pa
-
 from lensmith.core.config import content_hash
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.data.documents import BadRecordError, Document, PictureRef
-from lensmith.data.sources.base import Portion, well_formed
-from lensmith.data.sources.indexes import Index, index_of
-from lensmith.data.sources.members import members, read_at
+from lensmith.data.sources.base import Portion
+from lensmith.data.sources.indexes import index_of
+from lensmith.data.sources.members import named_members, read_at
 from lensmith.data.webpages.real.pictures import size_of_picture
 
 PAGE_KINDS = frozenset("html htm xhtml".split())
@@ -33,7 +31,7 @@ MOST_PAGE_BYTES, MOST_PICTURE_BYTES = 4 << 20, 16 << 20
 _MOST_TAGS = 20_000
 """Of a page that is parsed: the time that nested tags take grows with the square of their number."""
 _KEPT_PAGES = 4096
-_FORM = "files-1"
+_FORM = "files-2"
 
 _BLOCKS = frozenset(
     "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure "
@@ -290,11 +288,11 @@ class _Folder:
 
 
 class _Archive:
-    """Pages and pictures in a tar archive; the fingerprint is that of the pages, and of all names and sizes."""
+    """Pages and pictures in a tar archive; the fingerprint is that of `named_members`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        index = index_of(path, _build, form=_FORM)
+        index = index_of(path, partial(named_members, read_whole=PAGE_KINDS), form=_FORM)
         names, at, size = (index.rows[column].to_pylist() for column in ("name", "at", "bytes"))
         self._places = dict(zip(names, zip(at, size, strict=True), strict=True))
         self.sizes = {name: size for name, (_, size) in self._places.items()}
@@ -302,24 +300,3 @@ class _Archive:
 
     def read(self, path: str) -> bytes:
         return read_at(self._path, *self._places[path])
-
-
-def _build(path: Path) -> Index:
-    digest = hashlib.sha256()
-    names, at, sizes = [], [], []
-    for member in members(path):
-        name = well_formed(posixpath.normpath(posixpath.join("/", member.name))[1:])
-        digest.update(f"{name}\n{member.size}\n".encode())
-        if kind_of(name) in PAGE_KINDS:
-            digest.update(read_at(path, member.offset_data, member.size))
-        names.append(name)
-        at.append(member.offset_data)
-        sizes.append(member.size)
-    rows = pa.table(
-        {
-            "name": pa.array(names, pa.large_string()),
-            "at": pa.array(at, pa.int64()),
-            "bytes": pa.array(sizes, pa.int64()),
-        }
-    )
-    return Index(rows=rows, fingerprint=digest.hexdigest())

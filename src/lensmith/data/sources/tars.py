@@ -20,11 +20,11 @@ from lensmith.core.files import sha256_of_bytes
 from lensmith.data.documents import BadRecordError, Document, PictureRef
 from lensmith.data.sources.base import HeldOutBy, Portion, files_named, well_formed
 from lensmith.data.sources.indexes import Index, index_of
-from lensmith.data.sources.members import members, read_at, write_tar
+from lensmith.data.sources.members import ends_of, members, read_at, write_tar
 
 _PARTS = {**dict.fromkeys(("jpg", "jpeg", "png", "webp"), "picture"), "txt": "text", "json": "json"}
 _MOST_TEXT_BYTES = 1 << 20
-_FORM = "captions-1"
+_FORM = "captions-2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class TarConfig:
 class TarSource:
     """Documents of a picture and its caption. Made by `TarConfig.open`, and as fast as its indexes are.
 
-    The fingerprint is that of all members' names and sizes and of all captions: a picture in whose place another one of
-    the same size is put is not seen.
+    The fingerprint is that of all members' names and sizes, of all captions, and of both ends of each picture: see
+    `ends_of` for what it does not see.
     """
 
     def __init__(self, config: TarConfig) -> None:
@@ -154,6 +154,8 @@ def _build(path: Path) -> Index:
             content = read_at(path, member.offset_data, member.size)
             digest.update(content)
             record.group = (suffix == "json" and _group(content)) or record.group
+        else:
+            digest.update(ends_of(path, member))
     return Index(rows=_rows(records), fingerprint=digest.hexdigest())
 
 

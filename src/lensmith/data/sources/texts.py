@@ -1,23 +1,14 @@
 """Plain text: lines of JSON, and a column of parquet."""
 
-import hashlib
-import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-import pyarrow as pa
-
 from lensmith.core.files import sha256_of_bytes
 from lensmith.data.documents import BadRecordError, Document, PictureRef
 from lensmith.data.sources.base import files_named, well_formed
-from lensmith.data.sources.indexes import Index, index_of
-from lensmith.data.sources.members import check_uncompressed, read_at
-from lensmith.data.sources.rows import TEXT, ParquetRows, part_of
-
-_FORM = "lines-1"
+from lensmith.data.sources.lines import JsonRecords
+from lensmith.data.sources.rows import TEXT, ParquetRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,44 +29,18 @@ class JsonlSource:
 
     def __init__(self, config: JsonlConfig) -> None:
         self._field = config.field
-        self._files = files_named(config.paths, ".jsonl")
-        indexes = [index_of(path, _build, form=_FORM) for path in self._files]
-        self._places = [(index.rows["at"].to_numpy(), index.rows["bytes"].to_numpy()) for index in indexes]
-        self._ends = list(itertools.accumulate(len(at_N) for at_N, _ in self._places))
-        self.fingerprint = sha256_of_bytes("\n".join([*(index.fingerprint for index in indexes), self._field]).encode())
+        self._records = JsonRecords(config.paths, ".jsonl")
+        self.fingerprint = sha256_of_bytes(f"{self._records.fingerprint}\n{self._field}".encode())
 
     def __len__(self) -> int:
-        return self._ends[-1]  # there is a file
+        return len(self._records)
 
     def document(self, index: int) -> Document:
-        file, row = part_of(self._ends, index)
-        at_N, bytes_N = self._places[file]
-        key = f"{self._files[file].name}, byte {at_N[row]}"
-        line = read_at(self._files[file], int(at_N[row]), int(bytes_N[row]))
-        try:
-            values = json.loads(line)
-        except UnicodeDecodeError as error:
-            raise BadRecordError("its line is not UTF-8", actual=key) from error
-        except (ValueError, RecursionError) as error:
-            raise BadRecordError("its line is not JSON", actual=key) from error
-        return _of_text(values.get(self._field) if isinstance(values, dict) else None, self._field, key)
+        record = self._records.read(index)
+        return _of_text(record.values.get(self._field), self._field, record.key)
 
     def picture(self, ref: PictureRef) -> bytes:
         raise _no_picture(ref)
-
-
-def _build(path: Path) -> Index:
-    """A row for each line that is not empty."""
-    at, places, digest = 0, [], hashlib.sha256()
-    with path.open("rb") as file:
-        check_uncompressed(file, path)
-        for line in file:
-            digest.update(line)
-            if line.strip():
-                places.append((at, len(line)))
-            at += len(line)
-    at_N2 = np.array(places, np.int64).reshape(-1, 2)
-    return Index(rows=pa.table({"at": at_N2[:, 0], "bytes": at_N2[:, 1]}), fingerprint=digest.hexdigest())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Next-token training on planned sequences: documents of text and pictures, packed and apart from each other.
 
 The sequences of a micro-batch lie behind each other in one row without padding, and attention stays within a document
-(`models.language.isolation`). Learned are all text tokens, the end token too; a document's first token has no context
-and is not, and neither are pictures' placeholders.
+(`models.language.isolation`). Learned are all text tokens, the end token too, and of conversations what the assistant
+writes; a document's first token has no context and is not, and neither are pictures' placeholders.
 
 Every rank runs the vision tower in every step: where its documents have no picture, one more document stands behind
 them, a blank picture without a word. Under sharding, a rank that skipped the tower would leave the others waiting; the
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
-from lensmith.data.documents import Document, PictureRef, Source
+from lensmith.data.documents import AnyDocument, PictureRef, Source
 from lensmith.data.plan.reading import Plan, PlannedSequence
 from lensmith.data.plan.tokens import Encoded, Tokens, encode
 from lensmith.models.config import IGNORED_LABEL
@@ -44,6 +44,7 @@ from lensmith.models.towers.base import PIXELS
 from lensmith.models.vlm import VisionLanguageModel
 from lensmith.train.flops import flops_of_step
 from lensmith.train.interfaces import LossParts, StepContext, Work
+from lensmith.train.objectives.conversations import chat_format, chat_parts
 
 _BLANK_PX = 32
 _ENCODED_KEPT = 256
@@ -152,7 +153,7 @@ class DocumentBatches:
                 span = planned.span
                 document, encoded = self._encoded(sequence.source, planned.record)
                 ids_T = encoded.ids_T[span.start : span.stop].astype(np.int64)
-                labels_T = np.where(ids_T == self.tokens.image, IGNORED_LABEL, ids_T)
+                labels_T = np.where(encoded.learnt_T[span.start : span.stop], ids_T, IGNORED_LABEL)
                 labels_T[0] = IGNORED_LABEL
                 ids.append(ids_T)
                 labels.append(labels_T)
@@ -174,7 +175,7 @@ class DocumentBatches:
             sources=tuple(sequence.source for sequence in sequences),
         )
 
-    def _encode(self, source: str, record: int) -> tuple[Document, Encoded]:
+    def _encode(self, source: str, record: int) -> tuple[AnyDocument, Encoded]:
         document = self.sources[source].document(record)
         return document, encode(document, self.tokens)
 
@@ -208,6 +209,8 @@ def tokens_of(processor: VisionLanguageProcessor) -> Tokens:
         image=processor.image_token_id,
         per_picture=processor.tokens_per_picture,
         fingerprint=sha256_of_bytes(plain.to_str().encode()),
+        chat=lambda conversation: chat_parts(conversation, processor),
+        chat_format=sha256_of_bytes(chat_format(processor).encode()),
     )
 
 

@@ -1,7 +1,7 @@
 """A plan as a page for a person to check: what came of the mixture, and one sequence of each source, drawn.
 
 A sequence is a bar as long as its room: a block a document, its pictures darker. Below it stands what the blocks hold,
-as the model will read it.
+as the model will read it; what of a conversation is not learnt is pale.
 """
 
 import base64
@@ -13,7 +13,7 @@ from itertools import groupby
 
 from lensmith.core.images import open_picture
 from lensmith.core.page import page, table
-from lensmith.data.documents import Source
+from lensmith.data.documents import Document, Source
 from lensmith.data.plan.reading import Plan, PlannedDocument, PlannedSequence
 from lensmith.data.plan.tokens import Tokens, encode
 
@@ -29,6 +29,7 @@ _STYLE = """
 .document{border-left:4px solid hsl(var(--hue) 60% 50%);padding:2px 0 2px 10px;font-size:14px}
 .document img{max-width:96px;max-height:96px;vertical-align:middle;border:1px solid var(--line);background:#fff}
 .document p{white-space:pre-line;margin:2px 0}
+.document .given{opacity:.55}
 td,th{font-variant-numeric:tabular-nums}
 """
 
@@ -136,12 +137,19 @@ class _Drawer:
         pictures = iter([ref for ref, start in starts if span.start <= start < span.stop])
         parts = []
         ids_T = encoded.ids_T[span.start : span.stop].tolist()
-        for is_picture, ids in groupby(ids_T, key=lambda one: one == self.tokens.image):
+        learnt_T = encoded.learnt_T[span.start : span.stop].tolist()
+        if isinstance(document, Document):  # its begin token needs no telling apart
+            learnt_T = [True] * len(ids_T)
+        for (is_picture, is_learnt), group in groupby(
+            zip(ids_T, learnt_T, strict=True), key=lambda one: (one[0] == self.tokens.image, one[1])
+        ):
+            ids = [one for one, _ in group]
             if is_picture:
-                count = len(list(ids)) // self.tokens.per_picture
+                count = len(ids) // self.tokens.per_picture
                 parts += [_thumbnail(source.picture(next(pictures))) for _ in range(count)]
             else:
-                parts.append(f"<p>{escape(_shortened(self.decode(list(ids))))}</p>")
+                given = "" if is_learnt else ' class="given"'
+                parts.append(f"<p{given}>{escape(_shortened(self.decode(ids)))}</p>")
         whole = "" if span.tokens == len(encoded.ids_T) else f", {span.start}-{span.stop} of {len(encoded.ids_T)}"
         return f'<span class="dim">{escape(document.key)}: {span.tokens} tokens{whole}</span>{"".join(parts)}'
 

@@ -1,0 +1,1 @@
+"""Pictures that are given as addresses: fetched once, with a ledger of what came of each address."""
