@@ -12,10 +12,11 @@ tokens does not hold a picture's 576, so here it is that of the text beside a pi
 stage: the loss is on all text, not on answers alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lensmith.data.mixture import LanguageSchedule, Mixture
+from lensmith.data.mixture import LanguageSchedule, Mixture, Weighted
 from lensmith.data.plan.packing import PackingConfig
 from lensmith.data.sources import AnySource, JsonlConfig, ObelicsConfig, TarConfig
 from lensmith.models.families.deepseek_vl.parts import PUBLISHED, DeepseekVlParts, UntiedLlamaConfig
@@ -168,9 +169,9 @@ def deepseek_vl_toy() -> PretrainingRecipe:
             PretrainingStage(
                 name="language",
                 train=_learning(_toy_train(peak_lr=1e-3, steps=100, warmup_steps=10), *frozen(TOWER, CONNECTOR)),
-                mixture=Mixture.of(**text),
+                mixture=_flat(text),
             ),
-            replace(adaptor, mixture=Mixture.of(**captions), packing=one_document, sequences_per_step=64),
+            replace(adaptor, mixture=_flat(captions), packing=one_document, sequences_per_step=64),
             joint,
             replace(
                 tuning,
@@ -227,6 +228,10 @@ def deepseek_vl_test() -> PretrainingRecipe:
     )
 
 
+def _flat(weights: Mapping[str, float]) -> Mixture:
+    return Mixture(parts=tuple(Weighted(name=name, weight=weight) for name, weight in weights.items()))
+
+
 def deepseek_vl_hybrid_test() -> PretrainingRecipe:
     """`deepseek_vl_test` with the hybrid encoder of the larger models."""
     test = deepseek_vl_test()
@@ -241,8 +246,8 @@ def deepseek_vl_hybrid_test() -> PretrainingRecipe:
         neck_width=8,
         tokens_side=4,
     )
+    assert isinstance(test.parts, DeepseekVlParts), "the parent's"
     parts = replace(test.parts, sam=sam)
-    assert isinstance(parts, DeepseekVlParts), "the parent's"
     language, *others = test.stages
     adaptor, joint, tuning = (stage.train for stage in others)
     frozen_so = _stages(parts, adaptor=adaptor, joint=joint, tuning=tuning)

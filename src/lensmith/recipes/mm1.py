@@ -75,6 +75,7 @@ def mm1_toy() -> PretrainingRecipe:
 def mm1_toy_moe() -> PretrainingRecipe:
     """`mm1_toy` with eight experts in every second layer; all else is the dense model's, as in MM1 (section 3.3)."""
     toy = mm1_toy()
+    assert isinstance(toy.parts, Mm1Parts), "the parent's"
     decoder = replace(toy.parts.decoder, experts=ExpertsConfig(count=8, every=2))
     return replace(toy, name="mm1_toy_moe", parts=replace(toy.parts, decoder=decoder))
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from lensmith.core.errors import ConfigError
 from lensmith.data.plan.reading import Plan, PlannedSequence
 from lensmith.models.config import VisionLanguageConfig
@@ -23,8 +25,6 @@ from lensmith.workflows.training.pretraining import PLAN_FILE
 
 CPU = "cpu"
 _READ_OF_PLAN = 2_000
-_IMAGE_TOKEN = 3
-"""Any: what a model costs does not depend on which token it is."""
 
 
 class Basis(enum.Enum):
@@ -90,9 +90,14 @@ def dry_run(name: str, out_dir: Path, *, device: str = CPU, nodes: int = 1, devi
         )
     estimator = Estimator(measure_cpu() if device == CPU else gpu_named(device))
     plan = _plan_in(out_dir)
-    sequences = _full(recipe) if plan is None else _planned(plan)
     stages = tuple(
-        _stage_cost(estimator, stage, workload_of(recipe, stage, sequences), nodes * devices) for stage in recipe.stages
+        _stage_cost(
+            estimator,
+            stage,
+            workload_of(recipe, stage, _full(recipe, stage) if plan is None else _planned(plan, number)),
+            nodes * devices,
+        )
+        for number, stage in enumerate(recipe.stages)
     )
     basis = Basis.FULL if plan is None else Basis.PLAN
     return DryRun(recipe=name, device=device, nodes=nodes, devices=devices, basis=basis, stages=stages)
@@ -100,24 +105,33 @@ def dry_run(name: str, out_dir: Path, *, device: str = CPU, nodes: int = 1, devi
 
 def workload_of(recipe: PretrainingRecipe, stage: PretrainingStage, sequences: tuple[SequenceShape, ...]) -> Workload:
     """What a stage trains, with its sequences as given."""
+    made = _made(recipe)
     return Workload(
-        model=_model_config(recipe),
+        model=made.config,
         train=stage.train,
         sequences=sequences,
-        sequences_per_step=recipe.sequences_per_step,
-        picture_px=recipe.parts.tower.native_px,
-        frozen=tuple(part.value for part in stage.frozen),
+        sequences_per_step=stage.sequences_per_step or recipe.sequences_per_step,
+        picture_px=made.picture_px,
+        frozen=tuple(part.name for part in stage.train.optim.parts if not part.lr_factor),
     )
 
 
-def _model_config(recipe: PretrainingRecipe) -> VisionLanguageConfig:
-    parts = recipe.parts
-    return VisionLanguageConfig(
-        vision=parts.tower,
-        connector=parts.connector,
-        language=parts.decoder.build(recipe.vocabulary_size),
-        image_token_id=_IMAGE_TOKEN,
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A recipe's model, and the side of the pictures that its tower reads: of the larger ones where it reads two."""
+
+    config: VisionLanguageConfig
+    picture_px: int
+
+
+def _made(recipe: PretrainingRecipe) -> _Made:
+    """With a tokenizer made of nothing: what a model costs depends on how many tokens it knows, not on which."""
+    tokenizer = recipe.parts.train_tokenizer((), vocabulary_size=recipe.vocabulary_size)
+    config = recipe.parts.config(tokenizer)
+    if config.language.vocab_size == len(tokenizer):  # as many as the tokenizer has, which will have more
+        config.language.vocab_size = recipe.vocabulary_size
+    inputs = recipe.parts.processor(tokenizer).picture_inputs([Image.new("RGB", (32, 32))])
+    return _Made(config=config, picture_px=max(pixels.shape[-1] for pixels in inputs.values.values()))
 
 
 def _stage_cost(estimator: Estimator, stage: PretrainingStage, workload: Workload, ranks: int) -> StageCost:
@@ -144,22 +158,24 @@ def _plan_in(out_dir: Path) -> Plan | None:
     return Plan(path) if path.exists() else None
 
 
-def _full(recipe: PretrainingRecipe) -> tuple[SequenceShape, ...]:
+def _full(recipe: PretrainingRecipe, stage: PretrainingStage) -> tuple[SequenceShape, ...]:
     """Full of tokens and of as many pictures as fit; and, for memory, full of text, whose tokens all have logits."""
-    config = _model_config(recipe)
-    room = recipe.packing.max_tokens
-    pictures = min(recipe.packing.max_pictures, room // tokens_per_picture(config, recipe.parts.tower.native_px))
+    made, packing = _made(recipe), stage.packing or recipe.packing
+    room = packing.max_tokens
+    pictures = min(packing.max_pictures, room // tokens_per_picture(made.config, made.picture_px))
     return (
         SequenceShape(documents=(DocumentShape(tokens=room, pictures=pictures),), share=1.0),
         SequenceShape(documents=(DocumentShape(tokens=room),), share=0.0),
     )
 
 
-def _planned(plan: Plan) -> tuple[SequenceShape, ...]:
-    """The mean sequence, as documents of one length; and, for memory, the one with most pictures and the one with most
-    text, of up to 2,000 from all over the plan."""
-    count = min(len(plan), _READ_OF_PLAN)
-    read = [plan.sequence(place * len(plan) // count) for place in range(count)]
+def _planned(plan: Plan, stage: int) -> tuple[SequenceShape, ...]:
+    """The stage's mean sequence, as documents of one length; and, for memory, the one with most pictures and the one
+    with most text, of up to 2,000 from all over the stage."""
+    stages = plan.config.stages
+    first, sequences = sum(each.sequences for each in stages[:stage]), stages[stage].sequences
+    count = min(sequences, _READ_OF_PLAN)
+    read = [plan.sequence(first + place * sequences // count) for place in range(count)]
     fullest = (
         max(read, key=_pictures),
         max(read, key=lambda each: each.tokens - plan.tokens_per_picture * _pictures(each)),
