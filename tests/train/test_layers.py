@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from lensmith.core.errors import ConfigError
-from lensmith.models.language.isolation import isolated_documents, positions
+from lensmith.models.language.isolation import ISOLATED, positions
 from lensmith.train import LossParts, StepContext
 from lensmith.train.layers import layers_of, prepare_layers
 from tests.support.tiny_vlm import tiny_llama
@@ -22,7 +22,10 @@ BOUNDS = (0, 9, 30, 64)
 
 def small_model(dropout: float = 0.0) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    return LlamaForCausalLM(tiny_llama(attention_dropout=dropout)).train()
+    model = LlamaForCausalLM(tiny_llama(attention_dropout=dropout)).train()
+    # For good, as in a run: what is computed a second time, in the backward pass, must attend as the first time.
+    model.set_attn_implementation(ISOLATED)
+    return model
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,9 @@ class Documents:
 
 
 def documents_loss(model: nn.Module, ids_1T: Tensor, context: StepContext | None = None) -> LossParts:
-    with isolated_documents(model):
-        outputs = model(
-            input_ids=ids_1T, position_ids=positions(BOUNDS), labels=ids_1T, document_bounds=BOUNDS, use_cache=False
-        )
+    outputs = model(
+        input_ids=ids_1T, position_ids=positions(BOUNDS), labels=ids_1T, document_bounds=BOUNDS, use_cache=False
+    )
     return LossParts(loss_sum=outputs.loss * ids_1T.numel(), target_tokens=ids_1T.numel(), samples=3)
 
 

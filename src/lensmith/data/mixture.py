@@ -59,7 +59,7 @@ class Mixture:
     @classmethod
     def of(cls, *, unit: Unit = Unit.SEQUENCES, **weights: float) -> Self:
         """A flat mixture: sources by name with their weights."""
-        return cls(parts=tuple(Weighted(name=name, weight=weight) for name, weight in weights.items()), unit=unit)
+        return cls(parts=_flat(weights), unit=unit)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -208,7 +208,11 @@ def _filled(parts: Sequence[Weighted], places: Mapping[str, str | Mapping[str, f
         elif isinstance(place := places.get(part.name), str):
             yield replace(part, name=place)
         elif place is not None:
-            yield replace(part, parts=Mixture.of(**place).parts)
+            yield replace(part, parts=_flat(place))
+
+
+def _flat(weights: Mapping[str, float]) -> tuple[Weighted, ...]:
+    return tuple(Weighted(name=name, weight=weight) for name, weight in weights.items())
 
 
 def _whole(parts: Iterable[Weighted]) -> tuple[Weighted, ...]:

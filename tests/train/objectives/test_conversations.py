@@ -13,7 +13,7 @@ from lensmith.data.mixture import Mixture
 from lensmith.data.plan.packing import PackingConfig
 from lensmith.data.plan.reading import Plan, PlannedDocument, PlannedSequence
 from lensmith.data.plan.tokens import Cutter, Span, encode
-from lensmith.data.plan.writing import PlanConfig, write_plan
+from lensmith.data.plan.writing import PlanConfig, PlanStage, write_plan
 from lensmith.models import PictureConfig, VisionLanguageProcessor
 from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.families.deepseek_vl.options import Exactness
@@ -191,10 +191,10 @@ def test_a_turn_that_fits_no_sequence_is_cut_as_documents_are():
 def test_labels_are_the_answers_in_a_plan_and_its_batches(tmp_path):
     tokens = tokens_of(MM1)
     source = Talks([TALK, conversation(("Hi.",), ("Ho.",))] * 4)
-    config = PlanConfig(
+    stage = PlanStage(
         mixture=Mixture.of(talk=1.0), packing=PackingConfig(max_tokens=64, max_pictures=4, max_waiting=4), sequences=6
     )
-    write_plan(tmp_path / "plan.parquet", config, {"talk": source}, tokens)
+    write_plan(tmp_path / "plan.parquet", PlanConfig(stages=(stage,)), {"talk": source}, tokens)
     plan = Plan(tmp_path / "plan.parquet")
     batches = DocumentBatches(plan, {"talk": source}, tokens, MM1, sequences_per_step=2)
     batch = batches.batch_at(0, 0)
@@ -212,10 +212,12 @@ def test_labels_are_the_answers_in_a_plan_and_its_batches(tmp_path):
 def test_a_span_of_a_question_alone_is_left_out_of_a_plan(tmp_path):
     tokens = tokens_of(MM1)
     source = Talks([conversation(("A sentence. " * 9 + "What?",), ("That.",))])
-    config = PlanConfig(
+    stage = PlanStage(
         mixture=Mixture.of(talk=1.0), packing=PackingConfig(max_tokens=64, max_pictures=4, max_waiting=4), sequences=4
     )
-    report = write_plan(tmp_path / "plan.parquet", config, {"talk": source}, tokens).sources["talk"]
+    report = write_plan(tmp_path / "plan.parquet", PlanConfig(stages=(stage,)), {"talk": source}, tokens).sources[
+        "talk"
+    ]
     plan = Plan(tmp_path / "plan.parquet")
     assert report.unlearnt == report.documents == report.cut > 0
     for number in range(4):
@@ -226,9 +228,9 @@ def test_a_span_of_a_question_alone_is_left_out_of_a_plan(tmp_path):
 
 def test_a_plan_is_refused_for_another_chat_format(tmp_path):
     source = Talks([TALK])
-    config = PlanConfig(mixture=Mixture.of(talk=1.0), packing=PackingConfig(max_tokens=512), sequences=2)
+    stage = PlanStage(mixture=Mixture.of(talk=1.0), packing=PackingConfig(max_tokens=512), sequences=2)
     one, other = (tokens_of(DEEPSEEK[exact]) for exact in (Exactness.ORIGINAL, Exactness.TRANSFORMERS))
-    write_plan(tmp_path / "plan.parquet", config, {"talk": source}, one)
+    write_plan(tmp_path / "plan.parquet", PlanConfig(stages=(stage,)), {"talk": source}, one)
     Plan(tmp_path / "plan.parquet").check({"talk": source}, one)
     with pytest.raises(CheckpointError, match="made from something else: chat_format"):
         Plan(tmp_path / "plan.parquet").check({"talk": source}, other)

@@ -9,7 +9,7 @@ from lensmith.data.mixture import Mixture
 from lensmith.data.plan.packing import PackingConfig
 from lensmith.data.plan.reading import Plan
 from lensmith.data.plan.tokens import ChatPart
-from lensmith.data.plan.writing import PlanConfig, write_plan
+from lensmith.data.plan.writing import PlanConfig, PlanStage, write_plan
 from lensmith.workflows.training.plan_page import plan_page
 from tests.support.documents import MemorySource, byte_tokens
 
@@ -61,8 +61,8 @@ def test_what_is_not_learnt_of_a_conversation_is_pale(tmp_path):
         TOKENS,
         chat=lambda conversation: [ChatPart(content=piece, learnt=piece == "Red.") for piece in conversation.pieces],
     )
-    config = PlanConfig(mixture=Mixture.of(talk=1.0), packing=PackingConfig(max_tokens=64, max_pictures=2), sequences=2)
-    write_plan(tmp_path / "plan.parquet", config, {"talk": source}, tokens)
+    stage = PlanStage(mixture=Mixture.of(talk=1.0), packing=PackingConfig(max_tokens=64, max_pictures=2), sequences=2)
+    write_plan(tmp_path / "plan.parquet", PlanConfig(stages=(stage,)), {"talk": source}, tokens)
 
     def decode(ids):
         return "".join(tokens.pieces[one] for one in ids)

@@ -205,7 +205,7 @@ class _Fetcher:
         name = sha256_of_bytes(url.encode("utf-8", "surrogatepass"))[:32]
         file = f"{name[:2]}/{name}.{suffix_of(content)}"
         write_atomic(self._folder / file, content)
-        return Fetched(url=url, outcome=Outcome.OK, file=file, bytes=len(content), sha256=sha256_of_bytes(content))
+        return Fetched(url=url, outcome=Outcome.OK, file=file, size_bytes=len(content), sha256=sha256_of_bytes(content))
 
 
 class _FailedError(Exception):

@@ -1,6 +1,6 @@
 """What came of each address: a line of JSON for each, in the order in which they were done, and the pictures beside it.
 
-    pictures.jsonl    {"url", "outcome", "file", "bytes", "sha256", "said"}
+    pictures.jsonl    {"url", "outcome", "file", "size_bytes", "sha256", "said"}
     ab/abcdef...jpg   a picture, named by the hash of its address
 
 A ledger only grows, so a fetch that was killed loses at most the line that it was writing.
@@ -53,7 +53,7 @@ class Fetched:
     url: str
     outcome: Outcome
     file: str = ""
-    bytes: int = 0
+    size_bytes: int = 0
     sha256: str = ""
     said: str = ""
 

@@ -76,8 +76,9 @@ class LlavaSource:
 
 
 def _names(image: object, key: str) -> list[str]:
-    names = [] if image is None else image if isinstance(image, list) else [image]
-    if not all(isinstance(name, str) for name in names):
+    given = [] if image is None else image if isinstance(image, list) else [image]
+    names = [name for name in given if isinstance(name, str)]
+    if len(names) < len(given):
         raise BadRecordError("its image is neither a path nor a list of paths", actual=key)
     return names
 

@@ -89,7 +89,7 @@ class Mmc4Source:
         pieces: list[str | PictureRef] = []
         for number, sentence in enumerate(sentences):
             shown = [PictureRef(place=name) for name in beside.get(number, ())]
-            texts = [sentence] if sentence else []
+            texts: list[str | PictureRef] = [sentence] if sentence else []
             for piece in (*shown, *texts) if self._side is PictureSide.BEFORE else (*texts, *shown):
                 if isinstance(piece, str) and pieces and isinstance(pieces[-1], str):
                     pieces[-1] += f" {piece}"

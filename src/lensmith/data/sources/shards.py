@@ -218,7 +218,7 @@ def pack_shards(
         for index in range(first, len(source)):
             files = filling.files_of(source, index)
             size = sum(map(_member_bytes, files.values()))
-            if filling.files and filling.bytes + size > shard_bytes:
+            if filling.files and filling.size_bytes + size > shard_bytes:
                 shards.append(_written(filling, folder, len(shards), index))
                 _note(folder, made_from, shards)
                 filling = _Shard(first=index)
@@ -243,7 +243,7 @@ class _Shard:
     """An archive that is being filled."""
 
     first: int
-    bytes: int = 0
+    size_bytes: int = 0
     documents: int = 0
     pictures: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
@@ -259,7 +259,7 @@ class _Shard:
 
     def add(self, files: dict[str, bytes], size: int) -> None:
         self.files |= files
-        self.bytes += size
+        self.size_bytes += size
         self.documents += bool(files)
         self.pictures += max(0, len(files) - 1)
 

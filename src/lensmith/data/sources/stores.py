@@ -95,7 +95,7 @@ class PictureStore:
 def _fetched(folder: Path) -> Iterator[tuple[str, _Place]]:
     for each in read_ledger(folder):
         if each.outcome is Outcome.OK:
-            yield each.url, _Place(folder / each.file, 0, each.bytes, each.sha256)
+            yield each.url, _Place(folder / each.file, 0, each.size_bytes, each.sha256)
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, _Place]]:

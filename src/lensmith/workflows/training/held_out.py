@@ -13,7 +13,7 @@ import torch
 
 from lensmith.core.files import write_atomic
 from lensmith.core.images import DEFAULT_LIMITS, open_picture
-from lensmith.data.documents import Document, PictureRef, Source
+from lensmith.data.documents import AnyDocument, PictureRef, Source
 from lensmith.data.plan.reading import PlannedDocument, PlannedSequence
 from lensmith.data.plan.tokens import Span, Tokens, encode
 from lensmith.models.language.isolation import attending
@@ -156,7 +156,7 @@ def write_caption(
     return str(tokenizer.decode(new, skip_special_tokens=True)).strip()
 
 
-def _whole(index: int, document: Document, tokens: Tokens) -> PlannedDocument:
+def _whole(index: int, document: AnyDocument, tokens: Tokens) -> PlannedDocument:
     encoded = encode(document, tokens)
     return PlannedDocument(index, Span(0, len(encoded.ids_T), len(encoded.picture_starts)))
 
