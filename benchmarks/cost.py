@@ -97,7 +97,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps([asdict(each) for each in table], indent=1) if options.json else published_text(table))
         return 0
     names = ["toy, float32"] if options.quick else list(runs())
-    rows = [measure(name) for name in names]
+    rows = []
+    for name in names:
+        rows.append(measure(name))
+        print(as_table(rows[-1:]), file=sys.stderr, flush=True)
     print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else as_table(rows))
     return 0 if options.quick or all(row.is_within_limits for row in rows) else 1
 
@@ -178,7 +181,6 @@ def _run(
 
 def measure(name: str) -> Row:
     """A run in two processes, and what was predicted of it."""
-    print(name, file=sys.stderr, flush=True)
     memory = _in_process("memory", name, {"MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD_BYTES)})
     timed = _in_process("time", name, {})
     seconds = timed["seconds"]
@@ -186,7 +188,7 @@ def measure(name: str) -> Row:
         name=name,
         weights=memory["weights"],
         memory_mb=memory["peak"] / 1e6,
-        predicted_memory_mb=memory["predicted"] / 1e6,
+        predicted_memory_mb=timed["memory"] / 1e6,
         step_ms=1e3 * statistics.median(seconds),
         lowest_ms=1e3 * min(seconds),
         highest_ms=1e3 * max(seconds),
@@ -252,7 +254,7 @@ def memory(workload: Workload) -> dict[str, float]:
         trainer.step(number)
     peak = _resident("VmHWM") - before
     weights = sum(each.numel() for each in trainer.model.parameters())
-    return {"peak": peak, "predicted": _predicted(workload).memory.total, "weights": weights}
+    return {"peak": peak, "weights": weights}
 
 
 def timed(workload: Workload) -> dict[str, Any]:
@@ -260,14 +262,13 @@ def timed(workload: Workload) -> dict[str, Any]:
     torch.set_num_threads(1)
     trainer = Trainer(workload)
     trainer.step(0)
-    predictions, seconds = [], []
-    predictions.append(_predicted(workload).step_s.assumed)
+    before, seconds = _predicted(workload), []
     for number in range(1, STEPS + 1):
         started = time.process_time()
         trainer.step(number)
         seconds.append(time.process_time() - started)
-    predictions.append(_predicted(workload).step_s.assumed)
-    return {"seconds": seconds, "predicted": statistics.mean(predictions)}
+    predictions = [each.step_s.assumed for each in (before, _predicted(workload))]
+    return {"seconds": seconds, "predicted": statistics.mean(predictions), "memory": before.memory.total}
 
 
 WORKERS = {"memory": memory, "time": timed}

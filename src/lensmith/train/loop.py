@@ -350,6 +350,8 @@ def _validated(run: Run, validate: Validate[Any]) -> dict[str, float]:
             stack.enter_context(run.state.average.in_place())
         model.eval()
         stack.enter_context(torch.no_grad())
+        # What is compiled was compiled for training; kernels for a few validations would cost more than they save.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         numbers = validate(model, run.step)
     return {f"validate/{name}": float(value) for name, value in numbers.items()}
 

@@ -12,7 +12,7 @@ from lensmith.train.cost.advice import changes_that_fit
 from lensmith.train.cost.cost import Estimator, SequenceShape, Workload, with_accumulation
 from lensmith.train.cost.devices import ASSUMED_MFU, GPUS, PUBLISHED_MFU, Gpu, gpu_named
 from lensmith.train.cost.processor import measure_cpu
-from lensmith.train.cost.trace import DocumentShape, model_of_shapes
+from lensmith.train.cost.trace import DocumentShape
 from lensmith.train.cost.weights import let_learn, share_of
 from lensmith.train.optim import WeightAverage, build_optimizer
 from tests.train.cost.test_trace import config_of
@@ -84,9 +84,13 @@ def test_memory_follows_what_it_depends_on():
     assert total(workload(), ranks=4) < base
     longer = tuple(replace(each, tokens=2 * each.tokens) for each in DOCUMENTS)
     assert total(workload(sequences=(SequenceShape(documents=longer, share=1.0),))) > base
-    averaged = replace(workload().train, ema_decay=0.9)
-    weights = 4 * sum(each.numel() for each in model_of_shapes(config_of()).parameters())
-    assert total(workload(train=averaged)) == base + weights
+
+
+def test_an_average_costs_what_it_is_of():
+    averaged = workload(train=replace(workload().train, ema_decay=0.9))
+    estimator = Estimator(device())
+    base, more = (estimator.cost(run).memory for run in (workload(), averaged))
+    assert more == replace(base, average=base.weights)
 
 
 def test_gradients_that_are_added_up_are_there_from_the_second_micro_batch_on():

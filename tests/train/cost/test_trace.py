@@ -114,14 +114,14 @@ def test_a_convolution_of_channels_apart_costs_backward_twice_what_it_does_forwa
 
 
 def real_step(config, shape, frozen=(), precision=Precision.FLOAT32):
-    """What autograd keeps of a real forward pass, in bytes, each piece of memory once, without weights and input."""
+    """What autograd keeps of a real forward pass, and the pixels: bytes, each piece of memory once, without weights."""
     torch.manual_seed(0)
     model = VisionLanguageModel(config)
     let_learn(model, frozen)
     model.train()
     batch = batch_of(shape, config, torch.randn)
     known = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
-    kept = {}
+    kept = {each.untyped_storage().data_ptr(): each.nbytes for each in batch.pictures.values()}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
@@ -159,13 +159,13 @@ def test_it_keeps_for_the_backward_pass_what_a_real_step_keeps(name, frozen, pre
     config, shape = CONFIGS[name]
     _, kept = real_step(config, shape, frozen, precision)
     traced = trace(config, shape, frozen=frozen, precision=precision)
-    # Also alive, and not kept by autograd: the pixels and what is made of ids, of which there is little.
-    assert sum(traced.kept) == pytest.approx(kept, rel=0.06)
+    # Also alive, and not kept by autograd: ids and what is made of them alone.
+    assert sum(traced.kept) == pytest.approx(kept, rel=0.04)
 
 
 def test_what_is_kept_shrinks_with_what_does_not_learn():
     kept = [sum(trace(*CONFIGS["pool"], frozen=frozen).kept) for frozen in ((), ("vision_tower",))]
-    assert kept[1] < 0.8 * kept[0]
+    assert kept[1] < 0.85 * kept[0]
 
 
 @pytest.mark.parametrize("frozen", [(), ("vision_tower",), ("language_model",)])
@@ -207,7 +207,7 @@ def test_checkpointed_activations_are_fewer_and_cost_arithmetic():
 
 
 def test_norms_as_gpus_compute_them_keep_more():
-    config, shape = CONFIGS["siglip"]
+    config, shape = CONFIGS["c_abstractor"]  # whose norms read what products made; others read sums in float32
     cpu, gpu = (
         sum(trace(config, shape, precision=Precision.BFLOAT16, autocasts_like_gpu=each).kept) for each in (False, True)
     )

@@ -30,6 +30,7 @@ _SHORT_TOKENS, _SHARE_OF_FILLING = 8, 8
 """Documents are computed together that differ by so few tokens, or by this part of the shortest."""
 
 
+@torch.compiler.disable  # how many documents there are, and of what lengths, is another in each step
 def document_attention(  # noqa: PLR0917  # transformers gives these by position
     module: nn.Module,
     query_1HTD: Tensor,

@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,8 +23,17 @@ from torch.nn import functional as F
 
 from lensmith.train.cost.trace import Operation
 
-_PRODUCTS = ((64, 64, 64), (512, 64, 64), (512, 64, 256), (64, 512, 256), (512, 256, 256), (1024, 256, 1024))
-_PRODUCTS += ((256, 1024, 256), (1024, 512, 2048), (2048, 192, 192))
+_PRODUCTS: tuple[tuple[int, int, int], ...] = (
+    (64, 64, 64),
+    (512, 64, 64),
+    (512, 64, 256),
+    (64, 512, 256),
+    (512, 256, 256),
+    (1024, 256, 1024),
+    (256, 1024, 256),
+    (1024, 512, 2048),
+    (2048, 192, 192),
+)
 _LENGTHS = (16, 64, 256, 1024)
 _NUMBERS = (1 << 8, 1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
 _SECONDS_EACH = 0.015
@@ -118,7 +128,7 @@ def _products(dtype: torch.dtype, clock: Clock) -> ProductRates:
     itemsize = torch.empty(0, dtype=dtype).element_size()
     for m, k, n in _PRODUCTS:
         left, right = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
-        seconds.append(_median_s(lambda left=left, right=right: torch.mm(left, right.t()), clock))
+        seconds.append(_median_s(partial(torch.mm, left, right.t()), clock))
         rows.append((1.0, 2.0 * m * k * n, float(itemsize * (m * k + k * n + m * n))))
     fitted = _fit_not_negative(np.array(rows), np.array(seconds))
     return ProductRates(start_s=fitted[0], s_per_flop=fitted[1], s_per_byte=fitted[2])
@@ -150,7 +160,7 @@ def _attention(dtype: torch.dtype, clock: Clock) -> tuple[Rates, Rates]:
         gradient = torch.ones_like(mixed)
         flops = 4 * heads * length**2 * width
         forward.append(_median_s(attend, clock) / flops)
-        back = _median_s(lambda mixed=mixed, states=states, gradient=gradient: _back(mixed, states, gradient), clock)
+        back = _median_s(partial(_back, mixed, states, gradient), clock)
         backward.append(back / (2.5 * flops))
     lengths = tuple(map(float, _LENGTHS))
     return Rates(sizes=lengths, seconds_each=tuple(forward)), Rates(sizes=lengths, seconds_each=tuple(backward))
@@ -165,7 +175,7 @@ def _by_bytes(work: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *, ten
     seconds_each = []
     for count, size in zip(_NUMBERS, sizes, strict=True):
         a, b = torch.randn(count), torch.randn(count)
-        seconds_each.append(_median_s(lambda a=a, b=b: work(a, b), clock) / size)
+        seconds_each.append(_median_s(partial(work, a, b), clock) / size)
     return Rates(sizes=tuple(sizes), seconds_each=tuple(seconds_each))
 
 
@@ -178,7 +188,7 @@ def _start(clock: Clock) -> float:
         value = weight
         for _ in range(count):
             value = value * 1.5
-        value.sum().backward()
+        value.sum().backward()  # type: ignore[no-untyped-call]
 
     return _median_s(chain, clock) / (2 * count)
 

@@ -20,7 +20,7 @@ import contextlib
 import enum
 import itertools
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -150,7 +150,7 @@ def trace(
     let_learn(model, frozen)
     model.train()
     if checkpoints_activations:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
 
     def fake_pixels(size: tuple[int, ...]) -> Tensor:
         with fake:
@@ -158,6 +158,7 @@ def trace(
 
     batch = batch_of(shape, config, fake_pixels)
     recorder = _Recorder(fake, model)
+    recorder.hold_all(batch.pictures.values())
     gpu: contextlib.AbstractContextManager[Any] = _NormsInFloat32() if autocasts_like_gpu else contextlib.nullcontext()
     context = StepContext(step=0, micro=0, total_steps=1, device=_CPU)
     with isolated_documents(model.language_model), _parts_told(model, recorder), recorder:
@@ -190,7 +191,8 @@ def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
 
     for module in model.modules():
         for own in (module._parameters, module._buffers):
-            own.update({name: fake_of(tensor) for name, tensor in own.items() if tensor is not None})  # type: ignore[arg-type]
+            fake_own: dict[str, Any] = {name: fake_of(tensor) for name, tensor in own.items() if tensor is not None}
+            own.update(fake_own)
 
 
 def tokens_per_picture(config: VisionLanguageConfig, picture_px: int) -> int:
@@ -276,7 +278,7 @@ def _parts_told(model: VisionLanguageModel, recorder: "_Recorder") -> Iterator[N
 
         for tensor in tree_iter(outputs):
             if isinstance(tensor, Tensor) and tensor.requires_grad:
-                tensor.register_hook(arrived)
+                tensor.register_hook(arrived)  # type: ignore[no-untyped-call]
 
     for module in modules:
         hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
@@ -290,11 +292,11 @@ def _parts_told(model: VisionLanguageModel, recorder: "_Recorder") -> Iterator[N
             hook.remove()
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs whatever is real for real and all else on fake tensors, and keeps what it cost."""
 
     def __init__(self, fake: FakeTensorMode, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fake = fake
         self.part, self.backward = StepPart.DECODER, False
         self.operations: list[Operation] = []
@@ -302,6 +304,11 @@ class _Recorder(TorchDispatchMode):
         self._weights = {_storage(tensor): True for tensor in (*model.parameters(), *model.buffers())}
         self._held: dict[Held, int] = dict.fromkeys(Held, 0)
         self._owners: weakref.WeakKeyDictionary[Any, _Block] = weakref.WeakKeyDictionary()
+
+    def hold_all(self, tensors: Iterable[Tensor]) -> None:
+        """Counts tensors that there are when it begins."""
+        for tensor in tensors:
+            self._hold(tensor, Held.ACTIVATIONS)
 
     def look(self) -> None:
         """Notes what is held now."""
@@ -351,7 +358,7 @@ class _Recorder(TorchDispatchMode):
         inside = {_storage(each) for each in given}
         new = [each for each in made if _storage(each) not in inside]
         for tensor in new:
-            self._hold(tensor, func, given)
+            self._hold(tensor, self._purpose(func, given))
         self.look()
         if not new and not func._schema.is_mutable:
             return  # a view
@@ -370,16 +377,17 @@ class _Recorder(TorchDispatchMode):
             )
         )
 
-    def _hold(self, tensor: Tensor, func: Any, given: list[Tensor]) -> None:
+    def _purpose(self, func: Any, given: list[Tensor]) -> Held:
+        if self.backward:
+            return Held.PASSING
+        if func.overloadpacket is _aten._to_copy and _storage(given[0]) in self._weights:
+            return Held.CAST
+        return Held.LOGITS if self.part is StepPart.HEAD else Held.ACTIVATIONS
+
+    def _hold(self, tensor: Tensor, held: Held) -> None:
         storage = _storage(tensor)
         if storage in self._owners or storage in self._weights:
             return
-        if self.backward:
-            held = Held.PASSING
-        elif func.overloadpacket is _aten._to_copy and _storage(given[0]) in self._weights:
-            held = Held.CAST
-        else:
-            held = Held.LOGITS if self.part is StepPart.HEAD else Held.ACTIVATIONS
         block = _Block(held, storage.nbytes())
         self._held[held] += block.bytes
         self._owners[storage] = block
@@ -429,12 +437,13 @@ def _bytes(tensor: Tensor) -> int:
 
 def _flops(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> int:
     if func.overloadpacket is _FLASH:
-        return int(sdpa_flop_count(*(tuple(each.shape) for each in args[:3])))
+        return int(sdpa_flop_count(*(tuple(each.shape) for each in args[:3])))  # type: ignore[no-untyped-call]
     if func.overloadpacket is _FLASH_BACKWARD:
-        return int(sdpa_backward_flop_count(*(tuple(each.shape) for each in args[:4])))
+        return int(sdpa_backward_flop_count(*(tuple(each.shape) for each in args[:4])))  # type: ignore[no-untyped-call]
     if func.overloadpacket is _aten.convolution_backward:
         # torch's own formula forgets that channels may be apart.
         gradient, given, weight = (tuple(each.shape) for each in args[:3])
-        return int(conv_flop_count(list(given), list(weight), list(gradient), args[7])) * sum(args[10][:2])
+        count = int(conv_flop_count(list(given), list(weight), list(gradient), args[7]))
+        return count * int(sum(args[10][:2]))
     formula = flop_registry.get(func.overloadpacket)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
