@@ -46,7 +46,8 @@ def documents_loss(model: nn.Module, ids_1T: Tensor, context: StepContext | None
 @contextmanager
 def calls_of(module: nn.Module) -> Iterator[list[int]]:
     calls: list[int] = []
-    hook = module.register_forward_hook(lambda *_: calls.append(1))
+    # Before it: a second forward pass ends as soon as all is there that the backward pass wants, within the last part.
+    hook = module.register_forward_pre_hook(lambda *_: calls.append(1))
     yield calls
     hook.remove()
 
@@ -115,3 +116,13 @@ def test_a_run_may_switch_to_it_and_stays_the_same_bit_for_bit(tmp_path: Path) -
 def test_a_model_without_layers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="recompute_layers"):
         toy_train(tmp_path, toy_config(recompute_layers=True))
+
+
+def test_attention_that_changes_before_the_backward_pass_is_an_error() -> None:
+    # Not silence: a layer that is computed again must attend as it did the first time.
+    model = small_model()
+    prepare_layers(model, toy_config(recompute_layers=True))
+    loss = documents_loss(model, Documents().batch_at(0, 0)).loss_sum
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(Exception, match=r"different number of tensors|have different metadata"):
+        loss.backward()

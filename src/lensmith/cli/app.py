@@ -24,7 +24,6 @@ from lensmith.cli import (
     guard,
     html,
     render,
-    runs,
     serve,
     train,
     web_app,
@@ -60,7 +59,7 @@ app.command("html")(html.html)
 app.command("chat")(chat.chat)
 app.command("render")(render.render)
 app.command("train")(train.train)
-app.command("runs")(runs.runs)
+app.command("runs")(train.runs)
 app.command("serve")(serve.serve)
 app.command("app")(web_app.web_app)
 app.command("demo")(demo.demo)

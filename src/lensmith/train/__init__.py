@@ -20,11 +20,11 @@ from lensmith.train.interfaces import (
     LossParts,
     Progress,
     StepContext,
+    StepWork,
     StopReason,
     StorageError,
     TrainResult,
     Validate,
-    Work,
 )
 from lensmith.train.loop import train
 from lensmith.train.optim import lr_at
@@ -44,12 +44,12 @@ __all__ = [
     "ScheduleConfig",
     "SpikeRule",
     "StepContext",
+    "StepWork",
     "StopReason",
     "StorageError",
     "TrainConfig",
     "TrainResult",
     "Validate",
-    "Work",
     "load_weights",
     "lr_at",
     "newest",

@@ -42,7 +42,7 @@ class StepContext:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class StepWork:
     """What a micro-batch is made of, for the log alone: all tokens that the language model reads, targets or not.
 
     Of these, `padding_tokens` fill up shorter rows, and `blank_tokens` stand for a blank picture that nothing is learnt
@@ -69,7 +69,7 @@ class LossParts:
     target_tokens: int
     samples: int = 0
     scalars: Mapping[str, Tensor | float] = field(default_factory=dict)
-    work: Work = field(default_factory=Work)
+    work: StepWork = field(default_factory=StepWork)
 
 
 LossFunction = Callable[[ModelT, BatchT, StepContext], LossParts]

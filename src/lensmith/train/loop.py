@@ -45,11 +45,11 @@ from lensmith.train.interfaces import (
     ModelT,
     Progress,
     StepContext,
+    StepWork,
     StopReason,
     StorageError,
     TrainResult,
     Validate,
-    Work,
 )
 from lensmith.train.layers import prepare_layers
 from lensmith.train.log import StepCounter, StepLog, losses_before, to_stderr
@@ -402,7 +402,7 @@ class _Sums:
     loss: float
     target_tokens: int
     samples: int
-    work: Work
+    work: StepWork
     data_wait_s: float
     scalars: dict[str, float]
 
@@ -472,7 +472,7 @@ def _accumulate(run: Run, prefetcher: Prefetcher) -> _Sums:
         loss=loss,
         target_tokens=int(target_tokens),
         samples=int(samples),
-        work=Work(tokens=int(tokens), padding_tokens=int(padding), blank_tokens=int(blank), flops=flops),
+        work=StepWork(tokens=int(tokens), padding_tokens=int(padding), blank_tokens=int(blank), flops=flops),
         data_wait_s=data_wait_s,
         scalars=_mean_scalars(done),
     )

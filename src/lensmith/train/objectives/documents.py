@@ -42,9 +42,9 @@ from lensmith.models.language.isolation import ISOLATED, positions
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.models.towers.base import PIXELS
 from lensmith.models.vlm import VisionLanguageModel
-from lensmith.train.flops import flops_of_step
-from lensmith.train.interfaces import LossParts, StepContext, Work
+from lensmith.train.interfaces import LossParts, StepContext, StepWork
 from lensmith.train.objectives.conversations import chat_format, chat_parts
+from lensmith.train.speed import flops_of_step
 
 _BLANK_PX = 32
 _ENCODED_KEPT = 256
@@ -309,7 +309,7 @@ def documents_loss(model: VisionLanguageModel, batch: DocumentBatch) -> LossPart
     )
 
 
-def _work(model: VisionLanguageModel, batch: DocumentBatch, target_tokens: int) -> Work:
+def _work(model: VisionLanguageModel, batch: DocumentBatch, target_tokens: int) -> StepWork:
     documents = [end - begin for begin, end in itertools.pairwise(batch.bounds)]
     pixels_N3HW, patch_px = batch.pictures[PIXELS], model.config.vision.patch_px
     pictures, _, height_px, width_px = pixels_N3HW.shape
@@ -320,4 +320,4 @@ def _work(model: VisionLanguageModel, batch: DocumentBatch, target_tokens: int) 
         patches=pictures * (height_px // patch_px) * (width_px // patch_px),
         pictures=pictures,
     )
-    return Work(tokens=batch.bounds[-1], blank_tokens=0 if batch.has_pictures else documents[-1], flops=flops)
+    return StepWork(tokens=batch.bounds[-1], blank_tokens=0 if batch.has_pictures else documents[-1], flops=flops)

@@ -28,7 +28,7 @@ from lensmith.data.webpages.markup.alignment import Alignment, characters_by_cel
 from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.pictures import PictureBatch, PictureConfig, prepare_pictures
 from lensmith.models.towers.conv import CELL_HEIGHT_PX, CELL_WIDTH_PX
-from lensmith.train.interfaces import Work
+from lensmith.train.interfaces import StepWork
 
 CHARACTERS = "".join(map(chr, range(33, 127))) + "©“”€£"
 CHARACTER_CLASSES = len(CHARACTERS) + 2  # none, each character, any other
@@ -59,11 +59,11 @@ class ReadingBatch:
         return int((self.labels_NS != IGNORED_LABEL).sum())
 
     @property
-    def work(self) -> Work:
+    def work(self) -> StepWork:
         """All places of the rows, and those of them that are padding."""
         # A row is its page's patches, a begin token and the targets.
         real = sum(sum(pointer_TF.shape) + 1 for pointer_TF in self.pointers)
-        return Work(tokens=self.labels_NS.numel(), padding_tokens=self.labels_NS.numel() - real)
+        return StepWork(tokens=self.labels_NS.numel(), padding_tokens=self.labels_NS.numel() - real)
 
     def to(self, device: torch.device) -> "ReadingBatch":
         """The same batch there; itself if it is there already."""

@@ -90,14 +90,14 @@ class ComparisonSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ComparedRuns:
     """What a comparison says in short, and the runs with all their curves."""
 
     summary: ComparisonSummary
     records: tuple[RunRecord, ...]
 
 
-def compare_runs(folders: Sequence[Path]) -> Comparison:
+def compare_runs(folders: Sequence[Path]) -> ComparedRuns:
     """The runs in these folders; a folder that holds runs stands for all of them.
 
     Raises InputError where a folder neither is a run nor holds one, ConfigError where a run's files cannot be read.
@@ -113,7 +113,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
         runs=tuple(record.summary for record in records),
         differences={name: row for name, row in values.items() if any(value != row[0] for value in row)},
     )
-    return Comparison(summary=summary, records=records)
+    return ComparedRuns(summary=summary, records=records)
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any
 import lensmith
 from lensmith.core.page import page, table
 from lensmith.workflows.training.comparison import (
-    Comparison,
+    ComparedRuns,
     RunRecord,
     RunSummary,
     Sample,
@@ -75,7 +75,7 @@ padding:14px}
 """
 
 
-def comparison_page(comparison: Comparison) -> str:
+def comparison_page(comparison: ComparedRuns) -> str:
     """The whole page; no other file, no network, no script."""
     records = comparison.records
     title = records[0].summary.name if len(records) == 1 else f"{len(records)} training runs"
@@ -144,7 +144,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _differences(comparison: Comparison) -> str:
+def _differences(comparison: ComparedRuns) -> str:
     summary = comparison.summary
     if not summary.differences:
         return ""

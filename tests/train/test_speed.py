@@ -13,12 +13,12 @@ from lensmith.core.errors import InputError
 from lensmith.models import VisionLanguageConfig, VisionLanguageModel
 from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.connectors import MlpConnectorConfig
+from lensmith.models.language.experts import ExpertLlamaConfig
 from lensmith.models.language.isolation import isolated_documents, positions
 from lensmith.models.towers import SiglipTowerConfig
-from lensmith.train import LossParts, Precision, StepContext, Work
-from lensmith.train.flops import flops_of_step
+from lensmith.train import LossParts, Precision, StepContext, StepWork
 from lensmith.train.log import read
-from lensmith.train.speed import peak_of
+from lensmith.train.speed import flops_of_step, peak_of
 from lensmith.train.status import read_status
 from tests.support.tiny_vlm import IMAGE_TOKEN_ID, tiny_llama
 from tests.support.toy_run import ToyBatch, toy_loss, toy_train
@@ -111,8 +111,34 @@ def test_what_does_not_learn_costs_less(model: VisionLanguageModel) -> None:
 
 def with_work(model: nn.Module, batch: ToyBatch, context: StepContext) -> LossParts:
     parts = toy_loss(model, batch, context)
-    work = Work(tokens=26, padding_tokens=2, blank_tokens=1, flops=1e6)
+    work = StepWork(tokens=26, padding_tokens=2, blank_tokens=1, flops=1e6)
     return LossParts(loss_sum=parts.loss_sum, target_tokens=parts.target_tokens, samples=parts.samples, work=work)
+
+
+def test_of_experts_those_count_that_a_token_goes_to() -> None:
+    def flops(per_token: int) -> float:
+        language = ExpertLlamaConfig(
+            **{**tiny_llama().to_diff_dict(), "model_type": "lensmith_expert_llama"},
+            experts={"count": 4, "every": 2, "per_token": per_token},
+        )
+        config = VisionLanguageConfig(
+            vision=SiglipTowerConfig(width=16, hidden_width=24, layers=3, heads=2, patch_px=8, native_px=16),
+            connector=MlpConnectorConfig(),
+            language=language,
+            image_token_id=IMAGE_TOKEN_ID,
+        )
+        return flops_of_step(
+            VisionLanguageModel(config),
+            document_tokens=DOCUMENTS,
+            target_tokens=9,
+            patches=PATCHES,
+            pictures=PICTURES,
+        )
+
+    llama = tiny_llama()
+    expert = 3 * llama.hidden_size * llama.intermediate_size
+    layers = llama.num_hidden_layers // 2
+    assert flops(4) - flops(2) == 6.0 * 2 * expert * layers * sum(DOCUMENTS)
 
 
 def test_the_log_tells_tokens_shares_and_utilisation(tmp_path: Path) -> None:
