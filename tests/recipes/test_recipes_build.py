@@ -20,7 +20,7 @@ from lensmith.recipes.sightseer import build_model, build_tokenizer
 from lensmith.train.objectives.reading import ReadingModel
 
 MILLION = 1_000_000
-MM1 = ("mm1_test", "mm1_toy")
+MM1 = ("mm1_captions", "mm1_test", "mm1_toy")
 SIGHTSEER = ("sightseer_nano", "sightseer_test")
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 from lensmith.core.errors import ConfigError
-from lensmith.recipes.mm1 import mm1_test, mm1_toy
+from lensmith.recipes.mm1 import mm1_captions, mm1_test, mm1_toy
 from lensmith.recipes.pretraining import PretrainingRecipe
 from lensmith.recipes.sightseer import SightseerRecipe, sightseer_nano, sightseer_test
 
 Recipe = PretrainingRecipe | SightseerRecipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    "mm1_captions": mm1_captions,
     "mm1_test": mm1_test,
     "mm1_toy": mm1_toy,
     "sightseer_nano": sightseer_nano,

@@ -8,6 +8,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -22,6 +23,9 @@ from lensmith.data.sources import AnySource
 from lensmith.models import VisionLanguageModel
 from lensmith.models.families.mm1.config import Mm1Parts, mm1_toy_config
 from lensmith.models.families.mm1.processor import Mm1Processor, train_tokenizer
+from lensmith.models.towers import EfficientNetTowerConfig
+from lensmith.models.towers.efficientnet import EfficientNetTower
+from lensmith.recipes.weights import PackagedWeights
 from lensmith.train import TrainConfig
 
 
@@ -53,7 +57,8 @@ class PretrainingStage:
 @dataclass(frozen=True, kw_only=True)
 class PretrainingRecipe:
     """A complete run. `vocabulary_size`: of the tokenizer that is made from the first `tokenizer_documents` of each
-    source. `held_out` is measured while training; it is no part of the plan.
+    source. `held_out` is measured while training; it is no part of the plan. `tower_weights`: what the tower has learnt
+    before; without them it starts from random weights, as the other parts do.
     """
 
     name: str
@@ -63,6 +68,7 @@ class PretrainingRecipe:
     packing: PackingConfig
     sequences_per_step: int
     parts: Mm1Parts
+    tower_weights: PackagedWeights | None = None
     vocabulary_size: int
     tokenizer_documents: int = 5_000
     stages: tuple[PretrainingStage, ...]
@@ -75,6 +81,10 @@ class PretrainingRecipe:
                 "sequences are longer than the language model reads",
                 expected=f"packing.max_tokens of at most {self.parts.decoder.max_positions}",
                 actual=self.packing.max_tokens,
+            )
+        if self.tower_weights is not None and not isinstance(self.parts.tower, EfficientNetTowerConfig):
+            raise ConfigError(
+                "these weights are for another tower", expected="efficientnet", actual=self.parts.tower.kind
             )
 
     @property
@@ -94,7 +104,9 @@ class PretrainingRecipe:
     @property
     def model_hash(self) -> str:
         """Of all that decides what the model is before it is trained."""
-        return content_hash(ModelIdentity(parts=self.parts, weights_seed=self.weights_seed))
+        return content_hash(
+            ModelIdentity(parts=self.parts, tower_weights=self.tower_weights, weights_seed=self.weights_seed)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +114,7 @@ class ModelIdentity:
     """What a model's starting weights follow from, beside its tokenizer."""
 
     parts: Mm1Parts
+    tower_weights: PackagedWeights | None
     weights_seed: int
 
 
@@ -116,9 +129,15 @@ def build_processor(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFas
 
 
 def build_model(recipe: PretrainingRecipe, processor: Mm1Processor) -> VisionLanguageModel:
-    """The model with its starting weights, drawn from `weights_seed`."""
+    """The model with its starting weights, drawn from `weights_seed`, but for a tower that has learnt before.
+
+    Raises as `PackagedWeights.read`, and CheckpointError where these weights are not the tower's.
+    """
     torch.manual_seed(recipe.weights_seed)
-    return VisionLanguageModel(mm1_toy_config(processor.tokenizer, recipe.parts))
+    model = VisionLanguageModel(mm1_toy_config(processor.tokenizer, recipe.parts))
+    if recipe.tower_weights is not None:
+        cast(EfficientNetTower, model.vision_tower).load_published(recipe.tower_weights.read())
+    return model
 
 
 def _texts(recipe: PretrainingRecipe, sources: Mapping[str, Source]) -> Iterator[str]:

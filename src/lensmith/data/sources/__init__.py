@@ -4,23 +4,27 @@ from lensmith.data.sources.base import HeldOutBy, Portion, SourceConfig
 from lensmith.data.sources.obelics import ObelicsConfig
 from lensmith.data.sources.packages import FluentEmojiConfig, OpenmojiConfig, PackagePagesConfig, TuxpaintConfig
 from lensmith.data.sources.pages import PagesConfig
+from lensmith.data.sources.shapes import ShapesConfig
 from lensmith.data.sources.tars import TarConfig
-from lensmith.data.sources.texts import JsonlConfig, ParquetConfig
+from lensmith.data.sources.texts import CaptionTextsConfig, JsonlConfig, ParquetConfig
 
 AnySource = (
-    FluentEmojiConfig
+    CaptionTextsConfig
+    | FluentEmojiConfig
     | JsonlConfig
     | ObelicsConfig
     | OpenmojiConfig
     | PackagePagesConfig
     | PagesConfig
     | ParquetConfig
+    | ShapesConfig
     | TarConfig
     | TuxpaintConfig
 )
 """What a configuration that is saved may name."""
 
 SOURCES: dict[str, type[SourceConfig]] = {
+    "caption_texts": CaptionTextsConfig,
     "fluent_emoji": FluentEmojiConfig,
     "jsonl": JsonlConfig,
     "obelics": ObelicsConfig,
@@ -28,6 +32,7 @@ SOURCES: dict[str, type[SourceConfig]] = {
     "package_pages": PackagePagesConfig,
     "pages": PagesConfig,
     "parquet": ParquetConfig,
+    "shapes": ShapesConfig,
     "tars": TarConfig,
     "tuxpaint": TuxpaintConfig,
 }
@@ -36,6 +41,7 @@ SOURCES: dict[str, type[SourceConfig]] = {
 __all__ = [
     "SOURCES",
     "AnySource",
+    "CaptionTextsConfig",
     "FluentEmojiConfig",
     "HeldOutBy",
     "JsonlConfig",
@@ -45,6 +51,7 @@ __all__ = [
     "PagesConfig",
     "ParquetConfig",
     "Portion",
+    "ShapesConfig",
     "SourceConfig",
     "TarConfig",
     "TuxpaintConfig",

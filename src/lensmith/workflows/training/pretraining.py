@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from lensmith.core.config import save
@@ -20,15 +21,18 @@ from lensmith.models import VisionLanguageModel
 from lensmith.models.language.isolation import isolated_documents
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.recipes.pretraining import (
+    ModelPart,
     PretrainingRecipe,
     PretrainingStage,
     build_model,
     build_processor,
     build_tokenizer,
 )
-from lensmith.train import Progress, StopReason
+from lensmith.train import Precision, Progress, StopReason
+from lensmith.train.config import resolve
 from lensmith.train.log import to_stderr
 from lensmith.train.objectives.documents import DocumentBatches, Ranks, document_loss, tokens_of
+from lensmith.train.objectives.pictures import FrozenFeatures, PicturesOf
 from lensmith.train.processes import ALONE, Processes
 from lensmith.workflows.training.held_out import HeldOut
 from lensmith.workflows.training.plan_page import plan_page
@@ -152,6 +156,7 @@ def _stages(
             accumulate=stage.train.accumulate,
             first=first,
             ranks=Ranks(rank=processes.rank, ranks=processes.count),
+            pictures_of=_pictures_of(stage, model, prepared.processor, processes),
         )
         first += stage.train.schedule.total_steps * recipe.sequences_per_step
         yield StageRun(
@@ -161,24 +166,27 @@ def _stages(
             loss=document_loss,
             prepare=partial(set_learning, model, stage),
             identity={"plan": plan.hash, "model": recipe.model_hash},
-            validate=_held_out(recipe, prepared, batches, out_dir / stage.name)
-            if stage.train.validate_every_steps
-            else None,
+            validate=_held_out(recipe, batches, out_dir / stage.name) if stage.train.validate_every_steps else None,
         )
 
 
-def _held_out(
-    recipe: PretrainingRecipe, prepared: PreparedData, batches: DocumentBatches, folder: Path
-) -> HeldOut | None:
+def _pictures_of(
+    stage: PretrainingStage, model: VisionLanguageModel, processor: VisionLanguageProcessor, processes: Processes
+) -> PicturesOf | None:
+    """Features that are made once, where the tower is frozen. With several processes it may be in shares: not there."""
+    if ModelPart.TOWER not in stage.frozen or processes.count > 1:
+        return None
+    is_short = resolve(stage.train.precision, processes.device) is Precision.BFLOAT16
+    return FrozenFeatures(model, processor, dtype=torch.bfloat16 if is_short else torch.float32)
+
+
+def _held_out(recipe: PretrainingRecipe, batches: DocumentBatches, folder: Path) -> HeldOut | None:
     if recipe.held_out is None:
         return None
-    source = recipe.held_out.source.open()
     return HeldOut(
         name=recipe.held_out.name,
-        source=source,
-        tokens=prepared.tokens,
-        processor=prepared.processor,
-        batch_of=batches.with_source(recipe.held_out.name, source).batch_of,
+        source=recipe.held_out.source.open(),
+        batches=batches,
         folder=folder,
         keeps_samples=batches.ranks.rank == 0,
     )

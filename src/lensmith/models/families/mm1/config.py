@@ -1,11 +1,12 @@
-"""How an MM1 model is built: a CLIP tower, a connector with a fixed number of tokens, and a Llama.
+"""How an MM1 model is built: a tower, a connector with a fixed number of tokens, and a Llama.
 
 MM1 (arXiv 2403.09611): the parts as the ablations have them (section 3.1), and the published models (section 3.3):
 ViT-H/14 at 378 px, C-Abstractor with 144 tokens, decoders of 3B, 7B and 30B.
 
 Where we differ: the paper tells nothing of the decoders but their number of weights, and names no tokenizer. The
 dimensions here are ours, a Llama's, chosen so that the weights without embeddings are what it says (2.9B and 6.4B for
-"3B" and "7B"), to 1 %; embeddings and head are one tensor. The variants with mixtures of experts are not here.
+"3B" and "7B"), to 1 %; embeddings and head are one tensor. The variants with mixtures of experts are not here. The
+paper's towers are CLIP's; here a tower may also be EfficientNet-Lite0, whose weights a package registry has.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.connectors.attention_pool import AttentionPoolConnectorConfig
 from lensmith.models.connectors.c_abstractor import CAbstractorConfig
 from lensmith.models.connectors.pool import PoolConnectorConfig
-from lensmith.models.families.mm1.processor import IMAGE
+from lensmith.models.families.mm1.processor import IMAGE, Mm1Tower
 from lensmith.models.towers import ClipTowerConfig
 
 Mm1Connector = AttentionPoolConnectorConfig | CAbstractorConfig | PoolConnectorConfig
@@ -64,7 +65,7 @@ class LlamaDecoderConfig:
 class Mm1Parts:
     """What a model of this make consists of. An ablation replaces one of them."""
 
-    tower: ClipTowerConfig
+    tower: Mm1Tower
     connector: Mm1Connector
     decoder: LlamaDecoderConfig
 
