@@ -4,12 +4,13 @@ Where a registry cannot be reached, what needs it skips and says so.
 """
 
 import shutil
+import zipfile
 
 import pytest
 
 from lensmith.core.errors import InputError
 from lensmith.core.files import default_cache_dir, sha256_of_bytes
-from lensmith.data.packages import PackageName, Registry, fetch_package
+from lensmith.data.packages import Package, PackageName, Registry, fetch_package, files_in
 from tests.support.packages import make_npm_package
 
 SMALL = PackageName.parse("npm:startbootstrap-shop-item@5.0.6")
@@ -24,6 +25,8 @@ SMALL_SHA256 = "a60dcb82fcbeb4dc9e589c3262e889a6682f753ae3b96fe5d74cc721cfd3b1f4
         ("npm:@scope/kit@1.0.0-rc.1", Registry.NPM, "@scope/kit", "1.0.0-rc.1", "scope-kit"),
         ("npm:@scope/kit", Registry.NPM, "@scope/kit", None, "scope-kit"),
         ("deb:libjs-x-doc=1:5.2.3+dfsg-8~deb12", Registry.DEB, "libjs-x-doc", "1:5.2.3+dfsg-8~deb12", "libjs-x-doc"),
+        ("pypi:easy-vqa", Registry.PYPI, "easy-vqa", None, "easy-vqa"),
+        ("pypi:Some_Kit.x==1!2.0rc1+local", Registry.PYPI, "Some_Kit.x", "1!2.0rc1+local", "Some-Kit.x"),
     ],
 )
 def test_a_name_says_registry_package_and_version(text, registry, name, version, slug):
@@ -35,7 +38,8 @@ def test_a_name_says_registry_package_and_version(text, registry, name, version,
 @pytest.mark.parametrize(
     "text",
     ["uikit", "pip:uikit", "npm:", "npm:--help", "npm:../x", "npm:a b", "npm:x@--y", "npm:x@file:y", "npm:http://a/b.tgz",
-     "deb:-o", "deb:A", "deb:x=-y", "npm:./x", "npm:@a", "npm:x@1 2", "npm:x/y"],
+     "deb:-o", "deb:A", "deb:x=-y", "npm:./x", "npm:@a", "npm:x@1 2", "npm:x/y", "pypi:x=1", "pypi:-r", "pypi:x[y]",
+     "pypi:x==-y", "pypi:x @ http://a/b.whl", "pypi:../x", "pypi:x==1;y"],
 )  # fmt: skip
 def test_what_names_no_package_is_refused(text):
     with pytest.raises(InputError, match="names no package") as caught:
@@ -88,7 +92,9 @@ def test_a_version_that_is_not_there_is_said_by_the_client(fetched, tmp_path):
     assert "npm pack startbootstrap-shop-item@99.0.0" in caught.value.hint
 
 
-@pytest.mark.parametrize(("name", "client"), [("npm:x@1.0.0", "npm"), ("deb:manual=1", "apt-get")])
+@pytest.mark.parametrize(
+    ("name", "client"), [("npm:x@1.0.0", "npm"), ("deb:manual=1", "apt-get"), ("pypi:x==1.0.0", "pip")]
+)
 def test_without_its_client_a_person_is_told_what_to_install(tmp_path, monkeypatch, name, client):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=f"{name} cannot be fetched: {client} is not installed") as caught:
@@ -107,6 +113,42 @@ def test_without_a_network_a_person_is_told_what_to_try(tmp_path, monkeypatch):
     assert "ECONNREFUSED" in caught.value.actual
     assert "npm pack startbootstrap-shop-item@5.0.6" in caught.value.hint
     assert not (tmp_path / "cache").exists()
+
+
+def test_without_a_network_pip_says_so_too(tmp_path, monkeypatch):
+    if shutil.which("pip") is None:
+        pytest.skip("FETCHING WAS NOT TESTED: pip is not installed")
+    for name, value in {"INDEX_URL": "http://127.0.0.1:9/", "RETRIES": "0", "NO_CACHE_DIR": "1"}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    with pytest.raises(InputError, match="pip download failed") as caught:
+        fetch_package(PackageName.parse("pypi:x==1.0.0"), tmp_path)
+    assert "x==1.0.0" in caught.value.actual
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wheel_is_read_without_being_unpacked(tmp_path):
+    package = wheel(tmp_path, {"kit/weights.pth": b"abc", "kit/__init__.py": b"", "kit-1.0.dist-info/LICENSE": b"MIT"})
+    assert list(files_in(package, lambda path, size_bytes: path.endswith(".pth") and size_bytes == 3)) == [
+        ("kit/weights.pth", b"abc")
+    ]
+
+
+def test_a_wheel_that_is_damaged_or_names_a_file_outside_itself_is_refused(tmp_path):
+    whole = wheel(tmp_path, {"kit/a": bytes(range(256)) * 9})
+    whole.path.write_bytes(whole.path.read_bytes()[:-40])
+    with pytest.raises(InputError, match="its archive is damaged"):
+        list(files_in(whole, lambda *_: True))
+    for name in ("../kit", "/kit"):
+        with pytest.raises(InputError, match="a file outside itself"):
+            list(files_in(wheel(tmp_path, {name: b""}), lambda *_: True))
+
+
+def wheel(folder, files):
+    path = folder / "kit-1.0.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return Package(name=PackageName.parse("pypi:kit==1.0"), path=path, sha256="")
 
 
 def test_what_is_in_the_cache_needs_no_client(tmp_path, monkeypatch):

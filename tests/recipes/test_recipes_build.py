@@ -30,6 +30,7 @@ PRETRAINING = (
     "deepseek_vl_hybrid_test",
     "deepseek_vl_test",
     "deepseek_vl_toy",
+    "mm1_captions",
     "mm1_test",
     "mm1_toy",
     "mm1_toy_moe",

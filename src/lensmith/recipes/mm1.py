@@ -8,16 +8,24 @@ the language model has learnt anything before.
 import math
 from dataclasses import replace
 
-from lensmith.data.mixture import Mixture
+from lensmith.data.mixture import Mixture, Weighted
 from lensmith.data.plan.packing import PackingConfig
-from lensmith.data.sources import FluentEmojiConfig, HeldOutBy, OpenmojiConfig, Portion
+from lensmith.data.sources import (
+    CaptionTextsConfig,
+    FluentEmojiConfig,
+    HeldOutBy,
+    OpenmojiConfig,
+    Portion,
+    TuxpaintConfig,
+)
 from lensmith.data.sources.packages import DEBIAN_FAQ, DEVELOPERS_REFERENCE, GIMP_HELP
 from lensmith.models.connectors.c_abstractor import CAbstractorConfig
 from lensmith.models.families.mm1.config import LlamaDecoderConfig, Mm1Parts
 from lensmith.models.language.experts import ExpertsConfig
-from lensmith.models.towers import ClipTowerConfig
+from lensmith.models.towers import ClipTowerConfig, EfficientNetTowerConfig
 from lensmith.recipes.mixtures import MIXTURES
-from lensmith.recipes.pretraining import NamedSource, PretrainingRecipe, PretrainingStage
+from lensmith.recipes.pretraining import TOWER, NamedSource, PretrainingRecipe, PretrainingStage, frozen
+from lensmith.recipes.weights import EFFICIENTNET_LITE0
 from lensmith.train import OptimConfig, ScheduleConfig, TrainConfig
 
 # torch's AdamW multiplies the decay by the learning rate; so this is MM1's rule, a decay of 0.1 of the rate in an
@@ -98,9 +106,62 @@ def supervised_stage(mixture: Mixture) -> PretrainingStage:
     )
 
 
-def _openmoji(portion: Portion) -> OpenmojiConfig:
+def mm1_captions() -> PretrainingRecipe:
+    """Captioned pictures alone, before a tower that has learnt ImageNet and stays as it is: it learns to name them.
+
+    A tenth of the sequences are captions without pictures, so that the model also knows how likely a name is by itself.
+    Pictures are drawn at the size that the tower learnt on. All three sources keep their own ways of saying things.
+    """
+    parts = Mm1Parts(
+        tower=EfficientNetTowerConfig(),
+        connector=CAbstractorConfig(side=3, depth=1, hidden_width=256, grid_side=7),
+        decoder=LlamaDecoderConfig(width=256, layers=4, inner_width=704, head_width=64, max_positions=512),
+    )
+    openmoji = _openmoji(Portion.TRAIN, side_px=parts.tower.native_px)
+    fluent = FluentEmojiConfig(side_px=parts.tower.native_px)
+    return PretrainingRecipe(
+        name="mm1_captions",
+        sources=(
+            NamedSource(name="openmoji", source=openmoji),
+            NamedSource(name="fluent", source=fluent),
+            NamedSource(name="tuxpaint", source=TuxpaintConfig()),
+            NamedSource(name="openmoji_names", source=CaptionTextsConfig(source=openmoji)),
+            NamedSource(name="fluent_names", source=CaptionTextsConfig(source=fluent)),
+        ),
+        held_out=NamedSource(name="held_out", source=_openmoji(Portion.HELD_OUT, side_px=parts.tower.native_px)),
+        mixture=Mixture(
+            parts=(
+                Weighted(name="captions", weight=0.9, parts=_shares(openmoji=0.35, fluent=0.55, tuxpaint=0.1)),
+                Weighted(name="names", weight=0.1, parts=_shares(openmoji_names=0.5, fluent_names=0.5)),
+            )
+        ),
+        packing=PackingConfig(max_tokens=512, max_pictures=32),
+        sequences_per_step=2,
+        parts=parts,
+        tower_weights=EFFICIENTNET_LITE0,
+        vocabulary_size=2048,
+        stages=(
+            PretrainingStage(
+                name="captions",
+                train=TrainConfig(
+                    optim=OptimConfig(
+                        peak_lr=mm1_peak_lr(parts.decoder.parameters), weight_decay=WEIGHT_DECAY, parts=frozen(TOWER)
+                    ),
+                    schedule=ScheduleConfig(total_steps=1500, warmup_steps=75, final_lr_fraction=0.1),
+                    ema_decay=0.995,
+                    checkpoint_every_s=120.0,
+                    log_every_steps=10,
+                    validate_every_steps=150,
+                ),
+            ),
+        ),
+    )
+
+
+def _openmoji(portion: Portion, *, side_px: int = 128) -> OpenmojiConfig:
     """Its drawings of things; a flag's name cannot be told from how other flags look."""
     return OpenmojiConfig(
+        side_px=side_px,
         groups_left_out=("component", "extras-openmoji", "extras-unicode", "flags"),
         portion=portion,
         held_out_by=HeldOutBy.RECORDS,
@@ -115,7 +176,7 @@ def mm1_test() -> PretrainingRecipe:
         toy,
         name="mm1_test",
         parts=Mm1Parts(
-            tower=replace(toy.parts.tower, width=32, hidden_width=64, layers=1, heads=2, patch_px=16),
+            tower=ClipTowerConfig(width=32, hidden_width=64, layers=1, heads=2, patch_px=16, native_px=64),
             connector=CAbstractorConfig(side=2, depth=1, hidden_width=32, grid_side=4),
             decoder=LlamaDecoderConfig(width=64, layers=2, inner_width=96, head_width=32, max_positions=512),
         ),
@@ -136,3 +197,7 @@ def mm1_test() -> PretrainingRecipe:
             for stage in toy.stages
         ),
     )
+
+
+def _shares(**weights: float) -> tuple[Weighted, ...]:
+    return tuple(Weighted(name=name, weight=weight) for name, weight in weights.items())

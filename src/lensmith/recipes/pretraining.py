@@ -8,6 +8,7 @@ section 3.2). Where a recipe differs, it says so.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -25,6 +26,9 @@ from lensmith.models.families.deepseek_vl.parts import DeepseekVlParts
 from lensmith.models.families.mm1.config import Mm1Parts
 from lensmith.models.inference.loading import load_vision_language
 from lensmith.models.processor import VisionLanguageProcessor
+from lensmith.models.towers import EfficientNetTowerConfig
+from lensmith.models.towers.efficientnet import EfficientNetTower
+from lensmith.recipes.weights import PackagedWeights
 from lensmith.train import PartConfig, TrainConfig
 from lensmith.train.objectives.documents import ROUTER_LOSSES, RouterLossConfig
 
@@ -70,7 +74,7 @@ class PretrainingRecipe:
     model with experts.
 
     `starts_from`: the folder or name of a model of these parts, whose weights and tokenizer it begins with; None: both
-    are made.
+    are made. `tower_weights`: what the tower of a model that is made has learnt before.
     """
 
     name: str
@@ -80,6 +84,7 @@ class PretrainingRecipe:
     packing: PackingConfig
     sequences_per_step: int
     parts: AnyParts
+    tower_weights: PackagedWeights | None = None
     vocabulary_size: int
     tokenizer_documents: int = 5_000
     stages: tuple[PretrainingStage, ...]
@@ -96,6 +101,10 @@ class PretrainingRecipe:
                 expected=f"packing.max_tokens of at most {self.parts.max_positions}",
                 actual=longest,
             )
+        if self.tower_weights is not None and not (
+            isinstance(self.parts, Mm1Parts) and isinstance(self.parts.tower, EfficientNetTowerConfig)
+        ):
+            raise ConfigError("these weights are for another tower", expected="an EfficientNetTowerConfig")
 
     @property
     def steps(self) -> int:
@@ -120,7 +129,12 @@ class PretrainingRecipe:
     def model_hash(self) -> str:
         """Of all that decides what the model is before it is trained."""
         return content_hash(
-            ModelIdentity(parts=self.parts, weights_seed=self.weights_seed, starts_from=self.starts_from)
+            ModelIdentity(
+                parts=self.parts,
+                tower_weights=self.tower_weights,
+                weights_seed=self.weights_seed,
+                starts_from=self.starts_from,
+            )
         )
 
 
@@ -129,6 +143,7 @@ class ModelIdentity:
     """What a model's starting weights follow from, beside its tokenizer."""
 
     parts: AnyParts
+    tower_weights: PackagedWeights | None
     weights_seed: int
     starts_from: str | None
 
@@ -150,12 +165,15 @@ def build_processor(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFas
 
 
 def build_model(recipe: PretrainingRecipe, processor: VisionLanguageProcessor) -> VisionLanguageModel:
-    """The model with its starting weights: drawn from `weights_seed`, or those of the model that it starts from.
+    """The model with its starting weights: drawn from `weights_seed`, but for a tower that has learnt before, or those
+    of the model that it starts from.
 
-    Raises CheckpointError where that model consists of other parts.
+    Raises as `PackagedWeights.read`, and CheckpointError where weights are those of other parts.
     """
     torch.manual_seed(recipe.weights_seed)
     model = VisionLanguageModel(recipe.parts.config(processor.tokenizer))
+    if recipe.tower_weights is not None:
+        cast(EfficientNetTower, model.vision_tower).load_published(recipe.tower_weights.read())
     if recipe.starts_from is not None:
         try:
             model.load_state_dict(_loaded(recipe.starts_from).model.state_dict())

@@ -72,13 +72,20 @@ def _seconds(one: torch.Tensor) -> float:
 
 
 def flops_of_step(
-    model: VisionLanguageModel, *, document_tokens: Sequence[int], target_tokens: int, patches: int, pictures: int
+    model: VisionLanguageModel,
+    *,
+    document_tokens: Sequence[int],
+    target_tokens: int,
+    patches: int,
+    pictures: int,
+    runs_tower: bool = True,
 ) -> float:
     """FLOPs of one forward and backward pass over packed documents of so many tokens each.
 
     `patches` are those of all `pictures` together. The head reads the positions with a target alone. Tower and
     connector are counted by patches, which is too much for what a connector does behind its pooling; the tower's
-    attention is counted where its layers are transformers' own. Of experts those are counted that a token goes to.
+    attention is counted where its layers are transformers' own, and a tower of filters for less than it does.
+    `runs_tower` False: what it makes was there before. Of experts those are counted that a token goes to.
     """
     language = model.language_model
     config = language.config.get_text_config()
@@ -98,6 +105,7 @@ def flops_of_step(
     if pictures:
         width = model.config.vision.width
         forward_tower += 4.0 * len(layers_of(model.vision_tower)) * width * patches * (patches / pictures)
+    forward_tower *= runs_tower
     forward_connector = 2.0 * _weights(model.connector) * patches
     parts = (
         (model.vision_tower, forward_tower),

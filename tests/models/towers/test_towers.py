@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from lensmith.models.towers import TOWERS, ClipTowerConfig, ConvTowerConfig
+from lensmith.models.towers import TOWERS, ClipTowerConfig, ConvTowerConfig, EfficientNetTowerConfig
 from lensmith.models.towers.base import patch_mask_for, picture_extents
+from lensmith.models.towers.efficientnet import BlocksConfig
 from tests.support.tiny_vlm import tiny_siglip
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
@@ -12,6 +13,16 @@ TINY = {
     "siglip": tiny_siglip(),
     "clip": ClipTowerConfig(width=24, hidden_width=48, layers=2, heads=2, patch_px=8, native_px=32),
     "conv": ConvTowerConfig(width=24, stem_width=16, stem_blocks=2, patch_px=8),
+    "efficientnet": EfficientNetTowerConfig(
+        width=24,
+        stem_width=8,
+        stages=(
+            BlocksConfig(blocks=1, kernel=3, stride=1, expansion=1, width=8),
+            BlocksConfig(blocks=2, kernel=5, stride=2, expansion=2, width=12),
+            BlocksConfig(blocks=2, kernel=3, stride=2, expansion=2, width=16),
+        ),
+        native_px=32,
+    ),
 }
 SQUARE = {"hybrid", "sam"}  # test_hybrid_tower.py, test_sam_tower.py
 

@@ -17,12 +17,14 @@ from lensmith.data.sources.mmc4 import Mmc4Config
 from lensmith.data.sources.obelics import ObelicsConfig
 from lensmith.data.sources.packages import FluentEmojiConfig, OpenmojiConfig, PackagePagesConfig, TuxpaintConfig
 from lensmith.data.sources.pages import PagesConfig
+from lensmith.data.sources.shapes import ShapesConfig
 from lensmith.data.sources.shards import ShardsConfig
 from lensmith.data.sources.tars import TarConfig
-from lensmith.data.sources.texts import JsonlConfig, ParquetConfig
+from lensmith.data.sources.texts import CaptionTextsConfig, JsonlConfig, ParquetConfig
 
 AnySource = (
-    FluentEmojiConfig
+    CaptionTextsConfig
+    | FluentEmojiConfig
     | JsonlConfig
     | LinkedConfig
     | LlavaConfig
@@ -33,12 +35,14 @@ AnySource = (
     | PagesConfig
     | ParquetConfig
     | ShardsConfig
+    | ShapesConfig
     | TarConfig
     | TuxpaintConfig
 )
 """What a configuration that is saved may name."""
 
 SOURCES: dict[str, type[SourceConfig]] = {
+    "caption_texts": CaptionTextsConfig,
     "fluent_emoji": FluentEmojiConfig,
     "jsonl": JsonlConfig,
     "linked": LinkedConfig,
@@ -50,6 +54,7 @@ SOURCES: dict[str, type[SourceConfig]] = {
     "pages": PagesConfig,
     "parquet": ParquetConfig,
     "shards": ShardsConfig,
+    "shapes": ShapesConfig,
     "tars": TarConfig,
     "tuxpaint": TuxpaintConfig,
 }
@@ -96,6 +101,7 @@ def addresses_of(source: SourceConfig) -> Iterator[str]:
 __all__ = [
     "SOURCES",
     "AnySource",
+    "CaptionTextsConfig",
     "FluentEmojiConfig",
     "HeldOutBy",
     "JsonlConfig",
@@ -108,6 +114,7 @@ __all__ = [
     "PagesConfig",
     "ParquetConfig",
     "Portion",
+    "ShapesConfig",
     "ShardsConfig",
     "SourceConfig",
     "TarConfig",

@@ -20,8 +20,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.data.documents import BadRecordError
 from lensmith.data.sources.base import files_named
-from lensmith.data.sources.indexes import Index, index_of
-from lensmith.data.sources.members import check_uncompressed, read_at
+from lensmith.data.sources.members import Index, check_uncompressed, index_of, read_at
 from lensmith.data.sources.rows import part_of
 
 _LINES, _ITEMS = "lines-1", "items-1"

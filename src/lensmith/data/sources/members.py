@@ -1,28 +1,34 @@
-"""Members of tar archives: found by their headers in one pass, and read by their place from any thread.
+"""Members of tar archives, found by their headers in one pass and read by their place; and indexes of large files.
 
 Only plain files count, and only in archives that are not compressed: what is compressed can be read from its beginning
 alone. An archive that is written here has the same bytes for the same files.
 
 Fingerprints of archives are made of headers, texts, and both ends of pictures, so that a shard of many gigabytes is not
 read through: see `ends_of`.
+
+An index says where each record of a file lies, and is kept beside it. It belongs to a file of one size and one time of
+change, is made anew when either differs or it cannot be read, and is in the cache where the file's folder cannot be
+written to.
 """
 
 import hashlib
 import io
+import logging
 import os
 import posixpath
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lensmith.core.errors import InputError
-from lensmith.core.files import open_output
+from lensmith.core.files import default_cache_dir, open_output, sha256_of_bytes, write_atomic
 from lensmith.data.documents import BadRecordError
 from lensmith.data.sources.base import well_formed
-from lensmith.data.sources.indexes import Index
 
 _COMPRESSED = {
     b"\x1f\x8b": "gunzip",
@@ -33,6 +39,59 @@ _COMPRESSED = {
 }
 """What unpacks a file, by how it begins."""
 _END_BYTES = 4096
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """A row for each record, and a hash of what the file holds."""
+
+    rows: pa.Table
+    fingerprint: str
+
+
+def index_of(path: Path, build: Callable[[Path], Index], *, form: str) -> Index:
+    """The index of a file; `build` makes it where there is none. `form` names what its rows are, and their version.
+
+    Raises InputError where the file cannot be read, and as `build` does.
+    """
+    try:
+        found = path.stat()
+        stamp = {"form": form, "size": str(found.st_size), "changed_ns": str(found.st_mtime_ns)}
+        name = f"{path.name}.{form}.index"
+        in_cache = default_cache_dir() / "indexes" / f"{sha256_of_bytes(str(path.resolve()).encode())[:16]}-{name}"
+        places = (path.with_name(name), in_cache)
+        for place in places:
+            if (kept := _kept_index(place, stamp)) is not None:
+                return kept
+        index = build(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}", actual=error.strerror) from error
+    _keep(index, places, stamp)
+    return index
+
+
+def _kept_index(place: Path, stamp: dict[str, str]) -> Index | None:
+    try:
+        rows = pq.read_table(pa.BufferReader(place.read_bytes()))
+    except (OSError, pa.ArrowException):  # there is none, or what is there was damaged
+        return None
+    said = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
+    if {key: said.get(key) for key in stamp} != stamp:
+        return None
+    return Index(rows=rows.combine_chunks(), fingerprint=said["fingerprint"])
+
+
+def _keep(index: Index, places: tuple[Path, ...], stamp: dict[str, str]) -> None:
+    stream = pa.BufferOutputStream()
+    pq.write_table(index.rows.replace_schema_metadata(stamp | {"fingerprint": index.fingerprint}), stream)
+    for place in places:
+        try:
+            write_atomic(place, stream.getvalue().to_pybytes())
+        except OSError as error:
+            _log.info("no index can be kept as %s: %s", place, error.strerror)
+        else:
+            return
 
 
 def members(path: Path) -> Iterator[tarfile.TarInfo]:

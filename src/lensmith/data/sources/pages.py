@@ -21,8 +21,7 @@ from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.data.documents import BadRecordError, Document, PictureRef
 from lensmith.data.sources.base import Portion
-from lensmith.data.sources.indexes import index_of
-from lensmith.data.sources.members import named_members, read_at
+from lensmith.data.sources.members import index_of, named_members, read_at
 from lensmith.data.webpages.real.pictures import size_of_picture
 
 PAGE_KINDS = frozenset("html htm xhtml".split())

@@ -39,8 +39,7 @@ from lensmith.data.documents import (
     Source,
 )
 from lensmith.data.sources.base import Portion, files_named, well_formed
-from lensmith.data.sources.indexes import Index, index_of
-from lensmith.data.sources.members import ends_of, members, read_at
+from lensmith.data.sources.members import Index, ends_of, index_of, members, read_at
 from lensmith.data.sources.stores import suffix_of
 
 PACKED_FILE = "packed.jsonl"

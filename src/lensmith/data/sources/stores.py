@@ -14,8 +14,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.data.documents import BadRecordError
 from lensmith.data.fetching.ledger import LEDGER_FILE, Outcome, read_ledger
-from lensmith.data.sources.indexes import index_of
-from lensmith.data.sources.members import named_members, read_at
+from lensmith.data.sources.members import index_of, named_members, read_at
 
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _FORM = "members-1"

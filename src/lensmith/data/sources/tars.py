@@ -19,8 +19,7 @@ from lensmith.core.errors import InputError
 from lensmith.core.files import sha256_of_bytes
 from lensmith.data.documents import BadRecordError, Document, PictureRef
 from lensmith.data.sources.base import HeldOutBy, Portion, files_named, well_formed
-from lensmith.data.sources.indexes import Index, index_of
-from lensmith.data.sources.members import ends_of, members, read_at, write_tar
+from lensmith.data.sources.members import Index, ends_of, index_of, members, read_at, write_tar
 
 _PARTS = {**dict.fromkeys(("jpg", "jpeg", "png", "webp"), "picture"), "txt": "text", "json": "json"}
 _MOST_TEXT_BYTES = 1 << 20

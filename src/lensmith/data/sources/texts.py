@@ -1,14 +1,17 @@
-"""Plain text: lines of JSON, and a column of parquet."""
+"""Plain text: lines of JSON, a column of parquet, and the captions of pictures without them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from lensmith.core.files import sha256_of_bytes
-from lensmith.data.documents import BadRecordError, Document, PictureRef
+from lensmith.data.documents import BadRecordError, Document, PictureRef, Source
 from lensmith.data.sources.base import files_named, well_formed
 from lensmith.data.sources.lines import JsonRecords
+from lensmith.data.sources.packages import FluentEmojiConfig, OpenmojiConfig, TuxpaintConfig
 from lensmith.data.sources.rows import TEXT, ParquetRows
+from lensmith.data.sources.shapes import ShapesConfig
+from lensmith.data.sources.tars import TarConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,42 @@ class ParquetSource:
         except UnicodeDecodeError as error:
             raise BadRecordError("its text is not UTF-8", actual=row.key) from error
         return _of_text(text, self._field, row.key)
+
+    def picture(self, ref: PictureRef) -> bytes:
+        raise _no_picture(ref)
+
+
+CaptionedConfig = FluentEmojiConfig | OpenmojiConfig | ShapesConfig | TarConfig | TuxpaintConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionTextsConfig:
+    """The captions of `source` as texts: what can be known of them without their pictures."""
+
+    kind: ClassVar[str] = "caption_texts"
+    source: CaptionedConfig
+
+    def open(self) -> "CaptionTexts":
+        """Raises as the source's own `open`."""
+        return CaptionTexts(self.source.open())
+
+
+class CaptionTexts:
+    """The documents of a source without their pictures. A document without text is a bad one."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.fingerprint = sha256_of_bytes(f"caption texts\n{source.fingerprint}".encode())
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def document(self, index: int) -> Document:
+        document = self._source.document(index)
+        texts = tuple(piece for piece in document.pieces if isinstance(piece, str))
+        if not texts:
+            raise BadRecordError("its text is empty", actual=document.key)
+        return Document(key=document.key, pieces=texts)
 
     def picture(self, ref: PictureRef) -> bytes:
         raise _no_picture(ref)

@@ -7,7 +7,11 @@ because they show nothing; a picture's bottom right patch is always kept, so the
 A few towers (`sam`, `hybrid`) read squares of one size without padding, and refuse everything else. They may make
 another number of tokens than there are patches: then P stands for that number.
 
-Legend: N pictures, H W pixels, p patch side, Hp Wp patch grid (H/p, W/p), P patches = Hp*Wp (row by row), V width.
+What a tower makes of pictures may be given in their place, where it was made before: that of a tower which does not
+learn need be made only once.
+
+Legend: N pictures, H W pixels, p patch side, Hp Wp patch grid (H/p, W/p), P patches = Hp*Wp (row by row), V width, r c
+rows and columns of tokens.
 """
 
 from collections.abc import Mapping
@@ -20,6 +24,7 @@ from lensmith.core.errors import InputError, ShapeError
 
 PIXELS: Final = "pixel_values"
 PATCH_MASK: Final = "patch_mask"
+FEATURES: Final = "tower_features"
 INPUT_NAMES: Final = (PIXELS, PATCH_MASK)
 """What every tower reads of pictures, by the names under which processors give it."""
 
@@ -65,9 +70,12 @@ class TowerConfig(Protocol):
 def encode(tower: nn.Module, config: TowerConfig, pictures: Mapping[str, Tensor]) -> VisionFeatures:
     """What a tower makes of pictures, given by the names in its `input_names`, wherever and in whatever precision.
 
+    Or what it has made of them, given as `tower_features` (N, r, c, V) alone: tokens of whole pictures, row by row.
     Raises InputError where there is no `pixel_values` among them, or one that the tower does not read; ShapeError where
-    mask and pixels do not fit.
+    mask and pixels, or features and tower, do not fit.
     """
+    if FEATURES in pictures:
+        return _made_before(tower, config, pictures)
     given = ", ".join(name for name in pictures if name != PIXELS)
     if PIXELS not in pictures:
         raise InputError(f"{given} without {PIXELS}", expected=f"{PIXELS} beside it", actual=given)
@@ -85,6 +93,22 @@ def encode(tower: nn.Module, config: TowerConfig, pictures: Mapping[str, Tensor]
     pixels_N3HW = placed.pop(PIXELS)
     mask_NHpWp = patch_mask_for(pixels_N3HW, placed.pop(PATCH_MASK, None), config.patch_px)
     return cast(VisionFeatures, tower(pixels_N3HW, mask_NHpWp, **placed))
+
+
+def _made_before(tower: nn.Module, config: TowerConfig, pictures: Mapping[str, Tensor]) -> VisionFeatures:
+    if len(pictures) > 1:
+        raise InputError("pictures are given twice", expected=f"{FEATURES} alone", actual=", ".join(pictures))
+    features_NrcV = pictures[FEATURES]
+    if features_NrcV.ndim != 4 or features_NrcV.shape[3] != config.width:
+        raise ShapeError(
+            f"{FEATURES} are not this tower's",
+            expected=f"(N, rows, columns, {config.width})",
+            actual=tuple(features_NrcV.shape),
+        )
+    parameter = next(tower.parameters())
+    tokens_NPV = features_NrcV.to(device=parameter.device, dtype=parameter.dtype).flatten(1, 2)
+    mask_NP = torch.ones(tokens_NPV.shape[:2], dtype=torch.bool, device=parameter.device)
+    return VisionFeatures(tokens_NPV, mask_NP, columns=features_NrcV.shape[2])
 
 
 class PictureExtents(NamedTuple):

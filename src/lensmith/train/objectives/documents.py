@@ -26,27 +26,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from lensmith.core.errors import ConfigError, InputError
 from lensmith.core.files import sha256_of_bytes
-from lensmith.core.images import DEFAULT_LIMITS, ImageLimits
-from lensmith.data.documents import AnyDocument, PictureRef, Source
+from lensmith.data.documents import AnyDocument, Source
 from lensmith.data.plan.reading import Plan, PlannedSequence
 from lensmith.data.plan.tokens import Encoded, Tokens, encode
 from lensmith.models.config import IGNORED_LABEL
 from lensmith.models.language.experts import balance_loss, recorded_routing, router_z_loss, routers
 from lensmith.models.language.isolation import ISOLATED, positions
 from lensmith.models.processor import VisionLanguageProcessor
-from lensmith.models.towers.base import PIXELS
+from lensmith.models.towers.base import FEATURES, PIXELS
 from lensmith.models.vlm import VisionLanguageModel
 from lensmith.train.interfaces import LossParts, StepContext, StepWork
 from lensmith.train.objectives.conversations import chat_format, chat_parts
+from lensmith.train.objectives.pictures import PicturesOf, blank_picture, pixels_of
 from lensmith.train.speed import flops_of_step
 
-_BLANK_PX = 32
 _ENCODED_KEPT = 256
 """Documents whose tokens are kept: the parts of a long one come soon after each other."""
 
@@ -70,6 +68,11 @@ class DocumentBatch:
     def planned_tokens(self) -> int:
         """How many of the tokens are the plan's: all but those of the blank picture."""
         return self.bounds[-1 if self.has_pictures else -2]
+
+    @property
+    def target_tokens(self) -> int:
+        """How many tokens are learnt."""
+        return int((self.labels_1T[:, 1:] != IGNORED_LABEL).sum())
 
     def to(self, device: torch.device) -> "DocumentBatch":
         return replace(
@@ -110,7 +113,7 @@ class DocumentBatches:
         accumulate: int = 1,
         ranks: Ranks = ALONE,
         first: int = 0,
-        limits: ImageLimits = DEFAULT_LIMITS,
+        pictures_of: PicturesOf | None = None,
     ) -> None:
         if sequences_per_step % (accumulate * ranks.ranks):
             raise ConfigError(
@@ -121,7 +124,7 @@ class DocumentBatches:
         plan.check(sources, tokens)
         self.plan, self.sources, self.tokens, self.processor = plan, sources, tokens, processor
         self.sequences_per_step, self.accumulate, self.ranks, self.first = sequences_per_step, accumulate, ranks, first
-        self.limits = limits
+        self.pictures_of = pictures_of or pixels_of(processor)
         self._encoded = functools.lru_cache(maxsize=_ENCODED_KEPT)(self._encode)
 
     def with_source(self, name: str, source: Source) -> "DocumentBatches":
@@ -146,7 +149,7 @@ class DocumentBatches:
         """These sequences as one micro-batch."""
         ids: list[np.ndarray] = []
         labels: list[np.ndarray] = []
-        pictures: list[Image.Image] = []
+        pictures: list[bytes] = []
         for sequence in sequences:
             source = self.sources[sequence.source]
             for planned in sequence.documents:
@@ -157,20 +160,20 @@ class DocumentBatches:
                 labels_T[0] = IGNORED_LABEL
                 ids.append(ids_T)
                 labels.append(labels_T)
-                pictures += self._pictures(source, document.pictures, encoded.picture_starts, span.start, span.stop)
+                starts = zip(document.pictures, encoded.picture_starts, strict=True)
+                pictures += [source.picture(ref) for ref, start in starts if span.start <= start < span.stop]
         has_pictures = bool(pictures)
         if not has_pictures:
-            pictures.append(Image.new("RGB", (_BLANK_PX, _BLANK_PX), "white"))
+            pictures.append(blank_picture())
             ids.append(np.full(self.tokens.per_picture, self.tokens.image, dtype=np.int64))
             labels.append(np.full(self.tokens.per_picture, IGNORED_LABEL, dtype=np.int64))
         bounds = (0, *itertools.accumulate(map(len, ids)))
-        inputs = self.processor.picture_inputs(pictures)
         return DocumentBatch(
             input_ids_1T=torch.from_numpy(np.concatenate(ids))[None],
             position_ids_1T=positions(bounds),
             labels_1T=torch.from_numpy(np.concatenate(labels))[None],
             bounds=bounds,
-            pictures={name: torch.from_numpy(value) for name, value in inputs.values.items()},
+            pictures=self.pictures_of(pictures),
             has_pictures=has_pictures,
             sources=tuple(sequence.source for sequence in sequences),
         )
@@ -178,12 +181,6 @@ class DocumentBatches:
     def _encode(self, source: str, record: int) -> tuple[AnyDocument, Encoded]:
         document = self.sources[source].document(record)
         return document, encode(document, self.tokens)
-
-    def _pictures(
-        self, source: Source, refs: tuple[PictureRef, ...], starts: tuple[int, ...], begin: int, end: int
-    ) -> list[Image.Image]:
-        inside = [ref for ref, start in zip(refs, starts, strict=True) if begin <= start < end]
-        return [self.processor.open_picture(source.picture(ref), self.limits) for ref in inside]
 
 
 def tokens_of(processor: VisionLanguageProcessor) -> Tokens:
@@ -295,7 +292,7 @@ def documents_loss(model: VisionLanguageModel, batch: DocumentBatch) -> LossPart
         document_bounds=batch.bounds,
         **batch.pictures,
     )
-    target_tokens = int((batch.labels_1T[:, 1:] != IGNORED_LABEL).sum())
+    target_tokens = batch.target_tokens
     scalars = {}
     if target_tokens and len(set(batch.sources)) == 1:
         scalars = {f"loss_{batch.sources[0]}": outputs.loss.detach() / target_tokens}
@@ -311,13 +308,17 @@ def documents_loss(model: VisionLanguageModel, batch: DocumentBatch) -> LossPart
 
 def _work(model: VisionLanguageModel, batch: DocumentBatch, target_tokens: int) -> StepWork:
     documents = [end - begin for begin, end in itertools.pairwise(batch.bounds)]
-    pixels_N3HW, patch_px = batch.pictures[PIXELS], model.config.vision.patch_px
-    pictures, _, height_px, width_px = pixels_N3HW.shape
+    if FEATURES in batch.pictures:
+        pictures, rows, columns, _ = batch.pictures[FEATURES].shape
+    else:
+        pictures, _, height_px, width_px = batch.pictures[PIXELS].shape
+        rows, columns = (side_px // model.config.vision.patch_px for side_px in (height_px, width_px))
     flops = flops_of_step(
         model,
         document_tokens=documents,
         target_tokens=target_tokens,
-        patches=pictures * (height_px // patch_px) * (width_px // patch_px),
+        patches=pictures * rows * columns,
         pictures=pictures,
+        runs_tower=FEATURES not in batch.pictures,
     )
     return StepWork(tokens=batch.bounds[-1], blank_tokens=0 if batch.has_pictures else documents[-1], flops=flops)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from lensmith.core.config import save
@@ -20,14 +21,18 @@ from lensmith.models import VisionLanguageModel
 from lensmith.models.language.isolation import isolated_documents
 from lensmith.models.processor import VisionLanguageProcessor
 from lensmith.recipes.pretraining import (
+    TOWER,
     PretrainingRecipe,
+    PretrainingStage,
     build_model,
     build_processor,
     build_tokenizer,
 )
-from lensmith.train import Progress, StopReason
+from lensmith.train import Precision, Progress, StopReason
+from lensmith.train.config import resolve
 from lensmith.train.log import to_stderr
 from lensmith.train.objectives.documents import DocumentBatches, Ranks, document_loss, tokens_of
+from lensmith.train.objectives.pictures import FrozenFeatures, PicturesOf
 from lensmith.train.processes import ALONE, Processes
 from lensmith.workflows.training.held_out import HeldOut
 from lensmith.workflows.training.plan_page import plan_page
@@ -140,8 +145,10 @@ def _stages(
     out_dir: Path,
     processes: Processes,
 ) -> Iterator[StageRun]:
-    first = 0
+    first, is_frozen = 0, processes.count == 1 and recipe.tower_weights is not None
     for stage, planned in zip(recipe.stages, recipe.plan.stages, strict=True):
+        # Of a tower that has learnt before, and does not from here on. With several processes it may be in shares.
+        is_frozen = is_frozen and not stage.train.optim.lr_factor(TOWER)
         batches = DocumentBatches(
             plan,
             prepared.sources,
@@ -151,6 +158,7 @@ def _stages(
             accumulate=stage.train.accumulate,
             first=first,
             ranks=Ranks(rank=processes.rank, ranks=processes.count),
+            pictures_of=_features(stage, model, prepared.processor, processes.device) if is_frozen else None,
         )
         first += planned.sequences
         yield StageRun(
@@ -161,24 +169,25 @@ def _stages(
             # What the stage before has frozen learns again; what this one freezes, its configuration says.
             prepare=partial(model.requires_grad_, True),
             identity={"plan": plan.hash, "model": recipe.model_hash},
-            validate=_held_out(recipe, prepared, batches, out_dir / stage.name)
-            if stage.train.validate_every_steps
-            else None,
+            validate=_held_out(recipe, batches, out_dir / stage.name) if stage.train.validate_every_steps else None,
         )
 
 
-def _held_out(
-    recipe: PretrainingRecipe, prepared: PreparedData, batches: DocumentBatches, folder: Path
-) -> HeldOut | None:
+def _features(
+    stage: PretrainingStage, model: VisionLanguageModel, processor: VisionLanguageProcessor, device: torch.device
+) -> PicturesOf:
+    """What a tower that does not learn makes of pictures, made once."""
+    is_short = resolve(stage.train.precision, device) is Precision.BFLOAT16
+    return FrozenFeatures(model, processor, dtype=torch.bfloat16 if is_short else torch.float32)
+
+
+def _held_out(recipe: PretrainingRecipe, batches: DocumentBatches, folder: Path) -> HeldOut | None:
     if recipe.held_out is None:
         return None
-    source = recipe.held_out.source.open()
     return HeldOut(
         name=recipe.held_out.name,
-        source=source,
-        tokens=prepared.tokens,
-        processor=prepared.processor,
-        batch_of=batches.with_source(recipe.held_out.name, source).batch_of,
+        source=recipe.held_out.source.open(),
+        batches=batches,
         folder=folder,
         keeps_samples=batches.ranks.rank == 0,
     )

@@ -1,4 +1,4 @@
-"""MM1 (arXiv 2403.09611): CLIP tower, a connector with a fixed number of tokens, decoder; in any size."""
+"""MM1 (arXiv 2403.09611): a tower, a connector with a fixed number of tokens, decoder; in any size."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""How an MM1 model is built: a CLIP tower, a connector with a fixed number of tokens, and a Llama.
+"""How an MM1 model is built: a tower, a connector with a fixed number of tokens, and a Llama.
 
 MM1 (arXiv 2403.09611): the parts as the ablations have them (section 3.1), and the published models (section 3.3):
 ViT-H/14 at 378 px, C-Abstractor with 144 tokens, decoders of 3B, 7B and 30B, and two with experts: 64 in every second
@@ -8,7 +8,8 @@ Where we differ: the paper tells nothing of the decoders but their number of wei
 dimensions here are ours, a Llama's, chosen so that the weights without embeddings are what it says, to 1 %: 2.9B and
 6.4B for "3B" and "7B", and 64B and 47B with experts, where only feed-forwards are replaced. The last figure leaves the
 7B's feed-forwards four fifths of its weights; so its attention shares keys. Embeddings and head are one tensor. Which
-layers have experts is not told either: here the last of every two or four.
+layers have experts is not told either: here the last of every two or four. The paper's towers are CLIP's; here a tower
+may also be EfficientNet-Lite0, whose weights a package registry has.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.connectors.attention_pool import AttentionPoolConnectorConfig
 from lensmith.models.connectors.c_abstractor import CAbstractorConfig
 from lensmith.models.connectors.pool import PoolConnectorConfig
-from lensmith.models.families.mm1.processor import IMAGE, Mm1Processor, train_tokenizer
+from lensmith.models.families.mm1.processor import IMAGE, Mm1Processor, Mm1Tower, train_tokenizer
 from lensmith.models.language.experts import ExpertLlamaConfig, ExpertsConfig
 from lensmith.models.towers import ClipTowerConfig
 
@@ -97,7 +98,7 @@ class LlamaDecoderConfig:
 class Mm1Parts:
     """What a model of this make consists of. An ablation replaces one of them."""
 
-    tower: ClipTowerConfig
+    tower: Mm1Tower
     connector: Mm1Connector
     decoder: LlamaDecoderConfig
 

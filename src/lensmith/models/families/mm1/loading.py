@@ -7,12 +7,11 @@ import torch
 from lensmith.models.checkpoints.folder import CONFIG, PROCESSOR, Loaded, declared, is_saved, load_saved
 from lensmith.models.families.base import Source
 from lensmith.models.families.mm1.config import Mm1Connector
-from lensmith.models.families.mm1.processor import Mm1Processor
-from lensmith.models.towers import ClipTowerConfig
+from lensmith.models.families.mm1.processor import Mm1Processor, Mm1Tower
 
 
 def is_mm1(source: Source) -> bool:
-    """Whether a folder holds a model of this make: a CLIP tower, one of MM1's connectors, and square pictures.
+    """Whether a folder holds a model of this make: one of its towers and connectors, and square pictures.
 
     Raises CheckpointError where the folder's files are damaged.
     """
@@ -20,7 +19,7 @@ def is_mm1(source: Source) -> bool:
         return False
     vision, connector = (_kind(declared(source, CONFIG, part)) for part in ("vision", "connector"))
     return (
-        vision == ClipTowerConfig.kind
+        vision in [config.kind for config in get_args(Mm1Tower)]
         and connector in [config.kind for config in get_args(Mm1Connector)]
         and declared(source, PROCESSOR, "processor_class") == Mm1Processor.__name__
     )

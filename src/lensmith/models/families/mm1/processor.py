@@ -2,7 +2,7 @@
 
 MM1 (arXiv 2403.09611) reads squares of one size, and does not say how it makes them. CLIP cuts out the middle of a
 picture. Here nothing is cut off or put out of shape: the longer side is scaled to the square's, and the rest is filled
-with the mean colour, which is zero once it is normalised.
+with the mean colour, which is zero once it is normalised. Colours are normalised as the tower's weights learnt them.
 
 A prompt is what documents are in pre-training: pictures where they stand, and text after them.
 
@@ -10,7 +10,7 @@ Legend: N pictures, H W pixels.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -24,9 +24,13 @@ from lensmith.core.types import Message
 from lensmith.models.config import VisionLanguageConfig
 from lensmith.models.pictures import PictureConfig, PictureInput, Pixels, image_of
 from lensmith.models.processor import PictureInputs, VisionLanguageProcessor
-from lensmith.models.towers import ClipTowerConfig
+from lensmith.models.towers import ClipTowerConfig, EfficientNetTowerConfig
+from lensmith.models.towers.efficientnet import LITE_MEAN, LITE_STD
 
 PAD, BEGIN, END, IMAGE = "<pad>", "<s>", "</s>", "<image>"
+
+Mm1Tower = ClipTowerConfig | EfficientNetTowerConfig
+"""Those that read squares of any size, patch by patch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +83,13 @@ class Mm1Processor(VisionLanguageProcessor):
         do not fit together.
         """
         tower, tokens = config.vision, config.connector.tokens_per_picture
-        if not isinstance(tower, ClipTowerConfig) or tokens is None:
+        if not isinstance(tower, Mm1Tower) or tokens is None:
             raise ConfigError(
                 "not an MM1 model",
-                expected="vision clip, and a connector with a fixed number of tokens",
+                expected="vision clip or efficientnet, and a connector with a fixed number of tokens",
                 actual=f"vision {tower.kind} with connector {config.connector.kind}",
             )
-        given = pictures or Mm1PictureConfig(image_px=tower.grid_side * tower.patch_px, patch_px=tower.patch_px)
+        given = pictures or _squares_of(tower)
         if not isinstance(given, Mm1PictureConfig) or given.patch_px != tower.patch_px:
             raise ConfigError(
                 "pictures do not fit the tower", expected=f"squares in patches of {tower.patch_px} px", actual=given
@@ -116,6 +120,14 @@ class Mm1Processor(VisionLanguageProcessor):
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "pixel_values"]
+
+
+def _squares_of(tower: Mm1Tower) -> Mm1PictureConfig:
+    """Squares of the tower's native size, with the colours that published weights for it have learnt."""
+    squares = Mm1PictureConfig(image_px=tower.grid_side * tower.patch_px, patch_px=tower.patch_px)
+    if isinstance(tower, EfficientNetTowerConfig):
+        return replace(squares, mean=(LITE_MEAN,) * 3, std=(LITE_STD,) * 3)
+    return squares
 
 
 # transformers finds a saved processor by the name of its class among those that are registered, whatever their key.
