@@ -32,7 +32,7 @@ def fetched(tmp_path):
     for name, url in (("a", A), ("c", C)):
         (folder / f"{name}.png").write_bytes(PICTURE)
         digest = sha256_of_bytes(PICTURE)
-        rows.append(Fetched(url=url, outcome=Outcome.OK, file=f"{name}.png", bytes=len(PICTURE), sha256=digest))
+        rows.append(Fetched(url=url, outcome=Outcome.OK, file=f"{name}.png", size_bytes=len(PICTURE), sha256=digest))
     rows.insert(1, Fetched(url=B, outcome=Outcome.GONE))
     (folder / LEDGER_FILE).write_bytes(b"".join(row.to_line() for row in rows))
     return folder

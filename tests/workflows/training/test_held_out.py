@@ -44,7 +44,10 @@ def made(tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "plan.parquet"
     packing = PackingConfig(max_tokens=96, max_pictures=4, max_waiting=8)
     write_plan(
-        path, PlanConfig(mixture=Mixture.of(captions=1.0), packing=packing, sequences=2), {"captions": SOURCE}, tokens
+        path,
+        PlanConfig.of(mixture=Mixture.of(captions=1.0), packing=packing, sequences=2),
+        {"captions": SOURCE},
+        tokens,
     )
     batches = DocumentBatches(Plan(path), {"captions": SOURCE}, tokens, processor, sequences_per_step=1)
     return model, processor, batches
