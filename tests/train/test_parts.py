@@ -52,7 +52,7 @@ def test_each_part_takes_adamws_step_at_its_own_rate() -> None:
             parameter.grad = torch.full_like(parameter, gradients.get(name, [1.0, 1.0])[step])
         set_lr(optimizer, rate)
         optimizer.step()
-    found = {name: float(parameter) for name, parameter in model.named_parameters()}
+    found = {name: parameter.item() for name, parameter in model.named_parameters()}
     slow = [rate * 0.25 for rate in rates]
     # float32 keeps 7 digits, of values near 1.
     assert found["tower.weight"] == pytest.approx(adamw_by_hand(1, [0.3, -2.0], slow, decay=0.1), abs=1e-6)

@@ -59,7 +59,7 @@ class Mixture:
     @classmethod
     def of(cls, *, unit: Unit = Unit.SEQUENCES, **weights: float) -> Self:
         """A flat mixture: sources by name with their weights."""
-        return cls(parts=tuple(Weighted(name=name, weight=weight) for name, weight in weights.items()), unit=unit)
+        return cls(parts=_flat(weights), unit=unit)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -91,7 +91,7 @@ class Mixture:
         """These sources alone, flat, in the proportions that they have here."""
         shares = {name: self.shares[name] for name in self.shares if name in set(sources)}
         total = math.fsum(shares.values())
-        return type(self).of(unit=self.unit, **{name: share / total for name, share in shares.items()})
+        return type(self)(parts=_flat({name: share / total for name, share in shares.items()}), unit=self.unit)
 
     def __str__(self) -> str:
         return "\n".join([f"mixture by {self.unit.value} ({self.hash[:12]})", *_drawn(self.parts, 1.0, "  ")])
@@ -193,6 +193,10 @@ def _require_whole(parts: Sequence[Weighted], what: str) -> None:
         )
 
 
+def _flat(weights: Mapping[str, float]) -> tuple[Weighted, ...]:
+    return tuple(Weighted(name=name, weight=weight) for name, weight in weights.items())
+
+
 def _apart(seed: int, stream: int) -> int:
     """A key for a stream of its own: those of one seed have nothing in common."""
     return seed + (stream << 64)
@@ -208,7 +212,7 @@ def _filled(parts: Sequence[Weighted], places: Mapping[str, str | Mapping[str, f
         elif isinstance(place := places.get(part.name), str):
             yield replace(part, name=place)
         elif place is not None:
-            yield replace(part, parts=Mixture.of(**place).parts)
+            yield replace(part, parts=_flat(place))
 
 
 def _whole(parts: Iterable[Weighted]) -> tuple[Weighted, ...]:

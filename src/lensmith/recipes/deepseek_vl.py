@@ -168,9 +168,14 @@ def deepseek_vl_toy() -> PretrainingRecipe:
             PretrainingStage(
                 name="language",
                 train=_learning(_toy_train(peak_lr=1e-3, steps=100, warmup_steps=10), *frozen(TOWER, CONNECTOR)),
-                mixture=Mixture.of(**text),
+                mixture=Mixture.of(text=1.0).filled(text=text),
             ),
-            replace(adaptor, mixture=Mixture.of(**captions), packing=one_document, sequences_per_step=64),
+            replace(
+                adaptor,
+                mixture=Mixture.of(captions=1.0).filled(captions=captions),
+                packing=one_document,
+                sequences_per_step=64,
+            ),
             joint,
             replace(
                 tuning,
@@ -241,8 +246,8 @@ def deepseek_vl_hybrid_test() -> PretrainingRecipe:
         neck_width=8,
         tokens_side=4,
     )
+    assert isinstance(test.parts, DeepseekVlParts), "the parent's"
     parts = replace(test.parts, sam=sam)
-    assert isinstance(parts, DeepseekVlParts), "the parent's"
     language, *others = test.stages
     adaptor, joint, tuning = (stage.train for stage in others)
     frozen_so = _stages(parts, adaptor=adaptor, joint=joint, tuning=tuning)
