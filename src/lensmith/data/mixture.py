@@ -91,7 +91,7 @@ class Mixture:
         """These sources alone, flat, in the proportions that they have here."""
         shares = {name: self.shares[name] for name in self.shares if name in set(sources)}
         total = math.fsum(shares.values())
-        return type(self).of(unit=self.unit, **{name: share / total for name, share in shares.items()})
+        return type(self)(parts=_flat({name: share / total for name, share in shares.items()}), unit=self.unit)
 
     def __str__(self) -> str:
         return "\n".join([f"mixture by {self.unit.value} ({self.hash[:12]})", *_drawn(self.parts, 1.0, "  ")])
@@ -193,6 +193,10 @@ def _require_whole(parts: Sequence[Weighted], what: str) -> None:
         )
 
 
+def _flat(weights: Mapping[str, float]) -> tuple[Weighted, ...]:
+    return tuple(Weighted(name=name, weight=weight) for name, weight in weights.items())
+
+
 def _apart(seed: int, stream: int) -> int:
     """A key for a stream of its own: those of one seed have nothing in common."""
     return seed + (stream << 64)
@@ -209,10 +213,6 @@ def _filled(parts: Sequence[Weighted], places: Mapping[str, str | Mapping[str, f
             yield replace(part, name=place)
         elif place is not None:
             yield replace(part, parts=_flat(place))
-
-
-def _flat(weights: Mapping[str, float]) -> tuple[Weighted, ...]:
-    return tuple(Weighted(name=name, weight=weight) for name, weight in weights.items())
 
 
 def _whole(parts: Iterable[Weighted]) -> tuple[Weighted, ...]:

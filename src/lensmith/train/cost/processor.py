@@ -6,6 +6,9 @@ its bytes, at a speed that depends on how many there are (what a cache holds is 
 numbers go through a function such as the exponential. Each operation also costs what Python, dispatch and autograd
 take.
 
+A step writes to memory that no cache holds, and often to memory that the system must first give: what a forward pass
+makes stays for the backward pass. So operations are measured on many inputs in turn, and what they make is kept.
+
 What runs beside it is measured with it: on a busy machine the same step is said to take longer, as it then does.
 """
 
@@ -19,24 +22,21 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from lensmith.train.cost.trace import Operation
 
 _PRODUCTS: tuple[tuple[int, int, int], ...] = (
-    (64, 64, 64),
-    (512, 64, 64),
-    (512, 64, 256),
-    (64, 512, 256),
-    (512, 256, 256),
-    (1024, 256, 1024),
-    (256, 1024, 256),
-    (1024, 512, 2048),
-    (2048, 192, 192),
+    *((64, 64, 64), (512, 64, 64), (512, 64, 256), (64, 512, 256), (512, 256, 256), (2048, 192, 192)),
+    *((256, 1024, 256), (1024, 256, 1024), (1024, 512, 2048)),
 )
+"""Rows, what is summed over, and columns."""
 _LENGTHS = (16, 64, 256, 1024)
-_NUMBERS = (1 << 8, 1 << 14, 1 << 18, 1 << 20, 1 << 22, 1 << 24)
-_SECONDS_EACH = 0.015
+_NUMBERS = (1 << 8, 1 << 14, 1 << 17, 1 << 20, 1 << 23)
+_STREAMED_BYTES = 64_000_000
+_MOST_TIMES, _ROUNDS = 48, 3
 _FUNCTIONS = ("gelu", "silu", "sigmoid", "exp", "softmax", "log", "tanh", "pow", "layer_norm", "rsqrt", "cos", "sin")
 """Parts of the names of operations that put each number through a function."""
 _UPDATE_PASSES, _AVERAGE_PASSES, _ADDING_PASSES = 12, 3, 3
@@ -72,8 +72,9 @@ class ProductRates:
 
 @dataclass(frozen=True, kw_only=True)
 class CpuRates:
-    """What was measured. `plain` and `functions`: by the bytes that are read and written; `attention`, forward and
-    backward: by a document's length; `start_s`: an operation's, beside its kernel. Keys are the bytes of a number."""
+    """What was measured. `plain` and `functions`: by the bytes that are read and written; `in_place`: seconds a byte;
+    `attention`, forward and backward: by a document's length; `start_s`: an operation's, beside its kernel. Keys are
+    the bytes of a number."""
 
     name: str
     memory_bytes: int
@@ -82,6 +83,7 @@ class CpuRates:
     attention_backward: Mapping[int, Rates]
     plain: Rates
     functions: Rates
+    in_place: float
     start_s: float
 
     def seconds(self, operations: Sequence[Operation]) -> float:
@@ -103,7 +105,7 @@ class CpuRates:
     def update_seconds(self, gradient_bytes: int, *, keeps_average: bool, accumulate: int = 1) -> float:
         """Of what a step does beside its micro-batches, and of adding gradients up."""
         passes = _UPDATE_PASSES + (_AVERAGE_PASSES if keeps_average else 0) + _ADDING_PASSES * (accumulate - 1)
-        return passes * gradient_bytes * self.plain.seconds_each[-1]
+        return passes * gradient_bytes * self.in_place
 
 
 def measure_cpu(clock: Clock = time.perf_counter) -> CpuRates:
@@ -116,8 +118,9 @@ def measure_cpu(clock: Clock = time.perf_counter) -> CpuRates:
         products={size: _products(dtype, clock) for size, dtype in dtypes.items()},
         attention={size: own for size, (own, _) in forward.items()},
         attention_backward={size: back for size, (_, back) in forward.items()},
-        plain=_by_bytes(lambda a, b: a + b, tensors=3, clock=clock),
-        functions=_by_bytes(lambda a, b: F.silu(a), tensors=2, clock=clock),
+        plain=_by_bytes(lambda each: each + each, tensors=2, clock=clock),
+        functions=_by_bytes(F.silu, tensors=2, clock=clock),
+        in_place=_in_place(clock),
         start_s=_start(clock),
     )
 
@@ -127,14 +130,16 @@ def _products(dtype: torch.dtype, clock: Clock) -> ProductRates:
     rows, seconds = [], []
     itemsize = torch.empty(0, dtype=dtype).element_size()
     for m, k, n in _PRODUCTS:
-        left, right = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
-        seconds.append(_median_s(partial(torch.mm, left, right.t()), clock))
-        rows.append((1.0, 2.0 * m * k * n, float(itemsize * (m * k + k * n + m * n))))
+        size = itemsize * (m * k + k * n + m * n)
+        right_KN = torch.randn(n, k).to(dtype).t()
+        lefts = [torch.randn(m, k).to(dtype) for _ in range(_times(size))]
+        seconds.append(_streamed_s(lefts, partial(torch.mm, mat2=right_KN), clock))
+        rows.append((1.0, 2.0 * m * k * n, float(size)))
     fitted = _fit_not_negative(np.array(rows), np.array(seconds))
     return ProductRates(start_s=fitted[0], s_per_flop=fitted[1], s_per_byte=fitted[2])
 
 
-def _fit_not_negative(rows: "np.ndarray", seconds: "np.ndarray") -> list[float]:
+def _fit_not_negative(rows: NDArray[np.float64], seconds: NDArray[np.float64]) -> list[float]:
     used = list(range(rows.shape[1]))
     relative = rows / seconds[:, None]
     while True:
@@ -153,30 +158,42 @@ def _attention(dtype: torch.dtype, clock: Clock) -> tuple[Rates, Rates]:
     for length in _LENGTHS:
         states = torch.randn(1, heads, length, width, dtype=dtype, requires_grad=True)
 
-        def attend(states: torch.Tensor = states) -> torch.Tensor:
+        def attend(states: Tensor = states) -> Tensor:
             return F.scaled_dot_product_attention(states, states, states, is_causal=True)
 
         mixed = attend()
         gradient = torch.ones_like(mixed)
         flops = 4 * heads * length**2 * width
-        forward.append(_median_s(attend, clock) / flops)
-        back = _median_s(partial(_back, mixed, states, gradient), clock)
-        backward.append(back / (2.5 * flops))
+        many = [states] * (_MOST_TIMES // 4)
+        forward.append(_streamed_s(many, attend, clock) / flops)
+
+        def back(mixed: Tensor, states: Tensor = states, gradient: Tensor = gradient) -> object:
+            return torch.autograd.grad(mixed, states, gradient)
+
+        rounds = (_seconds_each([attend() for _ in many], back, clock) for _ in range(_ROUNDS))
+        backward.append(statistics.median(rounds) / (2.5 * flops))
     lengths = tuple(map(float, _LENGTHS))
     return Rates(sizes=lengths, seconds_each=tuple(forward)), Rates(sizes=lengths, seconds_each=tuple(backward))
 
 
-def _back(mixed: torch.Tensor, states: torch.Tensor, gradient: torch.Tensor) -> None:
-    torch.autograd.grad(mixed, states, gradient, retain_graph=True)
-
-
-def _by_bytes(work: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *, tensors: int, clock: Clock) -> Rates:
+def _by_bytes(work: Callable[[Tensor], Tensor], *, tensors: int, clock: Clock) -> Rates:
     sizes = [4.0 * tensors * count for count in _NUMBERS]
     seconds_each = []
     for count, size in zip(_NUMBERS, sizes, strict=True):
-        a, b = torch.randn(count), torch.randn(count)
-        seconds_each.append(_median_s(partial(work, a, b), clock) / size)
+        inputs = [torch.randn(count) for _ in range(_times(size))]
+        seconds_each.append(_streamed_s(inputs, work, clock) / size)
     return Rates(sizes=tuple(sizes), seconds_each=tuple(seconds_each))
+
+
+def _in_place(clock: Clock) -> float:
+    """Of adding to numbers where they are: twice read, once written."""
+    count = _NUMBERS[-1]
+    numbers, others = torch.zeros(count), torch.ones(count)
+    return _streamed_s([numbers] * 4, partial(_added_to, others=others), clock) / (12.0 * count)
+
+
+def _added_to(numbers: Tensor, *, others: Tensor) -> None:
+    numbers.add_(others)
 
 
 def _start(clock: Clock) -> float:
@@ -184,21 +201,29 @@ def _start(clock: Clock) -> float:
     count = 100
     weight = torch.ones(4, requires_grad=True)
 
-    def chain() -> None:
+    def chain(weight: Tensor) -> None:
         value = weight
         for _ in range(count):
             value = value * 1.5
-        value.sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(value.sum())
 
-    return _median_s(chain, clock) / (2 * count)
+    return _streamed_s([weight], chain, clock) / (2 * count)
 
 
-def _median_s(work: Callable[[], object], clock: Clock) -> float:
-    work()
-    seconds: list[float] = []
-    until = clock() + _SECONDS_EACH
-    while len(seconds) < 3 or clock() < until:
-        started = clock()
-        work()
-        seconds.append(clock() - started)
-    return statistics.median(seconds)
+def _times(size: float) -> int:
+    """How often an operation of so many bytes is measured in a round."""
+    return max(3, min(_MOST_TIMES, int(_STREAMED_BYTES / size)))
+
+
+def _streamed_s(inputs: Sequence[Tensor], work: Callable[[Tensor], object], clock: Clock) -> float:
+    """The median round's seconds of work on an input."""
+    _seconds_each(inputs, work, clock)
+    return statistics.median(_seconds_each(inputs, work, clock) for _ in range(_ROUNDS))
+
+
+def _seconds_each(inputs: Sequence[Tensor], work: Callable[[Tensor], object], clock: Clock) -> float:
+    """What each of these takes, one after the other, while all that is made is kept."""
+    started = clock()
+    kept = [work(each) for each in inputs]
+    seconds = (clock() - started) / len(kept)
+    return max(seconds, 1e-9)  # where a clock is too coarse

@@ -22,7 +22,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,10 @@ _CPU = torch.device("cpu")
 _FLASH = _aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
 _ATTENTION = (_FLASH, _FLASH_BACKWARD)
+_READS_A_PART = (_aten.embedding, _aten.index_select, _aten.index, _aten.gather, _aten.nll_loss_forward)
+"""Of what they are given they read as much as they write."""
+_ATTENTION_FLOPS: Any = sdpa_flop_count
+_ATTENTION_BACKWARD_FLOPS: Any = sdpa_backward_flop_count
 _LIKE_ANOTHER = (_aten.new_ones, _aten.new_zeros, _aten.new_full, _aten.ones_like, _aten.zeros_like, _aten.full_like)
 
 
@@ -180,9 +184,9 @@ def trace(
 
 def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
     """Weights and buffers of the device `meta` become fake tensors of a CPU; what is one tensor stays one."""
-    fakes: dict[Tensor, Tensor] = {}
+    fakes: dict[Tensor, Any] = {}
 
-    def fake_of(tensor: Tensor) -> Tensor:
+    def fake_of(tensor: Tensor) -> Any:
         if tensor not in fakes:
             with fake:
                 made = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
@@ -191,8 +195,7 @@ def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
 
     for module in model.modules():
         for own in (module._parameters, module._buffers):
-            fake_own: dict[str, Any] = {name: fake_of(tensor) for name, tensor in own.items() if tensor is not None}
-            own.update(fake_own)
+            own.update({name: fake_of(tensor) for name, tensor in own.items() if tensor is not None})
 
 
 def tokens_per_picture(config: VisionLanguageConfig, picture_px: int) -> int:
@@ -278,7 +281,7 @@ def _parts_told(model: VisionLanguageModel, recorder: "_Recorder") -> Iterator[N
 
         for tensor in tree_iter(outputs):
             if isinstance(tensor, Tensor) and tensor.requires_grad:
-                tensor.register_hook(arrived)  # type: ignore[no-untyped-call]
+                hooks.append(cast(Any, tensor).register_hook(arrived))
 
     for module in modules:
         hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
@@ -371,7 +374,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 part=part,
                 backward=self.backward,
                 flops=flops,
-                bytes=sum(map(_bytes, given)) + sum(map(_bytes, new)),
+                bytes=sum(map(_bytes, new if func.overloadpacket in _READS_A_PART else given)) + sum(map(_bytes, new)),
                 shapes=tuple(tuple(each.shape) for each in given),
                 itemsize=given[0].element_size() if given else made[0].element_size() if made else 1,
             )
@@ -437,13 +440,13 @@ def _bytes(tensor: Tensor) -> int:
 
 def _flops(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> int:
     if func.overloadpacket is _FLASH:
-        return int(sdpa_flop_count(*(tuple(each.shape) for each in args[:3])))  # type: ignore[no-untyped-call]
+        return int(_ATTENTION_FLOPS(*(tuple(each.shape) for each in args[:3])))
     if func.overloadpacket is _FLASH_BACKWARD:
-        return int(sdpa_backward_flop_count(*(tuple(each.shape) for each in args[:4])))  # type: ignore[no-untyped-call]
+        return int(_ATTENTION_BACKWARD_FLOPS(*(tuple(each.shape) for each in args[:4])))
     if func.overloadpacket is _aten.convolution_backward:
         # torch's own formula forgets that channels may be apart.
         gradient, given, weight = (tuple(each.shape) for each in args[:3])
-        count = int(conv_flop_count(list(given), list(weight), list(gradient), args[7]))
-        return count * int(sum(args[10][:2]))
+        forward = int(conv_flop_count(list(given), list(weight), list(gradient), args[7]))
+        return forward * sum(map(bool, args[10][:2]))
     formula = flop_registry.get(func.overloadpacket)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
