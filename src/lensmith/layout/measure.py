@@ -1,5 +1,6 @@
 """A screenshot measured, and the page of what was measured."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -59,6 +60,15 @@ class Measured:
     blocks: tuple[Passage, ...]
     pictures: tuple[Cutout, ...]
     scale: int
+
+    @functools.cached_property
+    def picture_urls(self) -> dict[Cutout, str]:
+        """The pictures as a page holds them, without the letters that it sets on them."""
+        letters = [block.ink for block in self.blocks]
+        return {
+            cutout: data_url(without_letters(self.rgb_HW3, cutout.rect, letters if cutout.has_text else []))
+            for cutout in self.pictures
+        }
 
     @property
     def width(self) -> int:
@@ -243,7 +253,7 @@ def _without_plates(ground: Ground, lines: Sequence[SetLine], plates: Sequence[t
 def write(measured: Measured, nudges: Nudges | None = None) -> Markup:
     """The page of what was measured."""
     root = build_tree(parts_of(measured), nudges)
-    return MarkupWriter(root, measured.ground.colour, lambda cutout: _embedded(measured, cutout)).write()
+    return MarkupWriter(root, measured.ground.colour, measured.picture_urls.__getitem__).write()
 
 
 def parts_of(measured: Measured) -> PageParts:
@@ -256,8 +266,3 @@ def parts_of(measured: Measured) -> PageParts:
         blocks=measured.blocks,
         pictures=measured.pictures,
     )
-
-
-def _embedded(measured: Measured, cutout: Cutout) -> str:
-    letters = [block.ink for block in measured.blocks] if cutout.has_text else []
-    return data_url(without_letters(measured.rgb_HW3, cutout.rect, letters))

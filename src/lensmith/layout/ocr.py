@@ -6,17 +6,12 @@ needs around it for web pages:
 - A page is read in strips, cut where no ink is: as a whole, a high page would be shrunk until nothing is legible.
 - The detector joins neighbours of a menu and cells of a table ("OperationsAnalyticsSales"). A found line is cut at its
   wide gaps, and where its background changes, before it is read: so cells stay apart, and boxes are those of the ink.
-- Strips are looked at, and lines read, on all cores by readers of one thread each: what the weights do with a line is
-  too little work to share out, and two readers are done in 0.6 of the time that one with two threads takes.
+- Strips are looked at, and lines read, on all cores (`lensmith.layout.reader`).
 
 Legend: H, W pixels of the page; rgb_HW3 8-bit sRGB.
 """
 
-import functools
-import os
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +20,15 @@ from scipy import ndimage
 
 from lensmith.core.arrays import BoolArray, Float64Array
 from lensmith.core.types import Rgb
+from lensmith.layout.reader import own_reader, readers
 
 Rgb3Array = NDArray[np.uint8]
 
 STRIP_PX = 1200
 _SHORTEST_STRIP_PX = 800
 TILE_PX, _TILE_OVERLAP_PX = 1600, 200
-_NARROWEST_PX, _WIDEST_PX = 64, 2000
-"""The sides of what the detector sees: less is filled up, more is never shown."""
+_NARROWEST_PX = 64
+"""What the detector is shown is no narrower or lower: it is filled up."""
 _EMPTY_PX, _AROUND_PX = 160, 32
 """More rows than so many in which nothing is are not looked at, but for so many beside what there is."""
 _OVERLAP_PX = 60
@@ -54,23 +50,8 @@ _LEAST_CONFIDENCE = 0.55
 _WIDEST_SIGN_PX = 24
 _HIGHEST_LETTER_PX = 80
 _SIDE_PX = _HIGHEST_LETTER_PX + 1
-_MOST_READERS = 4
-"""Each holds what its weights make of a strip: some 250 MB."""
 _MAX_TILT = 0.12
 """Height that a line of text may gain over its length: what is steeper is part of a picture."""
-_PARAMS = {
-    "Global.log_level": "error",
-    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
-    "Global.use_cls": False,
-    # As they are: by default narrow strips are enlarged until they fill the memory, and wide ones shrunk.
-    "Global.use_vertical_padding": False,
-    "Global.max_side_len": _WIDEST_PX,
-    "Det.limit_type": "max",
-    "Det.limit_side_len": _WIDEST_PX,
-    # Of several lines that are read together all are filled up to the longest: a third of the work for nothing.
-    "Rec.rec_batch_num": 1,
-}
-_OWN = threading.local()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +85,10 @@ class _Piece(tuple[int, int, int, int]):
 
 def read_lines(rgb_HW3: Rgb3Array) -> list[Line]:
     """All lines of a page, from top to bottom, then from left to right. Empty where there is no text."""
-    workers = _workers()
-    found = workers.map(lambda strip: _pieces(rgb_HW3[slice(*strip)], strip[0]), _strips(rgb_HW3))
+    own = readers()
+    found = own.map(lambda strip: _pieces(rgb_HW3[slice(*strip)], strip[0]), _strips(rgb_HW3))
     pieces = _without_repeats([piece for of_strip in found for piece in of_strip])
-    texts = workers.map(lambda piece: _recognised(_crop(rgb_HW3, piece)), pieces)
+    texts = own.map(lambda piece: _recognised(_crop(rgb_HW3, piece)), pieces)
     lines = [
         Line(text=text, left=piece[0], top=piece[1], right=piece[2], bottom=piece[3], confidence=confidence)
         for piece, (text, confidence) in zip(pieces, texts, strict=True)
@@ -123,18 +104,6 @@ def _is_text(text: str, width: int, height: int) -> bool:
         return text.isalnum() and height <= _HIGHEST_LETTER_PX
     signs = len(text.replace(" ", ""))
     return any(map(str.isalnum, text)) or width <= signs * max(_WIDEST_SIGN_PX, 1.5 * height)
-
-
-@functools.cache
-def _workers() -> ThreadPoolExecutor:
-    """The threads that read, each with a reader of its own (`_OWN.reader`)."""
-    from rapidocr import RapidOCR  # noqa: PLC0415 - half a second, and it is an extra
-
-    def load() -> None:
-        _OWN.reader = RapidOCR(params=_PARAMS)
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(min(cores, _MOST_READERS), thread_name_prefix="reading", initializer=load)
 
 
 def _strips(rgb_HW3: Rgb3Array) -> list[tuple[int, int]]:
@@ -183,7 +152,7 @@ def _found(tile_HW3: Rgb3Array) -> list[tuple[int, int, int, int]]:
     height, width = tile_HW3.shape[:2]
     room = ((0, max(0, _NARROWEST_PX - height)), (0, max(0, _NARROWEST_PX - width)), (0, 0))
     seen_HW3 = np.pad(tile_HW3[:, :, ::-1], room, mode="edge")
-    found = _OWN.reader(np.ascontiguousarray(seen_HW3), use_det=True, use_cls=False, use_rec=False)
+    found = own_reader()(np.ascontiguousarray(seen_HW3), use_det=True, use_cls=False, use_rec=False)
     quads = getattr(found, "boxes", None)
     boxes = []
     for quad in [] if quads is None else quads:
@@ -328,5 +297,5 @@ def _crop(rgb_HW3: Rgb3Array, piece: _Piece) -> Rgb3Array:
 
 def _recognised(crop_HW3: Rgb3Array) -> tuple[str, float]:
     """What stands on a line, and how sure the reader is of it."""
-    result = _OWN.reader.recognize_txt([crop_HW3])
+    result = own_reader().recognize_txt([crop_HW3])
     return result.txts[0].strip(), float(result.scores[0])

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from lensmith.core.arrays import BoolArray, Float64Array
 from lensmith.layout.ocr import Rgb3Array
-from lensmith.layout.surfaces import Ground, Rect, Surface
+from lensmith.layout.surfaces import Ground, Rect, Surface, largest_step
 
 _UNLIKE_LEVELS = 26
 _JOIN_PX = 6
@@ -44,7 +44,7 @@ class Cutout:
 
 def find_pictures(rgb_HW3: Rgb3Array, ground: Ground, texts: Sequence[Rect]) -> list[Cutout]:
     """The pictures of a page, the largest first. Texts inside a small one are part of it (a logo)."""
-    unlike = np.abs(rgb_HW3.astype(np.int16) - painted(ground, rgb_HW3.shape[:2])).max(axis=2) > _UNLIKE_LEVELS
+    unlike = largest_step(rgb_HW3.astype(np.int16) - painted(ground, rgb_HW3.shape[:2])) > _UNLIKE_LEVELS
     _forget_edges(unlike, ground.surfaces)
     for rect in texts:
         box = rect.grown(_TEXT_MARGIN_PX)

@@ -431,12 +431,18 @@ def _of_few_colours(rules: Sequence[Separator]) -> tuple[Separator, ...]:
     return tuple(replace(rule, colour=chief[rule.colour]) for rule in rules)
 
 
+def largest_step(steps_HW3: NDArray[np.int16]) -> NDArray[np.int16]:
+    """The largest of three channels' steps, H x W. One by one: a maximum over an axis of 3 takes 5 times as long."""
+    red, green, blue = (np.abs(steps_HW3[..., channel]) for channel in range(3))
+    return np.maximum(np.maximum(red, green), blue)
+
+
 def _lying_rules(rgb_HW3: Rgb3Array, taken: BoolArray) -> list[Separator]:
     levels = rgb_HW3.astype(np.int16)
     even = np.zeros(rgb_HW3.shape[:2], dtype=np.bool_)
-    even[:, :-1] = np.abs(np.diff(levels, axis=1)).max(axis=2) <= 2
+    even[:, :-1] = largest_step(np.diff(levels, axis=1)) <= 2
     starts = np.zeros_like(even)
-    starts[1:] = np.abs(np.diff(levels, axis=0)).max(axis=2) >= _FLAT_LEVELS
+    starts[1:] = largest_step(np.diff(levels, axis=0)) >= _FLAT_LEVELS
     labels, _ = ndimage.label(even & starts & ~taken, structure=np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]]))
     rules: list[Separator] = []
     height = rgb_HW3.shape[0]

@@ -10,6 +10,7 @@ be kept and a person is told how close it came; and a model is not the only one 
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -240,20 +241,23 @@ class Converter:
             )
         began = time.monotonic()
         on_text = on_text or (lambda piece: None)
-        targets: dict[int, PictureTarget] = {}
         candidates: list[Candidate] = []
         unasked: dict[str, str] = {}
-        for engine in _likely_first(self.engines, picture):
-            reason = _why_not(engine, picture, candidates)
-            if reason:
-                unasked[engine.name] = reason
-                continue
-            for proposal in engine.propose(picture, samples=samples, seed=seed, on_text=on_text, on_step=on_step):
-                on_step(COMPARING)
-                width_px = proposal.width_px
-                if width_px not in targets:
-                    targets[width_px] = PictureTarget(at_width(picture, width_px))
-                candidates.append(self._scored(_candidate(proposal, engine), targets[width_px]))
+        # What the screenshot shows is found while the engines are at work: they seldom have a use for all cores.
+        with ThreadPoolExecutor(1, thread_name_prefix="looking") as looking:
+            likely_px = width_of(picture)
+            targets = {likely_px: looking.submit(PictureTarget, at_width(picture, likely_px))}
+            for engine in _likely_first(self.engines, picture):
+                reason = _why_not(engine, picture, candidates)
+                if reason:
+                    unasked[engine.name] = reason
+                    continue
+                for proposal in engine.propose(picture, samples=samples, seed=seed, on_text=on_text, on_step=on_step):
+                    on_step(COMPARING)
+                    width_px = proposal.width_px
+                    if width_px not in targets:
+                        targets[width_px] = looking.submit(PictureTarget, at_width(picture, width_px))
+                    candidates.append(self._scored(_candidate(proposal, engine), targets[width_px].result()))
         candidates = _at_one_width(candidates, picture)
         refinement = Refinement()
         if refine and candidates:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from lensmith.core.endpoint import Choice, Endpoint, Finish, Request
 from lensmith.core.types import Message, Picture
-from lensmith.endpoints.http.client import connect
 
 MAX_NEW_TOKENS = 1024
 TEMPERATURE = 0.5
@@ -158,5 +157,7 @@ def endpoint_writer(
 
     `instruction`: what is asked beside the picture; None for a usual wording, empty for the picture alone.
     """
+    from lensmith.endpoints.http.client import connect  # noqa: PLC0415 - other engines ask no server
+
     with connect(url, model, api_key=api_key) as client:
         yield InstructedWriter(client, instruction=INSTRUCTION if instruction is None else instruction)
