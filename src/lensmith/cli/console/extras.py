@@ -16,6 +16,7 @@ OPTIONAL_MODULES = frozenset(
         "huggingface_hub",
         "jinja2",
         "nicegui",
+        "omegaconf",
         "onnxruntime",
         "playwright",
         "prometheus_client",
