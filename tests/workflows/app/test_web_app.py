@@ -345,6 +345,14 @@ def test_it_is_downloaded_and_copied(desk, app):
     assert page.evaluate("navigator.clipboard.readText()") == html
 
 
+def test_a_copy_that_the_browser_refuses_is_not_told_as_done(desk):
+    page = desk
+    page.context.clear_permissions()
+    page.get_by_role("button", name="Copy HTML").click()
+    expect(page.get_by_text("The browser does not let this page write to the clipboard.")).to_be_visible()
+    expect(page.get_by_text("The HTML is in the clipboard.")).to_have_count(0)
+
+
 @pytest.mark.slow
 def test_frames_are_as_wide_as_their_devices(desk):
     page = desk

@@ -118,5 +118,15 @@ window.lensmith = (() => {
     }, 150);
   }
 
-  return { alert, pointAt };
+  // Whether the text is in the clipboard now: browsers may refuse, and have no clipboard for pages from elsewhere.
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  return { alert, copy, pointAt };
 })();

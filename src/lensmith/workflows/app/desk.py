@@ -24,6 +24,8 @@ LOOK_S = 0.25
 """How often the studio's work is looked at."""
 REST_S = 0.35
 """How long the keys must rest before what was typed is shown."""
+COPY_LIMIT_S = 10.0
+"""How long a browser may take to say whether a copy is in the clipboard; some ask the person first."""
 MOST_STREAMED_CHARS = 1600
 """How much of what a model writes is shown, from the end."""
 
@@ -172,11 +174,18 @@ class Desk:
         except InputError:
             announce("Say first what should change.", is_bad=True)
 
-    def _copied(self) -> None:
-        if self._shown is not None:
-            html = self._project.html(self._shown.number) if self._edited is None else self._edited
-            ui.clipboard.write(html)
+    async def _copied(self) -> None:
+        if self._shown is None:
+            return
+        html = self._project.html(self._shown.number) if self._edited is None else self._edited
+        try:
+            is_copied = await ui.run_javascript(f"return lensmith.copy({json.dumps(html)})", timeout=COPY_LIMIT_S)
+        except TimeoutError:
+            is_copied = False
+        if is_copied:
             announce("The HTML is in the clipboard.")
+        else:
+            announce("The browser does not let this page write to the clipboard. Download it instead.", is_bad=True)
 
     def _stopped(self) -> None:
         work = self._studio.work_of(self._project.id)
